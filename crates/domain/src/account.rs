@@ -1,0 +1,408 @@
+//! The account's life: registering, signing in and out, the password, deleting it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+
+use crate::actor::{Act, Actor};
+use crate::env::{Clock, Entropy, Timestamp, retrying};
+use crate::error::{Broken, Error, StoreError, Violations};
+use crate::sign_in::{LIFETIME, NewSignIn, RefreshToken, SignInId, TurnedDown};
+use crate::text::{length, nfc};
+use crate::user::{DisplayName, Email, NewUser, Role, User, UserId, email_taken};
+use crate::{Ports, Store};
+
+/// How long an access token is good.
+pub const ACCESS_LIFETIME: TimeDelta = TimeDelta::minutes(10);
+
+/// A password: 8 to 256 characters of NFC, anything goes in them (NIST SP 800-63B, 5.1.1).
+#[derive(Clone, PartialEq, Eq, garde::Validate)]
+#[garde(transparent)]
+pub struct Password(#[garde(custom(length::<{ Self::MIN }, { Self::MAX }>))] String);
+
+impl Password {
+    pub const MIN: usize = 8;
+    pub const MAX: usize = 256;
+
+    /// A password to be set.
+    ///
+    /// # Errors
+    /// All the rules that `raw` breaks.
+    pub fn parse(raw: &str) -> Result<Self, Vec<Broken>> {
+        let password = Self::attempt(raw);
+        match garde::Validate::validate(&password) {
+            Ok(()) => Ok(password),
+            Err(report) => Err(crate::text::broken(&report)),
+        }
+    }
+
+    /// A password to be compared: whatever somebody typed.
+    #[must_use]
+    pub fn attempt(raw: &str) -> Self {
+        Self(nfc(raw))
+    }
+
+    /// For the hasher alone.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// A password's hash in PHC string format. Only a [`PasswordHasher`] can make sense of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(String);
+
+impl PasswordHash {
+    #[must_use]
+    pub const fn new(phc: String) -> Self {
+        Self(phc)
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash(…)")
+    }
+}
+
+/// Slow hashing on threads of its own.
+#[cfg_attr(any(test, feature = "testing"), mockall::automock)]
+#[async_trait]
+pub trait PasswordHasher: Send + Sync {
+    /// # Errors
+    /// [`Error::Busy`] at once where the queue is full.
+    async fn hash(&self, password: &Password) -> Result<PasswordHash, Error>;
+    /// Whether the password is the one behind `hash`. Without a hash the answer is `false`, and MUST take as long.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] at once where the queue is full.
+    async fn verify(&self, password: &Password, hash: Option<PasswordHash>) -> Result<bool, Error>;
+}
+
+/// What an access token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessClaims {
+    pub user: UserId,
+    pub sign_in: SignInId,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+/// Signed access tokens (RFC 9068).
+#[cfg_attr(any(test, feature = "testing"), mockall::automock)]
+pub trait AccessTokens: Send + Sync {
+    /// # Errors
+    /// [`Error::Internal`] where signing fails.
+    fn issue(&self, claims: &AccessClaims) -> Result<String, Error>;
+    /// Whom the token speaks for. `None` MUST be the answer for a signature that is not ours, another algorithm, type,
+    /// issuer or audience, and outside the token's time.
+    fn verify(&self, token: &str, now: Timestamp) -> Option<(UserId, SignInId)>;
+}
+
+/// What signing in gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenPair {
+    pub access_token: String,
+    /// How long the access token is good.
+    pub expires_in: TimeDelta,
+    pub refresh_token: RefreshToken,
+}
+
+/// A new account as somebody filled it in, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    pub email: Email,
+    pub password: Password,
+    pub display_name: DisplayName,
+}
+
+impl Registration {
+    /// # Errors
+    /// Every rule that a field breaks.
+    pub fn parse(email: Option<&str>, password: Option<&str>, display_name: Option<&str>) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let email = violations.check("email", email, Email::parse);
+        let password = violations.check("password", password, Password::parse);
+        let display_name = violations.check("display_name", display_name, DisplayName::parse);
+        violations.finish((|| Some(Self { email: email?, password: password?, display_name: display_name? }))())
+    }
+}
+
+/// A change of password as somebody filled it in, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PasswordChange {
+    pub current: Password,
+    pub new: Password,
+}
+
+impl PasswordChange {
+    /// # Errors
+    /// Every rule that a field breaks.
+    pub fn parse(current: Option<&str>, new: Option<&str>) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let current = violations.check("current_password", current, |raw| Ok(Password::attempt(raw)));
+        let new = violations.check("new_password", new, Password::parse);
+        violations.finish((|| Some(Self { current: current?, new: new? }))())
+    }
+}
+
+/// Use cases on accounts.
+pub struct AccountService {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    passwords: Arc<dyn PasswordHasher>,
+    access_tokens: Arc<dyn AccessTokens>,
+}
+
+impl AccountService {
+    #[must_use]
+    pub fn new(ports: &Ports) -> Self {
+        Self {
+            store: ports.store.clone(),
+            clock: ports.clock.clone(),
+            entropy: ports.entropy.clone(),
+            passwords: ports.passwords.clone(),
+            access_tokens: ports.access_tokens.clone(),
+        }
+    }
+
+    /// Registers an account. Anybody may.
+    ///
+    /// # Errors
+    /// [`Error::EmailTaken`], [`Error::Busy`].
+    pub async fn register(&self, registration: &Registration) -> Result<User, Error> {
+        self.create(registration, Role::Member).await
+    }
+
+    /// Makes an account with a role: how the first administrator comes to be.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register), and what the ownership table says.
+    pub async fn add(&self, by: &Actor, registration: &Registration, role: Role) -> Result<User, Error> {
+        by.must(Act::Administer)?;
+        self.create(registration, role).await
+    }
+
+    async fn create(&self, registration: &Registration, role: Role) -> Result<User, Error> {
+        let Registration { email, password, display_name } = registration.clone();
+        let password = Some(self.passwords.hash(&password).await?);
+        self.insert(&NewUser { email, display_name, role, password, created_at: self.clock.now() }).await
+    }
+
+    async fn insert(&self, new: &NewUser) -> Result<User, Error> {
+        retrying(&*self.clock, || async move {
+            let unit = self.store.begin().await?;
+            let user = unit.users().insert(new).await.map_err(email_taken)?;
+            unit.commit().await?;
+            Ok(user)
+        })
+        .await
+    }
+
+    /// Signs in with e-mail and password (RFC 6749, 4.3).
+    ///
+    /// # Errors
+    /// [`Error::InvalidCredentials`], taking as long for an unknown account as for a wrong password; [`Error::Busy`].
+    pub async fn sign_in(&self, email: &str, password: &str) -> Result<TokenPair, Error> {
+        let users = self.store.reader().users();
+        let user = match Email::parse(email) {
+            Ok(email) => users.find_by_email(&email).await?,
+            Err(_) => None,
+        };
+        let hash = match &user {
+            Some(user) => users.password_hash(user.id).await?,
+            None => None,
+        };
+        let matches = self.passwords.verify(&Password::attempt(password), hash.clone()).await?;
+        let user = user.filter(|_| matches).ok_or(Error::InvalidCredentials)?;
+        let (user, hash) = (&user, &hash);
+        retrying(&*self.clock, || async move {
+            let now = self.clock.now();
+            let token = RefreshToken::first(&*self.entropy);
+            let unit = self.store.begin().await?;
+            // The password may have changed while it was compared; that change has ended every sign-in there was.
+            if unit.users().password_hash(user.id).await? != *hash {
+                return Err(Error::InvalidCredentials);
+            }
+            let new = NewSignIn {
+                user: user.id,
+                family: token.family_hash(),
+                current: token.secret_hash(),
+                created_at: now,
+                expires_at: now.plus(LIFETIME),
+            };
+            let id = unit.sign_ins().insert(&new).await?;
+            unit.commit().await?;
+            self.pair(user.id, id, token, now)
+        })
+        .await
+    }
+
+    /// Exchanges a refresh token for a new pair (RFC 6749, 6). One that was used before ends its sign-in.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRefreshToken`].
+    pub async fn refresh(&self, refresh_token: &str) -> Result<TokenPair, Error> {
+        let presented = RefreshToken::parse(refresh_token).ok_or(Error::InvalidRefreshToken)?;
+        let presented = &presented;
+        retrying(&*self.clock, || async move {
+            let now = self.clock.now();
+            let next = presented.successor(&*self.entropy);
+            let unit = self.store.begin().await?;
+            let found = unit.sign_ins().find_locked(&presented.family_hash()).await?;
+            let mut sign_in = found.ok_or(Error::InvalidRefreshToken)?;
+            match sign_in.rotate(presented.secret_hash(), next.secret_hash(), now) {
+                Ok(()) => unit.sign_ins().update(&sign_in).await?,
+                Err(TurnedDown::Expired | TurnedDown::Reused) => unit.sign_ins().delete(sign_in.id).await?,
+            }
+            let good = sign_in.current == next.secret_hash();
+            unit.commit().await?;
+            if !good {
+                return Err(Error::InvalidRefreshToken);
+            }
+            self.pair(sign_in.user, sign_in.id, next, now)
+        })
+        .await
+    }
+
+    /// Signs out: ends the sign-in that an access or refresh token belongs to (RFC 7009). An unknown token is no error.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Busy`].
+    pub async fn revoke(&self, token: &str) -> Result<(), Error> {
+        let refresh = RefreshToken::parse(token);
+        let access = self.access_tokens.verify(token, self.clock.now());
+        if refresh.is_none() && access.is_none() {
+            return Ok(());
+        }
+        let refresh = &refresh;
+        retrying(&*self.clock, || async move {
+            let unit = self.store.begin().await?;
+            let mut id = access.map(|(_, sign_in)| sign_in);
+            if let Some(token) = refresh {
+                id = unit.sign_ins().find_locked(&token.family_hash()).await?.map(|sign_in| sign_in.id);
+            }
+            if let Some(id) = id {
+                unit.sign_ins().delete(id).await?;
+            }
+            Ok(unit.commit().await?)
+        })
+        .await
+    }
+
+    /// Who an access token speaks for, as the account stands now.
+    ///
+    /// # Errors
+    /// [`Error::InvalidToken`].
+    pub async fn authenticate(&self, access_token: &str) -> Result<Actor, Error> {
+        let claims = self.access_tokens.verify(access_token, self.clock.now());
+        let (user, sign_in) = claims.ok_or(Error::InvalidToken)?;
+        let user = self.store.reader().users().find_signed_in(user, sign_in).await?;
+        Ok(user.ok_or(Error::InvalidToken)?.into())
+    }
+
+    /// The member with this e-mail; an unknown one becomes a member without a password. Only for a deployment where a
+    /// proxy or a closed network proves who is calling (the contract, `trusted-email`).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Busy`].
+    pub async fn trust(&self, email: &Email) -> Result<Actor, Error> {
+        let reader = self.store.reader().users();
+        if let Some(user) = reader.find_by_email(email).await? {
+            return Ok(user.into());
+        }
+        let name: String = email.local_part().chars().take(DisplayName::MAX).collect();
+        let new = NewUser {
+            email: email.clone(),
+            display_name: DisplayName::parse(&name).map_err(|_| Error::internal("no name in an e-mail"))?,
+            role: Role::Member,
+            password: None,
+            created_at: self.clock.now(),
+        };
+        match self.insert(&new).await {
+            // Somebody else was faster: then there is a member now.
+            Err(Error::EmailTaken) => Ok(reader.find_by_email(email).await?.ok_or(Error::EmailTaken)?.into()),
+            other => Ok(other?.into()),
+        }
+    }
+
+    /// Changes the own password and ends every sign-in, this one too.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCredentials`] where the current password is wrong, and what the ownership table says.
+    pub async fn change_password(&self, by: &Actor, change: &PasswordChange) -> Result<(), Error> {
+        let id = by.account_that_may(Act::ChangeOwnAccount)?.id;
+        let hash = self.store.reader().users().password_hash(id).await?;
+        if !self.passwords.verify(&change.current, hash).await? {
+            return Err(Error::InvalidCredentials);
+        }
+        self.set_password(id, &change.new).await
+    }
+
+    /// Gives an account another password and ends every sign-in of it: for an administrator whose member forgot it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and what the ownership table says.
+    pub async fn reset_password(&self, by: &Actor, email: &Email, new: &Password) -> Result<(), Error> {
+        by.must(Act::Administer)?;
+        let user = self.store.reader().users().find_by_email(email).await?;
+        self.set_password(user.ok_or(Error::NotFound(crate::error::Kind::User))?.id, new).await
+    }
+
+    async fn set_password(&self, id: UserId, new: &Password) -> Result<(), Error> {
+        let hash = &self.passwords.hash(new).await?;
+        retrying(&*self.clock, || async move {
+            let unit = self.store.begin().await?;
+            unit.users().set_password_hash(id, hash).await?;
+            unit.sign_ins().delete_all_of(id).await?;
+            Ok(unit.commit().await?)
+        })
+        .await
+    }
+
+    /// Deletes the own account: what it wrote stays under "deleted user", the person is forgotten.
+    ///
+    /// # Errors
+    /// What the ownership table says.
+    pub async fn delete(&self, by: &Actor) -> Result<(), Error> {
+        let id = by.account_that_may(Act::DeleteOwnAccount)?.id;
+        retrying(&*self.clock, || async move {
+            let unit = self.store.begin().await?;
+            match unit.users().erase(id, self.clock.now()).await {
+                // Deleted from another device a moment ago.
+                Err(StoreError::Stale) => return Err(Error::InvalidToken),
+                other => other?,
+            }
+            unit.sign_ins().delete_all_of(id).await?;
+            Ok(unit.commit().await?)
+        })
+        .await
+    }
+
+    fn pair(
+        &self,
+        user: UserId,
+        sign_in: SignInId,
+        refresh_token: RefreshToken,
+        now: Timestamp,
+    ) -> Result<TokenPair, Error> {
+        let expires_at = now.plus(ACCESS_LIFETIME);
+        let access_token = self.access_tokens.issue(&AccessClaims { user, sign_in, issued_at: now, expires_at })?;
+        Ok(TokenPair { access_token, expires_in: ACCESS_LIFETIME, refresh_token })
+    }
+}

@@ -1,0 +1,86 @@
+//! What is not deterministic, behind traits, so that a test decides it.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use chrono::{DateTime, SecondsFormat, SubsecRound as _, TimeDelta, Utc};
+
+/// An instant in UTC, cut to microseconds: what every database here can hold, so that a value read back equals the one
+/// written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(DateTime<Utc>);
+
+impl Timestamp {
+    /// Cuts, never rounds: MariaDB cuts and MySQL rounds, and a time must not lie in the future.
+    #[must_use]
+    pub fn new(instant: DateTime<Utc>) -> Self {
+        Self(instant.trunc_subsecs(6))
+    }
+
+    #[must_use]
+    pub const fn as_utc(self) -> DateTime<Utc> {
+        self.0
+    }
+
+    /// Whole seconds since 1970, as JWT wants them (RFC 7519, `NumericDate`).
+    #[must_use]
+    pub const fn unix_seconds(self) -> i64 {
+        self.0.timestamp()
+    }
+
+    /// This instant moved by `delta`; saturates at the ends of the calendar.
+    #[must_use]
+    pub fn plus(self, delta: TimeDelta) -> Self {
+        Self(self.0.checked_add_signed(delta).unwrap_or(DateTime::<Utc>::MAX_UTC))
+    }
+
+    /// RFC 3339 with six digits and `Z`, as the contract says.
+    #[must_use]
+    pub fn to_rfc3339(self) -> String {
+        self.0.to_rfc3339_opts(SecondsFormat::Micros, true)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_rfc3339())
+    }
+}
+
+/// Time. A use case asks once and uses that one instant throughout.
+#[async_trait]
+pub trait Clock: Send + Sync {
+    fn now(&self) -> Timestamp;
+    /// Waits before try `attempt` (1, 2, …) of a unit of work that met another one: a few milliseconds, growing,
+    /// with jitter.
+    async fn pause_before(&self, attempt: u32);
+}
+
+/// Randomness fit for secrets.
+pub trait Entropy: Send + Sync {
+    /// 32 bytes that nobody can guess.
+    fn secret(&self) -> [u8; 32];
+}
+
+/// How often a whole unit of work is tried again after [`Error::Busy`](crate::Error::Busy).
+pub const RETRIES: u32 = 3;
+
+/// Runs `unit` (a whole begin…commit) again while it meets others, at most [`RETRIES`] times.
+///
+/// Only for units whose outcome is known when they fail: a deadlock, a lock time limit, a stale write. A broken
+/// connection is not tried again, since its commit may have taken place.
+pub(crate) async fn retrying<T, F>(clock: &dyn Clock, mut unit: impl FnMut() -> F) -> Result<T, crate::Error>
+where
+    F: Future<Output = Result<T, crate::Error>> + Send,
+{
+    let mut attempt = 0;
+    loop {
+        match unit().await {
+            Err(crate::Error::Busy(_)) if attempt < RETRIES => {
+                attempt += 1;
+                clock.pause_before(attempt).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}

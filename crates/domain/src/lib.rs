@@ -1,0 +1,108 @@
+//! The board's rules: what a QnA, a comment and an account are, and who may do what to them.
+//!
+//! This page is the map. Each module is one concept, read top to bottom: its value objects, its entity with the
+//! rules, its port (a trait that `mundap-infra` implements), its use cases.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`actor`] | who is asking, and **the ownership table**: [`actor::Actor::must`] |
+//! | [`qna`] | questions: [`Qna`](qna::Qna), [`QnaService`] |
+//! | [`comment`] | answers and discussion below a QnA |
+//! | [`user`] | people: e-mail, display name, role, profile |
+//! | [`account`] | registering, signing in, tokens, the own account |
+//! | [`sign_in`] | a signed-in device and its rotating refresh token |
+//! | [`page`] | keyset pages and sealed cursors |
+//! | [`text`] | what any text must be: NFC, counted in characters, no control characters |
+//! | [`version`] | optimistic concurrency: an edit names the version it was made on |
+//! | [`error`] | every way a use case can fail, each with a stable code |
+//! | [`env`](mod@env) | time and randomness, injected |
+//! | `testing` | feature `testing`: mocked repositories and fixtures |
+//!
+//! Nothing here does I/O or knows a wire format. A use case is a method of a service; it takes the [`Actor`] first and
+//! reads: begin, load, decide, store, commit.
+
+pub mod account;
+pub mod actor;
+pub mod comment;
+pub mod env;
+pub mod error;
+pub mod page;
+pub mod qna;
+pub mod sign_in;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod text;
+pub mod user;
+pub mod version;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use account::AccountService;
+pub use actor::Actor;
+pub use comment::{CommentRepository, CommentService};
+pub use error::{Error, StoreError};
+pub use qna::{QnaRepository, QnaService};
+pub use sign_in::SignInRepository;
+pub use user::{UserRepository, UserService};
+
+/// One accessor a repository. What stands behind them is either the pool (each call its own statement, see
+/// [`Store::reader`]) or one open transaction (see [`Store::begin`]).
+pub trait Repositories: Send + Sync {
+    fn qnas(&self) -> &dyn QnaRepository;
+    fn comments(&self) -> &dyn CommentRepository;
+    fn users(&self) -> &dyn UserRepository;
+    fn sign_ins(&self) -> &dyn SignInRepository;
+}
+
+/// An open transaction.
+///
+/// While one is open a use case MUST use its repositories only, never [`Store::reader`], and MUST do nothing but
+/// database work.
+#[async_trait]
+pub trait UnitOfWork: Repositories {
+    /// Makes every write of this unit durable. Dropping the unit instead MUST roll it back.
+    async fn commit(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// The one transaction port: where repositories come from.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Autocommit access, for reads.
+    fn reader(&self) -> &dyn Repositories;
+    /// Opens a unit of work. Fails with [`StoreError::Contention`] or [`StoreError::Unavailable`] within the pool's
+    /// acquire time limit.
+    async fn begin(&self) -> Result<Box<dyn UnitOfWork>, StoreError>;
+}
+
+/// What the services stand on; the composition root fills it once.
+#[derive(Clone)]
+pub struct Ports {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn env::Clock>,
+    pub entropy: Arc<dyn env::Entropy>,
+    pub passwords: Arc<dyn account::PasswordHasher>,
+    pub access_tokens: Arc<dyn account::AccessTokens>,
+    pub cursors: Arc<page::CursorKey>,
+}
+
+/// Every use case there is. A face (REST, gRPC, the command line) holds one of these and nothing below it.
+pub struct Services {
+    pub qnas: QnaService,
+    pub comments: CommentService,
+    pub users: UserService,
+    pub accounts: AccountService,
+}
+
+impl Services {
+    #[must_use]
+    pub fn new(ports: &Ports) -> Self {
+        Self {
+            qnas: QnaService::new(ports),
+            comments: CommentService::new(ports),
+            users: UserService::new(ports),
+            accounts: AccountService::new(ports),
+        }
+    }
+}

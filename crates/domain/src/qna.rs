@@ -1,0 +1,322 @@
+//! Questions: a QnA is a title and a text that somebody asked, with comments below it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::actor::{Act, Actor};
+use crate::comment::{Comment, CommentService};
+use crate::env::{Clock, Timestamp, retrying};
+use crate::error::{Error, Kind, StoreError, Violations};
+use crate::page::{CursorKey, Order, Page, PageRequest, PageSize, Slice};
+use crate::text::{length, not_blank, printable, text_value};
+use crate::user::{Author, UserId};
+use crate::version::{Expected, Version};
+use crate::{Ports, Store};
+
+/// Identifies a QnA; given by the database, below 2^53, never given twice, growing with time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QnaId(i64);
+
+impl QnaId {
+    #[must_use]
+    pub const fn new(id: i64) -> Self {
+        Self(id)
+    }
+
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for QnaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The question in one line: 1 to 255 characters, not blank.
+#[derive(Clone, Debug, PartialEq, Eq, garde::Validate)]
+#[garde(transparent)]
+pub struct Title(#[garde(custom(length::<{ Self::MIN }, { Self::MAX }>), custom(printable), custom(not_blank))] String);
+
+impl Title {
+    pub const MIN: usize = 1;
+    pub const MAX: usize = 255;
+}
+
+text_value!(Title);
+
+/// The question in full: up to 20,000 characters, may be empty.
+#[derive(Clone, Debug, PartialEq, Eq, garde::Validate)]
+#[garde(transparent)]
+pub struct Content(#[garde(custom(length::<0, { Self::MAX }>), custom(printable))] String);
+
+impl Content {
+    pub const MAX: usize = 20_000;
+}
+
+text_value!(Content);
+
+/// A QnA's stored values. Reading goes through [`Qna`]; changing goes through its methods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QnaRecord {
+    pub id: QnaId,
+    pub author: Author,
+    pub title: Title,
+    pub content: Content,
+    /// How many comments it has; kept in the same unit of work as the comment.
+    pub comment_count: i32,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub version: Version,
+}
+
+/// A question on the board.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Qna(QnaRecord);
+
+impl std::ops::Deref for Qna {
+    type Target = QnaRecord;
+
+    fn deref(&self) -> &QnaRecord {
+        &self.0
+    }
+}
+
+impl Qna {
+    /// What a repository read. Not for use cases: they change a QnA by the methods below.
+    #[must_use]
+    pub const fn restore(record: QnaRecord) -> Self {
+        Self(record)
+    }
+
+    /// Changes title or content and counts a version.
+    ///
+    /// # Errors
+    /// What the ownership table says; then [`Error::VersionMismatch`].
+    pub fn edit(&mut self, by: &Actor, expected: &Expected, edit: &QnaEdit, now: Timestamp) -> Result<(), Error> {
+        self.must_be_changeable(by, expected)?;
+        if let Some(title) = &edit.title {
+            self.0.title.clone_from(title);
+        }
+        if let Some(content) = &edit.content {
+            self.0.content.clone_from(content);
+        }
+        self.0.updated_at = now;
+        self.0.version = self.version.next();
+        Ok(())
+    }
+
+    /// Permission first, so that a stranger learns nothing of the version.
+    fn must_be_changeable(&self, by: &Actor, expected: &Expected) -> Result<(), Error> {
+        by.must(Act::Change { author: self.author.id })?;
+        expected.check(self.version)
+    }
+}
+
+/// A QnA to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewQna {
+    pub author: Author,
+    pub title: Title,
+    pub content: Content,
+    pub created_at: Timestamp,
+}
+
+/// A question as somebody wrote it, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QnaDraft {
+    pub title: Title,
+    pub content: Content,
+}
+
+impl QnaDraft {
+    /// # Errors
+    /// Every rule that a field breaks.
+    pub fn parse(title: Option<&str>, content: Option<&str>) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let title = violations.check("title", title, Title::parse);
+        let content = violations.check("content", content, Content::parse);
+        violations.finish((|| Some(Self { title: title?, content: content? }))())
+    }
+}
+
+/// A change of a QnA; an absent field stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QnaEdit {
+    pub title: Option<Title>,
+    pub content: Option<Content>,
+}
+
+impl QnaEdit {
+    /// # Errors
+    /// Every rule that a field breaks.
+    pub fn parse(title: Option<&str>, content: Option<&str>) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let title = violations.check_if_present("title", title, Title::parse);
+        let content = violations.check_if_present("content", content, Content::parse);
+        violations.finish((|| Some(Self { title: title?, content: content? }))())
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.title.is_none() && self.content.is_none()
+    }
+}
+
+/// Which QnAs a list holds, and in which order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QnaListing {
+    pub author: Option<UserId>,
+    pub order: Order,
+}
+
+impl QnaListing {
+    /// All that a cursor of this list is bound to.
+    fn name(&self) -> String {
+        self.author.map_or_else(|| "qna".to_owned(), |id| format!("qna?author={id}"))
+    }
+}
+
+/// Where QnAs are kept.
+#[cfg_attr(any(test, feature = "testing"), mockall::automock)]
+#[async_trait]
+pub trait QnaRepository: Send + Sync {
+    async fn find(&self, id: QnaId) -> Result<Option<Qna>, StoreError>;
+    /// As [`find`](Self::find); in a unit, MUST keep the row from changing until the unit ends.
+    async fn find_locked(&self, id: QnaId) -> Result<Option<Qna>, StoreError>;
+    /// MUST be in the slice's order by id, hold nothing at or before `after`, and at most `limit` items.
+    async fn list(&self, author: Option<UserId>, slice: &Slice) -> Result<Vec<Qna>, StoreError>;
+    /// Stores a new QnA in its first version and returns it whole.
+    async fn insert(&self, qna: &NewQna) -> Result<Qna, StoreError>;
+    /// Stores a changed QnA. MUST be [`StoreError::Stale`] unless the stored version is the one before. MUST leave
+    /// `comment_count` alone.
+    async fn update(&self, qna: &Qna) -> Result<(), StoreError>;
+    /// Removes it with all that belongs to it. MUST be [`StoreError::Stale`] unless it is there in this version.
+    async fn delete(&self, id: QnaId, version: Version) -> Result<(), StoreError>;
+    /// Adds `by` to its comment count and keeps the row from changing until the unit ends. `false` where there is no
+    /// such QnA. MUST NOT read the count first.
+    async fn count_comments(&self, id: QnaId, by: i32) -> Result<bool, StoreError>;
+}
+
+/// Use cases on questions.
+pub struct QnaService {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    cursors: Arc<CursorKey>,
+    comments: CommentService,
+}
+
+impl QnaService {
+    /// How many QnAs [`batch_after`](Self::batch_after) reads at once.
+    pub const BATCH: u64 = 1_000;
+
+    #[must_use]
+    pub fn new(ports: &Ports) -> Self {
+        Self {
+            store: ports.store.clone(),
+            clock: ports.clock.clone(),
+            cursors: ports.cursors.clone(),
+            comments: CommentService::new(ports),
+        }
+    }
+
+    /// Asks a question.
+    ///
+    /// # Errors
+    /// What the ownership table says.
+    pub async fn ask(&self, by: &Actor, draft: &QnaDraft) -> Result<Qna, Error> {
+        let author = by.account_that_may(Act::Post)?.author();
+        let QnaDraft { title, content } = draft.clone();
+        let new = NewQna { author, title, content, created_at: self.clock.now() };
+        retrying(&*self.clock, || async {
+            let unit = self.store.begin().await?;
+            let qna = unit.qnas().insert(&new).await?;
+            unit.commit().await?;
+            Ok(qna)
+        })
+        .await
+    }
+
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn read(&self, by: &Actor, id: QnaId) -> Result<Qna, Error> {
+        by.must(Act::Read)?;
+        self.store.reader().qnas().find(id).await?.ok_or(Error::NotFound(Kind::Qna))
+    }
+
+    /// A QnA and its first comments, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn read_with_comments(
+        &self,
+        by: &Actor,
+        id: QnaId,
+        size: PageSize,
+    ) -> Result<(Qna, Page<Comment>), Error> {
+        let qna = self.read(by, id).await?;
+        let comments = self.comments.page(id, &PageRequest::first(size)).await?;
+        Ok((qna, comments))
+    }
+
+    /// # Errors
+    /// [`Error::InvalidCursor`].
+    pub async fn list(&self, by: &Actor, listing: &QnaListing, request: &PageRequest) -> Result<Page<Qna>, Error> {
+        by.must(Act::Read)?;
+        let name = listing.name();
+        let slice = self.cursors.slice(&name, listing.order, request)?;
+        let items = self.store.reader().qnas().list(listing.author, &slice).await?;
+        Ok(self.cursors.page(&name, &slice, items, |qna| qna.id.get()))
+    }
+
+    /// The next [`BATCH`](Self::BATCH) QnAs behind `after`, oldest first; empty at the end. For a face that streams
+    /// them all: between two batches no connection is held, and a client that leaves ends it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn batch_after(&self, by: &Actor, after: Option<QnaId>) -> Result<Vec<Qna>, Error> {
+        by.must(Act::Read)?;
+        let slice = Slice { after: after.map(QnaId::get), order: Order::Oldest, limit: Self::BATCH };
+        Ok(self.store.reader().qnas().list(None, &slice).await?)
+    }
+
+    /// Changes a QnA. An edit that names no field changes nothing and counts no version.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], then what the ownership table says, then [`Error::VersionMismatch`].
+    pub async fn edit(&self, by: &Actor, id: QnaId, edit: &QnaEdit, expected: &Expected) -> Result<Qna, Error> {
+        by.must_be_able_to_write()?;
+        retrying(&*self.clock, || async move {
+            let unit = self.store.begin().await?;
+            let mut qna = unit.qnas().find_locked(id).await?.ok_or(Error::NotFound(Kind::Qna))?;
+            if edit.is_empty() {
+                qna.must_be_changeable(by, expected)?;
+                return Ok(qna);
+            }
+            qna.edit(by, expected, edit, self.clock.now())?;
+            unit.qnas().update(&qna).await?;
+            unit.commit().await?;
+            Ok(qna)
+        })
+        .await
+    }
+
+    /// Deletes a QnA with its comments and their images.
+    ///
+    /// # Errors
+    /// As [`edit`](Self::edit).
+    pub async fn delete(&self, by: &Actor, id: QnaId, expected: &Expected) -> Result<(), Error> {
+        by.must_be_able_to_write()?;
+        retrying(&*self.clock, || async move {
+            let unit = self.store.begin().await?;
+            let qna = unit.qnas().find_locked(id).await?.ok_or(Error::NotFound(Kind::Qna))?;
+            qna.must_be_changeable(by, expected)?;
+            unit.qnas().delete(id, qna.version).await?;
+            Ok(unit.commit().await?)
+        })
+        .await
+    }
+}

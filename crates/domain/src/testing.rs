@@ -1,0 +1,252 @@
+//! For unit tests of this crate and of whoever builds on it: mocked repositories behind a [`Store`], a clock that stands
+//! still, and one fixture of everything.
+//!
+//! ```
+//! use mundap_domain::testing::{Mocks, a_qna, a_user, board};
+//! use mundap_domain::user::Role;
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let mut mocks = Mocks::default();
+//! mocks.qnas.expect_find_locked().returning(|_| Ok(Some(a_qna(7, 1))));
+//! let board = board(mocks);
+//!
+//! let stranger = a_user(2, Role::Member).into();
+//! let refused = board.services.qnas.delete(&stranger, a_qna(7, 1).id, &mundap_domain::version::Expected::Any).await;
+//! assert_eq!(refused.unwrap_err().code(), "not_author");
+//! assert_eq!(board.store.commits(), 0);
+//! # });
+//! ```
+
+#![expect(clippy::missing_panics_doc, reason = "fixtures are made of literals")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use chrono::{TimeZone as _, Utc};
+
+use crate::account::{MockAccessTokens, MockPasswordHasher};
+use crate::comment::{Comment, CommentContent, CommentId, CommentRecord, MockCommentRepository};
+use crate::env::{Clock, Entropy, Timestamp};
+use crate::error::StoreError;
+use crate::page::CursorKey;
+use crate::qna::{Content, MockQnaRepository, Qna, QnaId, QnaRecord, Title};
+use crate::sign_in::MockSignInRepository;
+use crate::user::{Author, DisplayName, Email, MockUserRepository, Role, User, UserId, UserRecord};
+use crate::version::Version;
+use crate::{
+    CommentRepository, Ports, QnaRepository, Repositories, Services, SignInRepository, Store, UnitOfWork,
+    UserRepository,
+};
+
+/// One mock a port. A call that no test expects fails that test.
+#[derive(Default)]
+pub struct Mocks {
+    pub qnas: MockQnaRepository,
+    pub comments: MockCommentRepository,
+    pub users: MockUserRepository,
+    pub sign_ins: MockSignInRepository,
+    pub passwords: MockPasswordHasher,
+    pub access_tokens: MockAccessTokens,
+}
+
+/// The repositories of [`Mocks`], both as reader and as every unit of work. Counts what is committed.
+pub struct MockStore {
+    repositories: Arc<MockRepositories>,
+}
+
+struct MockRepositories {
+    qnas: MockQnaRepository,
+    comments: MockCommentRepository,
+    users: MockUserRepository,
+    sign_ins: MockSignInRepository,
+    begun: AtomicUsize,
+    commits: AtomicUsize,
+}
+
+struct MockUnit(Arc<MockRepositories>);
+
+impl MockStore {
+    /// How many units were opened.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.repositories.begun.load(Ordering::SeqCst)
+    }
+
+    /// How many units were committed.
+    #[must_use]
+    pub fn commits(&self) -> usize {
+        self.repositories.commits.load(Ordering::SeqCst)
+    }
+}
+
+impl Repositories for MockRepositories {
+    fn qnas(&self) -> &dyn QnaRepository {
+        &self.qnas
+    }
+    fn comments(&self) -> &dyn CommentRepository {
+        &self.comments
+    }
+    fn users(&self) -> &dyn UserRepository {
+        &self.users
+    }
+    fn sign_ins(&self) -> &dyn SignInRepository {
+        &self.sign_ins
+    }
+}
+
+impl Repositories for MockUnit {
+    fn qnas(&self) -> &dyn QnaRepository {
+        self.0.qnas()
+    }
+    fn comments(&self) -> &dyn CommentRepository {
+        self.0.comments()
+    }
+    fn users(&self) -> &dyn UserRepository {
+        self.0.users()
+    }
+    fn sign_ins(&self) -> &dyn SignInRepository {
+        self.0.sign_ins()
+    }
+}
+
+#[async_trait]
+impl UnitOfWork for MockUnit {
+    async fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        self.0.commits.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for MockStore {
+    fn reader(&self) -> &dyn Repositories {
+        &*self.repositories
+    }
+
+    async fn begin(&self) -> Result<Box<dyn UnitOfWork>, StoreError> {
+        self.repositories.begun.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(MockUnit(self.repositories.clone())))
+    }
+}
+
+/// Stands still at [`noon`]; pauses take no time and are counted.
+#[derive(Default)]
+pub struct FixedClock {
+    pauses: AtomicU32,
+}
+
+impl FixedClock {
+    #[must_use]
+    pub fn pauses(&self) -> u32 {
+        self.pauses.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Clock for FixedClock {
+    fn now(&self) -> Timestamp {
+        noon()
+    }
+
+    async fn pause_before(&self, _attempt: u32) {
+        self.pauses.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Secrets that count up: 32 bytes of 1, then of 2, …
+#[derive(Default)]
+pub struct CountingEntropy(AtomicU8);
+
+impl Entropy for CountingEntropy {
+    fn secret(&self) -> [u8; 32] {
+        [self.0.fetch_add(1, Ordering::SeqCst) + 1; 32]
+    }
+}
+
+/// The services over mocks, and what a test may ask afterwards.
+pub struct Board {
+    pub services: Services,
+    pub store: Arc<MockStore>,
+    pub clock: Arc<FixedClock>,
+}
+
+/// Wires the services over `mocks`.
+#[must_use]
+pub fn board(mocks: Mocks) -> Board {
+    let Mocks { qnas, comments, users, sign_ins, passwords, access_tokens } = mocks;
+    let (begun, commits) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let repositories = Arc::new(MockRepositories { qnas, comments, users, sign_ins, begun, commits });
+    let store = Arc::new(MockStore { repositories });
+    let clock = Arc::new(FixedClock::default());
+    let services = Services::new(&Ports {
+        store: store.clone(),
+        clock: clock.clone(),
+        entropy: Arc::new(CountingEntropy::default()),
+        passwords: Arc::new(passwords),
+        access_tokens: Arc::new(access_tokens),
+        cursors: Arc::new(CursorKey::new(&[7; 32])),
+    });
+    Board { services, store, clock }
+}
+
+/// 2026-01-02 12:00:00 UTC.
+#[must_use]
+pub fn noon() -> Timestamp {
+    Timestamp::new(Utc.with_ymd_and_hms(2026, 1, 2, 12, 0, 0).single().expect("a real instant"))
+}
+
+/// An account: `user7@example.com`, "user 7".
+#[must_use]
+pub fn a_user(id: i64, role: Role) -> User {
+    User::restore(UserRecord {
+        id: UserId::new(id),
+        email: Email::parse(&format!("user{id}@example.com")).expect("an address"),
+        display_name: DisplayName::parse(&format!("user {id}")).expect("a name"),
+        role,
+        suspended_at: None,
+        created_at: noon(),
+        updated_at: noon(),
+        version: Version::FIRST,
+    })
+}
+
+/// The same account, suspended.
+#[must_use]
+pub fn suspended(user: &User) -> User {
+    User::restore(UserRecord { suspended_at: Some(noon()), ..(**user).clone() })
+}
+
+/// How [`a_user`] is shown beside what they wrote.
+#[must_use]
+pub fn an_author(id: i64) -> Author {
+    a_user(id, Role::Member).author()
+}
+
+/// A QnA in its first version, by [`a_user`] `author`.
+#[must_use]
+pub fn a_qna(id: i64, author: i64) -> Qna {
+    Qna::restore(QnaRecord {
+        id: QnaId::new(id),
+        author: an_author(author),
+        title: Title::parse("How do I start?").expect("a title"),
+        content: Content::parse("I have read the README.").expect("a text"),
+        comment_count: 0,
+        created_at: noon(),
+        updated_at: noon(),
+        version: Version::FIRST,
+    })
+}
+
+/// A comment in its first version below QnA `qna`, by [`a_user`] `author`.
+#[must_use]
+pub fn a_comment(id: i64, qna: i64, author: i64) -> Comment {
+    Comment::restore(CommentRecord {
+        id: CommentId::new(id),
+        qna: QnaId::new(qna),
+        author: an_author(author),
+        content: CommentContent::parse("Read it again.").expect("a text"),
+        created_at: noon(),
+        updated_at: noon(),
+        version: Version::FIRST,
+    })
+}
