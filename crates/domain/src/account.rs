@@ -316,15 +316,22 @@ impl AccountService {
         Ok(user.ok_or(Error::InvalidToken)?.into())
     }
 
+    /// The member with this e-mail, if there is one. For the deployments that [`trust`](Self::trust) is for.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn recognise(&self, email: &Email) -> Result<Option<Actor>, Error> {
+        Ok(self.store.reader().users().find_by_email(email).await?.map(Actor::from))
+    }
+
     /// The member with this e-mail; an unknown one becomes a member without a password. Only for a deployment where a
     /// proxy or a closed network proves who is calling (the contract, `trusted-email`).
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Busy`].
     pub async fn trust(&self, email: &Email) -> Result<Actor, Error> {
-        let reader = self.store.reader().users();
-        if let Some(user) = reader.find_by_email(email).await? {
-            return Ok(user.into());
+        if let Some(actor) = self.recognise(email).await? {
+            return Ok(actor);
         }
         let name: String = email.local_part().chars().take(DisplayName::MAX).collect();
         let new = NewUser {
@@ -336,7 +343,7 @@ impl AccountService {
         };
         match self.insert(&new).await {
             // Somebody else was faster: then there is a member now.
-            Err(Error::EmailTaken) => Ok(reader.find_by_email(email).await?.ok_or(Error::EmailTaken)?.into()),
+            Err(Error::EmailTaken) => self.recognise(email).await?.ok_or(Error::EmailTaken),
             other => Ok(other?.into()),
         }
     }

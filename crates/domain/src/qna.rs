@@ -211,7 +211,7 @@ pub struct QnaService {
 
 impl QnaService {
     /// How many QnAs [`batch_after`](Self::batch_after) reads at once.
-    pub const BATCH: u64 = 1_000;
+    pub const BATCH: u64 = 500;
 
     #[must_use]
     pub fn new(ports: &Ports) -> Self {

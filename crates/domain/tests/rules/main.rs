@@ -1,0 +1,16 @@
+//! The rules of the board, each as a test: what a text may be, who may do what, what is stored and in which order.
+//!
+//! Repositories are mocked: a call that a test does not expect fails it, so that "nothing was written" needs no words.
+
+mod access;
+mod account;
+mod comment;
+mod deps;
+mod errors;
+mod page;
+mod properties;
+mod qna;
+mod retry;
+mod stage;
+mod user;
+mod values;

@@ -1,0 +1,302 @@
+//! A whole unit is tried again when it met another one, and only then.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::TimeDelta;
+use mundap_domain::account::{Password, PasswordChange, PasswordHash, Registration};
+use mundap_domain::comment::{CommentDraft, CommentEdit, CommentId};
+use mundap_domain::env::RETRIES;
+use mundap_domain::qna::{Qna, QnaDraft, QnaEdit, QnaId, QnaRecord};
+use mundap_domain::sign_in::{SignIn, SignInId, SignInRecord, TokenHash};
+use mundap_domain::testing::{Board, Mocks, a_comment, a_qna, a_user, board, noon};
+use mundap_domain::user::{Email, Role, UserEdit, UserId};
+use mundap_domain::version::{Expected, Version};
+use mundap_domain::{Actor, Services, StoreError};
+
+use crate::stage::{Stage, Tape, code, contention, duplicate, made_on, member, unavailable};
+
+const QNA: QnaId = QnaId::new(7);
+
+fn draft() -> QnaDraft {
+    QnaDraft::parse(Some("title"), Some("text")).expect("a draft")
+}
+
+fn edit() -> QnaEdit {
+    QnaEdit::parse(Some("title"), None).expect("an edit")
+}
+
+/// Every use case that opens a unit, called once, with what stands outside a unit answering as it should.
+const USE_CASES: [&str; 16] = [
+    "ask",
+    "edit a question",
+    "delete a question",
+    "comment",
+    "edit a comment",
+    "delete a comment",
+    "edit the own account",
+    "give a role",
+    "register",
+    "add an account",
+    "sign in",
+    "refresh",
+    "revoke",
+    "trust",
+    "change the password",
+    "delete the account",
+];
+
+async fn call(use_case: &str, services: &Services) -> &'static str {
+    let Services { qnas, comments, users, accounts } = services;
+    let (by, any) = (&member(1), &Expected::Any);
+    let comment = CommentId::new(5);
+    let email = &Email::parse("user1@example.com").expect("an address");
+    let registration = &Registration::parse(Some("a@b.example"), Some("password"), Some("name")).expect("one");
+    let token = &URL_SAFE_NO_PAD.encode([[9; 32], [8; 32]].concat());
+    match use_case {
+        "ask" => code(qnas.ask(by, &draft()).await),
+        "edit a question" => code(qnas.edit(by, QNA, &edit(), any).await),
+        "delete a question" => code(qnas.delete(by, QNA, any).await),
+        "comment" => code(comments.write(by, QNA, &CommentDraft::parse(Some("text")).expect("one")).await),
+        "edit a comment" => {
+            code(comments.edit(by, comment, &CommentEdit::parse(Some("text")).expect("one"), any).await)
+        }
+        "delete a comment" => code(comments.delete(by, comment, any).await),
+        "edit the own account" => {
+            code(users.edit_me(by, &UserEdit::parse(None, Some("name")).expect("one"), any).await)
+        }
+        "give a role" => code(users.assign_role(&Actor::Operator, email, Role::Admin).await),
+        "register" => code(accounts.register(registration).await),
+        "add an account" => code(accounts.add(&Actor::Operator, registration, Role::Admin).await),
+        "sign in" => code(accounts.sign_in("user1@example.com", "password").await),
+        "refresh" => code(accounts.refresh(token).await),
+        "revoke" => code(accounts.revoke(token).await),
+        "trust" => code(accounts.trust(&Email::parse("unknown@example.com").expect("an address")).await),
+        "change the password" => {
+            let change = PasswordChange::parse(Some("password"), Some("new password")).expect("one");
+            code(accounts.change_password(by, &change).await)
+        }
+        "delete the account" => code(accounts.delete(by).await),
+        other => panic!("{other} is no use case"),
+    }
+}
+
+fn stage() -> Stage {
+    let mut stage = Stage::default();
+    let hash = || PasswordHash::new("hash".to_owned());
+    let known = |email: &Email| email.as_str().starts_with("user1@").then(|| a_user(1, Role::Member));
+
+    let outside = &mut stage.outside;
+    outside.users.expect_find_by_email().returning(move |email| Ok(known(email)));
+    outside.users.expect_password_hash().returning(move |_| Ok(Some(hash())));
+    outside.passwords.expect_hash().returning(move |_| Ok(hash()));
+    outside.passwords.expect_verify().returning(|_: &Password, _| Ok(true));
+    outside.access_tokens.expect_verify().returning(|_, _| None);
+    outside.access_tokens.expect_issue().returning(|_| Ok("access".to_owned()));
+
+    let inside = &mut stage.inside;
+    inside.qnas.expect_insert().returning(|_| Ok(a_qna(7, 1)));
+    inside.qnas.expect_find_locked().returning(|_| Ok(Some(a_qna(7, 1))));
+    inside.qnas.expect_update().returning(|_| Ok(()));
+    inside.qnas.expect_delete().returning(|_, _| Ok(()));
+    inside.qnas.expect_count_comments().returning(|_, _| Ok(true));
+    inside.comments.expect_insert().returning(|_| Ok(a_comment(5, 7, 1)));
+    inside.comments.expect_find().returning(|_| Ok(Some(a_comment(5, 7, 1))));
+    inside.comments.expect_find_locked().returning(|_| Ok(Some(a_comment(5, 7, 1))));
+    inside.comments.expect_update().returning(|_| Ok(()));
+    inside.comments.expect_delete().returning(|_, _| Ok(()));
+    inside.users.expect_find_by_email().returning(move |email| Ok(known(email)));
+    inside.users.expect_find_locked().returning(|_| Ok(Some(a_user(1, Role::Member))));
+    inside.users.expect_insert().returning(|_| Ok(a_user(1, Role::Member)));
+    inside.users.expect_update().returning(|_| Ok(()));
+    inside.users.expect_password_hash().returning(move |_| Ok(Some(hash())));
+    inside.users.expect_set_password_hash().returning(|_, _| Ok(()));
+    inside.users.expect_erase().returning(|_, _| Ok(()));
+    inside.sign_ins.expect_insert().returning(|_| Ok(SignInId::new(1)));
+    inside.sign_ins.expect_update().returning(|_| Ok(()));
+    inside.sign_ins.expect_delete().returning(|_| Ok(()));
+    inside.sign_ins.expect_delete_all_of().returning(|_| Ok(()));
+    inside.sign_ins.expect_find_locked().returning(|_| {
+        Ok(Some(SignIn::restore(SignInRecord {
+            id: SignInId::new(1),
+            user: UserId::new(1),
+            family: TokenHash::of(&[9; 32]),
+            current: TokenHash::of(&[8; 32]),
+            previous: None,
+            forgiven: false,
+            rotated_at: noon(),
+            expires_at: noon().plus(TimeDelta::days(1)),
+        })))
+    });
+    stage
+}
+
+#[tokio::test]
+async fn every_use_case_is_done_in_one_unit_when_nobody_is_in_the_way() {
+    for use_case in USE_CASES {
+        let stage = stage();
+        let tape = stage.tape.clone();
+        assert_eq!(call(use_case, &stage.services()).await, "ok", "{use_case}");
+        assert_eq!(tape, ["begin", "commit"], "{use_case}");
+    }
+}
+
+#[tokio::test]
+async fn every_use_case_is_tried_again_three_times_and_then_given_up() {
+    assert_eq!(RETRIES, 3);
+    let tries = ["begin", "pause 1", "begin", "pause 2", "begin", "pause 3", "begin"];
+    for use_case in USE_CASES {
+        let stage = Stage { begin: Box::new(|| Some(contention())), ..stage() };
+        let tape = stage.tape.clone();
+        assert_eq!(call(use_case, &stage.services()).await, "busy", "{use_case}");
+        assert_eq!(tape, tries, "{use_case}");
+    }
+}
+
+#[tokio::test]
+async fn every_use_case_that_meets_another_one_when_it_commits_is_done_anew() {
+    for use_case in USE_CASES {
+        let mut faults = vec![contention()];
+        let stage = Stage { commit: Box::new(move || faults.pop()), ..stage() };
+        let tape = stage.tape.clone();
+        assert_eq!(call(use_case, &stage.services()).await, "ok", "{use_case}");
+        assert_eq!(tape, ["begin", "rollback", "pause 1", "begin", "commit"], "{use_case}");
+    }
+}
+
+#[tokio::test]
+async fn every_use_case_that_cannot_reach_the_database_says_so_at_once() {
+    for use_case in USE_CASES {
+        let stage = Stage { begin: Box::new(|| Some(unavailable())), ..stage() };
+        let tape = stage.tape.clone();
+        assert_eq!(call(use_case, &stage.services()).await, "database_unavailable", "{use_case}");
+        assert_eq!(tape, ["begin"], "{use_case}");
+    }
+}
+
+/// Whether it took place is unknown: to do it again could do it twice.
+#[tokio::test]
+async fn a_commit_whose_outcome_is_unknown_is_not_tried_again() {
+    for use_case in USE_CASES {
+        let stage = Stage { commit: Box::new(|| Some(unavailable())), ..stage() };
+        let tape = stage.tape.clone();
+        assert_eq!(call(use_case, &stage.services()).await, "database_unavailable", "{use_case}");
+        assert_eq!(tape, ["begin", "rollback"], "{use_case}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_meets_another_one_is_tried_again_and_may_succeed() {
+    for met in [contention, || StoreError::Stale] {
+        let mut mocks = Mocks::default();
+        let mut calls = 0;
+        mocks.qnas.expect_insert().times(3).returning(move |_| {
+            calls += 1;
+            if calls < 3 { Err(met()) } else { Ok(a_qna(7, 1)) }
+        });
+        let Board { services, store, clock } = board(mocks);
+        assert_eq!(services.qnas.ask(&member(1), &draft()).await.unwrap(), a_qna(7, 1));
+        assert_eq!((store.begun(), store.commits(), clock.pauses()), (3, 1, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_always_meets_another_one_is_busy_after_three_more_tries() {
+    for met in [contention, || StoreError::Stale] {
+        let mut mocks = Mocks::default();
+        mocks.qnas.expect_insert().times(4).returning(move |_| Err(met()));
+        let Board { services, store, clock } = board(mocks);
+        assert_eq!(code(services.qnas.ask(&member(1), &draft()).await), "busy");
+        assert_eq!((store.begun(), store.commits(), clock.pauses()), (4, 0, 3));
+    }
+}
+
+#[tokio::test]
+async fn what_trying_again_cannot_help_is_not_tried_again() {
+    for (report, outcome) in [
+        (unavailable as fn() -> StoreError, "database_unavailable"),
+        (duplicate, "internal_error"),
+        (|| StoreError::MissingReference("a foreign key".into()), "internal_error"),
+        (|| StoreError::Backend("syntax".into()), "internal_error"),
+        (|| StoreError::Corrupt { table: "qna", id: 7, reason: String::new() }, "internal_error"),
+    ] {
+        let mut mocks = Mocks::default();
+        mocks.qnas.expect_insert().once().returning(move |_| Err(report()));
+        let Board { services, store, clock } = board(mocks);
+        assert_eq!(code(services.qnas.ask(&member(1), &draft()).await), outcome);
+        assert_eq!((store.begun(), store.commits(), clock.pauses()), (1, 0, 0));
+    }
+}
+
+/// QnA 7 of user 1, in version 1 when it is first read and in version 2 from then on; the first update is stale.
+fn overtaken() -> (Stage, Tape) {
+    let mut stage = Stage::default();
+    let mut version = 0;
+    stage.inside.qnas.expect_find_locked().returning(move |_| {
+        version = 2.min(version + 1);
+        Ok(Some(Qna::restore(QnaRecord { version: Version::new(version), ..(*a_qna(7, 1)).clone() })))
+    });
+    let tape = stage.tape.clone();
+    stage.inside.qnas.expect_update().returning(move |qna| {
+        tape.note(format!("update to {}", qna.version.get()));
+        if qna.version.get() == 3 { Ok(()) } else { Err(StoreError::Stale) }
+    });
+    let tape = stage.tape.clone();
+    stage.inside.qnas.expect_delete().returning(move |_, version| {
+        tape.note(format!("delete {}", version.get()));
+        if version.get() == 2 { Ok(()) } else { Err(StoreError::Stale) }
+    });
+    let tape = stage.tape.clone();
+    (stage, tape)
+}
+
+#[tokio::test]
+async fn an_edit_that_was_overtaken_is_made_on_what_the_other_one_left() {
+    let (stage, tape) = overtaken();
+    let edited = stage.services().qnas.edit(&member(1), QNA, &edit(), &Expected::Any).await.unwrap();
+    assert_eq!(edited.version, Version::new(3));
+    assert_eq!(tape, ["begin", "update to 2", "rollback", "pause 1", "begin", "update to 3", "commit"]);
+}
+
+#[tokio::test]
+async fn an_edit_that_was_overtaken_is_refused_when_it_names_the_version_before() {
+    let (stage, tape) = overtaken();
+    assert_eq!(code(stage.services().qnas.edit(&member(1), QNA, &edit(), &made_on(1)).await), "version_mismatch");
+    assert_eq!(tape, ["begin", "update to 2", "rollback", "pause 1", "begin", "rollback"]);
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_overtaken_deletes_what_the_other_one_left() {
+    let (stage, tape) = overtaken();
+    assert_eq!(code(stage.services().qnas.delete(&member(1), QNA, &Expected::Any).await), "ok");
+    assert_eq!(tape, ["begin", "delete 1", "rollback", "pause 1", "begin", "delete 2", "commit"]);
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_overtaken_is_refused_when_it_names_the_version_before() {
+    let (stage, tape) = overtaken();
+    assert_eq!(code(stage.services().qnas.delete(&member(1), QNA, &made_on(1)).await), "version_mismatch");
+    assert_eq!(tape, ["begin", "delete 1", "rollback", "pause 1", "begin", "rollback"]);
+}
+
+/// The count that the first try took down is put back with its unit, so that it goes down once.
+#[tokio::test]
+async fn a_comment_that_another_one_deleted_first_is_not_found_and_not_counted_twice() {
+    let mut stage = Stage::default();
+    let mut there = vec![a_comment(5, 7, 1)];
+    stage.inside.comments.expect_find().times(2).returning(move |_| Ok(there.pop()));
+    stage.inside.qnas.expect_count_comments().once().returning(|_, _| Ok(true));
+    stage.inside.comments.expect_delete().once().returning(|_, _| Err(StoreError::Stale));
+    let tape = stage.tape.clone();
+    let deleted = stage.services().comments.delete(&member(1), CommentId::new(5), &Expected::Any).await;
+    assert_eq!(code(deleted), "comment_not_found");
+    assert_eq!(tape, ["begin", "rollback", "pause 1", "begin", "rollback"]);
+}
+
+#[tokio::test]
+async fn a_read_that_fails_is_not_tried_again() {
+    let mut mocks = Mocks::default();
+    mocks.qnas.expect_find().once().returning(|_| Err(contention()));
+    let Board { services, clock, .. } = board(mocks);
+    assert_eq!(code(services.qnas.read(&Actor::Anonymous, QNA).await), "busy");
+    assert_eq!(clock.pauses(), 0);
+}
