@@ -1,1 +1,207 @@
+//! The schema, one file per change, and how it is brought up to date.
+//!
+//! [`up`] is safe when many nodes start at once on an empty database: one of them migrates, the others wait for it.
+//! - **MySQL, MariaDB**: a lease row says who (see `lease.rs`). DDL commits by itself there, so a migrator that is killed
+//!   leaves a migration half done: every statement MUST be repeatable (`IF NOT EXISTS`), and a file makes one change.
+//! - **SQLite**: DDL is transactional, and `BEGIN IMMEDIATE` is the lease: all pending migrations are one transaction,
+//!   which is one fsync, and a killed migrator leaves nothing behind.
+//!
+//! Where nothing is pending, one SELECT is all that happens.
 
+mod lease;
+mod m0001_users;
+mod m0002_qna;
+mod m0003_comment;
+mod m0004_sign_in;
+mod sql;
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait, SchemaManager};
+use sea_orm_migration::sea_orm::{
+    DatabaseConnection, DbBackend, DbErr, EntityTrait as _, QueryOrder as _, RuntimeErr, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait as _, sqlx,
+};
+use sea_orm_migration::{IntoSchemaManagerConnection, seaql_migrations};
+
+use lease::Lease;
+
+/// All migrations, oldest first. A released one never changes.
+pub struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m0001_users::Migration),
+            Box::new(m0002_qna::Migration),
+            Box::new(m0003_comment::Migration),
+            Box::new(m0004_sign_in::Migration),
+        ]
+    }
+}
+
+/// How long to wait for another node that migrates.
+const PATIENCE: Duration = Duration::from_mins(10);
+/// How often to look whether it is done.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Why the schema is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    /// The database holds migrations that this program does not know.
+    #[error("the database was migrated by a newer version of mundap (unknown here: {0}): start that version")]
+    Newer(String),
+    /// Another node kept migrating, or another program kept the database locked.
+    #[error("the database has been locked by another migration for {} minutes: see what that one is doing", .0.as_secs() / 60)]
+    StillLocked(Duration),
+    /// This node was silent for too long, and another one may have taken over.
+    #[error("lost the migration lease to another node; it migrates now: start again")]
+    LostLease,
+    #[error("the database could not be migrated: {0}")]
+    Database(#[from] DbErr),
+}
+
+/// Applies every pending migration and returns their names. Waits while another node does it.
+///
+/// # Errors
+/// [`MigrationError`]. Migrations that were applied before the failure stay applied, save on SQLite, where it is all or
+/// none.
+pub async fn up(db: &DatabaseConnection) -> Result<Vec<String>, MigrationError> {
+    migrate(db, Change::Up).await
+}
+
+/// Takes back the last `steps` migrations **with the data in their tables** and returns their names, newest first.
+///
+/// # Errors
+/// As [`up`].
+pub async fn down(db: &DatabaseConnection, steps: u32) -> Result<Vec<String>, MigrationError> {
+    migrate(db, Change::Down { left: steps }).await
+}
+
+/// Every migration that this program knows, oldest first, and whether it is applied. Changes nothing.
+///
+/// # Errors
+/// [`MigrationError::Newer`], [`MigrationError::Database`].
+pub async fn status(db: &DatabaseConnection) -> Result<Vec<(String, bool)>, MigrationError> {
+    let applied: HashSet<String> = applied(db).await?.into_iter().collect();
+    Ok(names().map(|name| (name.clone(), applied.contains(&name))).collect())
+}
+
+fn names() -> impl Iterator<Item = String> {
+    Migrator::migrations().into_iter().map(|migration| migration.name().to_owned())
+}
+
+/// The names of the applied migrations, oldest first.
+async fn applied<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Vec<String>, MigrationError> {
+    let schema = SchemaManager::new(db);
+    let query = seaql_migrations::Entity::find().order_by_asc(seaql_migrations::Column::Version);
+    let rows = match query.all(schema.get_connection()).await {
+        Ok(rows) => rows,
+        // The table is made with the first migration; asking for it only then saves every other start a query.
+        Err(_) if !schema.has_table("seaql_migrations").await? => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let names: HashSet<String> = names().collect();
+    let applied: Vec<String> = rows.into_iter().map(|row| row.version).collect();
+    let unknown: Vec<&str> = applied.iter().filter(|name| !names.contains(*name)).map(String::as_str).collect();
+    if unknown.is_empty() { Ok(applied) } else { Err(MigrationError::Newer(unknown.join(", "))) }
+}
+
+/// What is to be done, one migration at a time.
+#[derive(Clone, Copy)]
+enum Change {
+    Up,
+    Down { left: u32 },
+}
+
+impl Change {
+    /// The next migration to apply or to take back.
+    fn next(self, applied: &[String]) -> Option<String> {
+        match self {
+            Self::Up => names().find(|name| !applied.contains(name)),
+            Self::Down { left: 0 } => None,
+            Self::Down { .. } => applied.last().cloned(),
+        }
+    }
+
+    /// Does the next one.
+    async fn step<'c>(
+        &mut self,
+        db: impl IntoSchemaManagerConnection<'c> + Copy,
+    ) -> Result<Option<String>, MigrationError> {
+        let Some(name) = self.next(&applied(db).await?) else { return Ok(None) };
+        match self {
+            Self::Up => Migrator::up(db, Some(1)).await?,
+            Self::Down { left } => {
+                Migrator::down(db, Some(1)).await?;
+                *left -= 1;
+            }
+        }
+        Ok(Some(name))
+    }
+
+    async fn all<'c>(mut self, db: impl IntoSchemaManagerConnection<'c> + Copy) -> Result<Vec<String>, MigrationError> {
+        let mut done = Vec::new();
+        while let Some(name) = self.step(db).await? {
+            tracing::info!(migration = %name, "Migration {name} is done");
+            done.push(name);
+        }
+        Ok(done)
+    }
+}
+
+async fn migrate(db: &DatabaseConnection, change: Change) -> Result<Vec<String>, MigrationError> {
+    let start = Instant::now();
+    loop {
+        if change.next(&applied(db).await?).is_none() {
+            return Ok(Vec::new());
+        }
+        match try_migrate(db, change).await {
+            Ok(Some(done)) => return Ok(done),
+            Ok(None) => {}
+            Err(MigrationError::Database(error)) if is_contention(&error) => {}
+            Err(error) => return Err(error),
+        }
+        if start.elapsed() > PATIENCE {
+            return Err(MigrationError::StillLocked(PATIENCE));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// `None` where another node holds the lease.
+async fn try_migrate(db: &DatabaseConnection, change: Change) -> Result<Option<Vec<String>>, MigrationError> {
+    if db.get_database_backend() == DbBackend::Sqlite {
+        let immediate = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let transaction = db.begin_with_options(immediate).await?;
+        let done = change.all(&transaction).await?;
+        transaction.commit().await?;
+        return Ok(Some(done));
+    }
+    match Lease::take(db).await? {
+        Some(lease) => Ok(Some(lease.hold(change.all(db)).await?)),
+        None => Ok(None),
+    }
+}
+
+/// Whether another node was in the way, and looking again will help.
+fn is_contention(error: &DbErr) -> bool {
+    let (DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
+        // All connections of our own pool are in use.
+        return matches!(error, DbErr::ConnectionAcquire(_));
+    };
+    let sqlx::Error::Database(error) = &**error else { return false };
+    if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        // 1020 changed since read, 1205 lock wait, 1213 deadlock.
+        return matches!(error.number(), 1020 | 1205 | 1213);
+    }
+    // SQLite: the low byte of BUSY (5) and LOCKED (6); the rest of the code says which kind.
+    error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| matches!(code & 0xff, 5 | 6))
+}

@@ -1,0 +1,160 @@
+//! Comments in the database.
+
+use async_trait::async_trait;
+use mundap_domain::StoreError;
+use mundap_domain::comment::{Comment, CommentContent, CommentId, CommentRecord, CommentRepository, NewComment};
+use mundap_domain::page::{Order, Slice};
+use mundap_domain::qna::QnaId;
+use mundap_domain::version::Version;
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, JoinType, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    RelationTrait as _, Select, SelectModel, Selector,
+};
+
+use crate::Session;
+use crate::row::{Moment, Reading, one_or_stale};
+use row::{ActiveModel, Column, Entity};
+
+pub(crate) mod row {
+    use sea_orm::entity::prelude::*;
+
+    use crate::row::Moment;
+
+    /// The id alone is unique, and so the key here; on MySQL the table's primary key is (`qna_id`, `comment_id`).
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "comment")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key)]
+        pub comment_id: i64,
+        pub qna_id: i64,
+        pub user_id: i64,
+        pub content: String,
+        pub created_at: Moment,
+        pub updated_at: Moment,
+        pub version: i32,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {
+        #[sea_orm(
+            belongs_to = "crate::user::row::Entity",
+            from = "Column::UserId",
+            to = "crate::user::row::Column::UserId"
+        )]
+        Author,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// A comment with what is shown of its author.
+#[derive(sea_orm::DerivePartialModel)]
+#[sea_orm(entity = "Entity")]
+struct WithAuthor {
+    comment_id: i64,
+    qna_id: i64,
+    user_id: i64,
+    content: String,
+    created_at: Moment,
+    updated_at: Moment,
+    version: i32,
+    #[sea_orm(from_expr = "Expr::col((crate::user::row::Entity, crate::user::row::Column::DisplayName))")]
+    display_name: Option<String>,
+    #[sea_orm(from_expr = "Expr::col((crate::user::row::Entity, crate::user::row::Column::Email))")]
+    email: Option<String>,
+}
+
+impl WithAuthor {
+    fn read(self) -> Result<Comment, StoreError> {
+        let row = Reading { table: "comment", id: self.comment_id };
+        Ok(Comment::restore(CommentRecord {
+            id: CommentId::new(self.comment_id),
+            qna: QnaId::new(self.qna_id),
+            author: row.author(self.user_id, self.display_name.as_deref(), self.email.as_deref())?,
+            content: row.check("content", CommentContent::parse(&self.content))?,
+            created_at: self.created_at.into(),
+            updated_at: self.updated_at.into(),
+            version: Version::new(self.version),
+        }))
+    }
+}
+
+/// LEFT for the same reason as in `qna.rs`: the walk goes along the comments' key.
+fn with_author(select: Select<Entity>) -> Selector<SelectModel<WithAuthor>> {
+    select.join(JoinType::LeftJoin, row::Relation::Author.def()).into_partial_model()
+}
+
+#[async_trait]
+impl<C: ConnectionTrait + Send> CommentRepository for Session<C> {
+    async fn find(&self, id: CommentId) -> Result<Option<Comment>, StoreError> {
+        let row = self.run(with_author(Entity::find_by_id(id.get())).one(&self.connection)).await?;
+        row.map(WithAuthor::read).transpose()
+    }
+
+    async fn find_locked(&self, id: CommentId) -> Result<Option<Comment>, StoreError> {
+        if self.locks_rows {
+            let lock = Entity::find_by_id(id.get()).select_only().column(Column::CommentId).lock_exclusive();
+            if self.run(lock.into_tuple::<i64>().one(&self.connection)).await?.is_none() {
+                return Ok(None);
+            }
+        }
+        CommentRepository::find(self, id).await
+    }
+
+    async fn list(&self, qna: QnaId, slice: &Slice) -> Result<Vec<Comment>, StoreError> {
+        let mut select = Entity::find().filter(Column::QnaId.eq(qna.get())).limit(slice.limit);
+        select = match slice.order {
+            Order::Newest => select.order_by_desc(Column::CommentId),
+            Order::Oldest => select.order_by_asc(Column::CommentId),
+        };
+        if let Some(after) = slice.after {
+            select = select.filter(match slice.order {
+                Order::Newest => Column::CommentId.lt(after),
+                Order::Oldest => Column::CommentId.gt(after),
+            });
+        }
+        let rows = self.run(with_author(select).all(&self.connection)).await?;
+        rows.into_iter().map(WithAuthor::read).collect()
+    }
+
+    async fn insert(&self, comment: &NewComment) -> Result<Comment, StoreError> {
+        let created_at = comment.created_at;
+        let row = ActiveModel {
+            comment_id: NotSet,
+            qna_id: Set(comment.qna.get()),
+            user_id: Set(comment.author.id.get()),
+            content: Set(comment.content.as_str().to_owned()),
+            created_at: Set(created_at.into()),
+            updated_at: Set(created_at.into()),
+            version: Set(Version::FIRST.get()),
+        };
+        let inserted = self.run(Entity::insert(row).exec(&self.connection)).await?;
+        Ok(Comment::restore(CommentRecord {
+            id: CommentId::new(inserted.last_insert_id),
+            qna: comment.qna,
+            author: comment.author.clone(),
+            content: comment.content.clone(),
+            created_at,
+            updated_at: created_at,
+            version: Version::FIRST,
+        }))
+    }
+
+    async fn update(&self, comment: &Comment) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .col_expr(Column::Content, Expr::value(comment.content.as_str()))
+            .col_expr(Column::UpdatedAt, Expr::value(Moment::from(comment.updated_at)))
+            .col_expr(Column::Version, Expr::value(comment.version.get()))
+            .filter(Column::CommentId.eq(comment.id.get()))
+            .filter(Column::Version.eq(comment.version.previous().get()));
+        one_or_stale(self.run(update.exec(&self.connection)).await?.rows_affected)
+    }
+
+    async fn delete(&self, id: CommentId, version: Version) -> Result<(), StoreError> {
+        let delete =
+            Entity::delete_many().filter(Column::CommentId.eq(id.get())).filter(Column::Version.eq(version.get()));
+        one_or_stale(self.run(delete.exec(&self.connection)).await?.rows_affected)
+    }
+}

@@ -1,0 +1,364 @@
+//! Opening a database the way this board needs it.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use mundap_domain::StoreError;
+use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, MySqlPool};
+use sea_orm::{DatabaseConnection, SqlxMySqlConnector, SqlxSqliteConnector};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::log::LevelFilter;
+
+use crate::failure::{is_contention, store_error};
+use crate::limit::{Limit, Trouble};
+use crate::{DatabaseKind, SeaStore};
+
+/// Which database, and how long to wait for it.
+#[derive(Clone)]
+pub struct DatabaseSettings {
+    /// `sqlite://PATH` or `mysql://USER:PASSWORD@HOST:PORT/NAME`, with the driver's parameters (`?ssl-mode=VERIFY_CA…`).
+    /// Holds a secret: show [`target`](Self::target) instead.
+    pub url: String,
+    /// The most connections that are held; on SQLite the most readers, beside the one writer.
+    pub max_connections: u32,
+    /// How long a request waits for a connection before it is turned away.
+    pub acquire_timeout: Duration,
+    /// How long one statement may take, waiting for its connection included. A lock is waited for half as long, in whole
+    /// seconds and one at least on MySQL, so that it is reported as what it is.
+    pub statement_timeout: Duration,
+    /// How long the first connection may take. Later ones have [`acquire_timeout`](Self::acquire_timeout).
+    pub connect_timeout: Duration,
+}
+
+impl DatabaseSettings {
+    /// The database at `url` with safe limits. A frozen server costs a request at most `acquire_timeout` and
+    /// `statement_timeout` together: two seconds.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        let url = url.into();
+        let cores = std::thread::available_parallelism().map_or(2, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+        let max_connections = if url.starts_with("sqlite:") {
+            // Each is a thread of its own that computes; more than the cores only queue there.
+            cores.saturating_add(2).clamp(4, 32)
+        } else {
+            // They wait, for the disk and for each other's locks, more than they compute.
+            cores.saturating_mul(8).clamp(16, 64)
+        };
+        Self {
+            url,
+            max_connections,
+            acquire_timeout: Duration::from_millis(500),
+            statement_timeout: Duration::from_millis(1_500),
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// The database's whereabouts, without user and password.
+    #[must_use]
+    pub fn target(&self) -> String {
+        let (scheme, rest) = self.url.split_once(':').unwrap_or(("", ""));
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        match scheme {
+            "sqlite" => format!("sqlite:{rest}"),
+            "mysql" | "mariadb" => format!("mysql://{}", rest.rsplit_once('@').map_or("…", |(_, place)| place)),
+            _ => "…".to_owned(),
+        }
+    }
+
+    /// Half the statement's time, so that a lock that does not come free is told from a server that does not answer.
+    fn lock_timeout(&self) -> Duration {
+        self.statement_timeout / 2
+    }
+}
+
+impl fmt::Debug for DatabaseSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseSettings")
+            .field("target", &self.target())
+            .field("max_connections", &self.max_connections)
+            .field("acquire_timeout", &self.acquire_timeout)
+            .field("statement_timeout", &self.statement_timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why no connection came about: one line that says what to change and never holds the password.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("the database URL must be sqlite://PATH or mysql://USER:PASSWORD@HOST:PORT/NAME: {0}")]
+    Url(String),
+    #[error("the folder {0} of the database cannot be made: {1}")]
+    Folder(String, std::io::Error),
+    #[error("{0} cannot be opened: {1}")]
+    File(String, String),
+    #[error("{0} does not answer: {1}")]
+    Unreachable(String, String),
+    #[error("{0} turned the user away: {1}")]
+    Refused(String, String),
+    #[error("{0}: there is no such database on that server, create it: {1}")]
+    NoDatabase(String, String),
+}
+
+impl From<ConnectError> for StoreError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Url(_) => Self::Backend(error.into()),
+            ConnectError::Folder(..)
+            | ConnectError::File(..)
+            | ConnectError::Unreachable(..)
+            | ConnectError::Refused(..)
+            | ConnectError::NoDatabase(..) => Self::Unavailable(error.into()),
+        }
+    }
+}
+
+/// Opens the database and tries it once. Does not migrate it.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] and, for a URL that is none, [`StoreError::Backend`]; the cause of either is a
+/// [`ConnectError`].
+pub async fn connect(settings: &DatabaseSettings) -> Result<SeaStore, StoreError> {
+    match settings.url.split_once(':').map_or("", |(scheme, _)| scheme) {
+        "sqlite" => Ok(sqlite(settings).await?),
+        "mysql" | "mariadb" => Ok(mysql(settings).await?),
+        // The URL itself may be a password in the wrong variable.
+        _ => Err(ConnectError::Url("it starts with neither sqlite: nor mysql:".to_owned()).into()),
+    }
+}
+
+async fn sqlite(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
+    let base: SqliteConnectOptions = settings.url.parse().map_err(url_error)?;
+    let path = base.get_filename().to_owned();
+    if path.as_os_str().is_empty() || settings.url.contains(":memory:") || settings.url.contains("mode=memory") {
+        return Err(ConnectError::Url("a database in memory would be another one for each connection".to_owned()));
+    }
+    make_folder_of(&path)?;
+    // The driver sets the busy time limit while it opens the file, so before the pragmas, WAL among them.
+    let base = base
+        .busy_timeout(settings.lock_timeout())
+        .foreign_keys(true)
+        .log_statements(LevelFilter::Off)
+        .log_slow_statements(LevelFilter::Warn, settings.lock_timeout());
+    let writing = base
+        .clone()
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // NORMAL would lose the last commits with the power.
+        .synchronous(SqliteSynchronous::Full);
+    // Held for good: connections to a file do not go stale, and opening one costs.
+    let pool =
+        || SqlitePoolOptions::new().acquire_timeout(settings.acquire_timeout).idle_timeout(None).max_lifetime(None);
+    let writer = open_sqlite(settings, pool().max_connections(1).test_before_acquire(false), writing).await?;
+    let reader = pool()
+        .max_connections(settings.max_connections.max(1))
+        .test_before_acquire(false)
+        .connect_lazy_with(base.read_only(true));
+    let limit = Limit {
+        statement: settings.statement_timeout,
+        trouble: Trouble::none(),
+        // The file is there: all that can keep a connection is others' work.
+        no_connection: |error| StoreError::Contention(error.into()),
+    };
+    let reader = SqlxSqliteConnector::from_sqlx_sqlite_pool(reader);
+    let writer = SqlxSqliteConnector::from_sqlx_sqlite_pool(writer);
+    Ok(SeaStore::new(DatabaseKind::Sqlite, reader, writer.clone(), writer, limit))
+}
+
+/// Opens the writer. Switching a new file to WAL needs it alone, which the busy time limit does not wait for: where
+/// several processes start at once, all but one have to try again.
+async fn open_sqlite(
+    settings: &DatabaseSettings,
+    pool: SqlitePoolOptions,
+    options: SqliteConnectOptions,
+) -> Result<sqlx::SqlitePool, ConnectError> {
+    let deadline = Instant::now() + settings.connect_timeout;
+    loop {
+        let error = match pool.clone().connect_with(options.clone()).await {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        if !is_contention(&error) || Instant::now() >= deadline {
+            return Err(ConnectError::File(settings.target(), error.to_string()));
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn make_folder_of(file: &Path) -> Result<(), ConnectError> {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => {
+            std::fs::create_dir_all(folder).map_err(|error| ConnectError::Folder(folder.display().to_string(), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
+    // Only the scheme is ours to translate.
+    let url = settings.url.replacen("mariadb:", "mysql:", 1);
+    let options: MySqlConnectOptions = url.parse().map_err(url_error)?;
+    if options.get_database().is_none_or(str::is_empty) {
+        return Err(ConnectError::Url("it names no database".to_owned()));
+    }
+    // `sql_mode` is ours: see `session`.
+    let options = options
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .log_statements(LevelFilter::Off)
+        .log_slow_statements(LevelFilter::Warn, settings.lock_timeout());
+    let kind = probe(settings, &options).await?;
+    let limit = Limit { statement: settings.statement_timeout, trouble: Trouble::none(), no_connection: store_error };
+    let requests = pool_of_requests(settings, kind, &limit, options.clone());
+    // Migrations run on connections of their own: no time limit ends a long ALTER TABLE, and no request waits for one.
+    // Two, since the lease is renewed meanwhile; none is opened before it is asked for.
+    let migrations = MySqlPoolOptions::new()
+        .max_connections(2)
+        .acquire_timeout(settings.connect_timeout)
+        .idle_timeout(Duration::from_secs(10))
+        .after_connect(|connection, _| Box::pin(execute(connection, "SET SESSION sql_mode = 'TRADITIONAL'".to_owned())))
+        .connect_lazy_with(options);
+    let requests = SqlxMySqlConnector::from_sqlx_mysql_pool(requests);
+    let migrations = SqlxMySqlConnector::from_sqlx_mysql_pool(migrations);
+    Ok(SeaStore::new(kind, requests.clone(), requests, migrations, limit))
+}
+
+/// A first connection outside any pool, since a pool tries again and then knows only that it took too long.
+async fn probe(settings: &DatabaseSettings, options: &MySqlConnectOptions) -> Result<DatabaseKind, ConnectError> {
+    let version = async {
+        let mut connection = options.connect().await?;
+        let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(version)
+    };
+    let target = settings.target();
+    let Ok(outcome) = timeout(settings.connect_timeout, version).await else {
+        let waited = format!("nothing came within {} s", settings.connect_timeout.as_secs_f32());
+        return Err(ConnectError::Unreachable(target, waited));
+    };
+    let version = outcome.map_err(|error| {
+        let number = match &error {
+            sqlx::Error::Database(error) => error.try_downcast_ref().map(sqlx::mysql::MySqlDatabaseError::number),
+            _ => None,
+        };
+        let text = error.to_string();
+        match number {
+            Some(1044 | 1045 | 1698) => ConnectError::Refused(target, text),
+            Some(1049) => ConnectError::NoDatabase(target, text),
+            _ => ConnectError::Unreachable(target, text),
+        }
+    })?;
+    Ok(if version.contains("MariaDB") { DatabaseKind::MariaDb } else { DatabaseKind::MySql })
+}
+
+fn pool_of_requests(
+    settings: &DatabaseSettings,
+    kind: DatabaseKind,
+    limit: &Limit,
+    options: MySqlConnectOptions,
+) -> MySqlPool {
+    let session = session(settings, kind);
+    let (before, after, patience) = (limit.trouble.clone(), limit.trouble.clone(), settings.acquire_timeout);
+    MySqlPoolOptions::new()
+        .max_connections(settings.max_connections.max(1))
+        .acquire_timeout(settings.acquire_timeout)
+        .after_connect(move |connection, _| Box::pin(execute(connection, session.clone())))
+        // A ping each time would cost a third of the throughput. Unless something broke meanwhile, a connection that
+        // was used half a minute ago is still there.
+        .test_before_acquire(false)
+        .before_acquire(move |connection, state| {
+            let in_doubt = state.idle_for >= Duration::from_secs(30) || before.was_within(state.idle_for);
+            Box::pin(async move {
+                if in_doubt {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        // The driver pings what is given back, however long that takes: on a line that is cut, a quarter of an hour.
+        .after_release(move |connection, _| {
+            let in_doubt = after.is_recent();
+            Box::pin(async move {
+                if in_doubt {
+                    let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+                    timeout(patience, connection.ping()).await.map_err(silent)??;
+                }
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options)
+}
+
+/// What a session of a request is set to.
+///
+/// READ COMMITTED: units lock what they decide on and name versions, so they need no snapshot, and one would make
+/// "lock, then read" read what was there before the lock. It also takes no gap locks, the usual cause of deadlocks.
+fn session(settings: &DatabaseSettings, kind: DatabaseKind) -> String {
+    let statement = settings.statement_timeout;
+    let lock = settings.lock_timeout().as_secs().max(1);
+    let (isolation, limit) = match kind {
+        // Milliseconds, and for SELECT alone.
+        DatabaseKind::MySql => ("transaction_isolation", format!("max_execution_time = {}", statement.as_millis())),
+        DatabaseKind::MariaDb => ("tx_isolation", format!("max_statement_time = {}", statement.as_secs_f64())),
+        DatabaseKind::Sqlite => return String::new(),
+    };
+    format!(
+        "SET SESSION sql_mode = 'TRADITIONAL', innodb_lock_wait_timeout = {lock}, {isolation} = 'READ-COMMITTED', {limit}"
+    )
+}
+
+async fn execute(connection: &mut MySqlConnection, sql: String) -> Result<(), sqlx::Error> {
+    connection.execute(AssertSqlSafe(sql)).await?;
+    Ok(())
+}
+
+/// The driver's text names the part of the URL that is wrong, not its value.
+fn url_error(error: sqlx::Error) -> ConnectError {
+    ConnectError::Url(match error {
+        sqlx::Error::Configuration(cause) => cause.to_string(),
+        _ => "it cannot be understood".to_owned(),
+    })
+}
+
+/// Closes what [`connect`] opened.
+pub(crate) async fn close(connection: &DatabaseConnection) {
+    if let Err(error) = connection.close_by_ref().await {
+        tracing::warn!(%error, "A database connection could not be closed cleanly");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_never_holds_the_password() {
+        for (url, expected) in [
+            ("sqlite:///var/lib/mundap.db", "sqlite:///var/lib/mundap.db"),
+            ("mysql://qna:s3cret@db:3306/qna?ssl-mode=REQUIRED", "mysql://db:3306/qna"),
+            ("mariadb://qna:s3c@ret@db/qna", "mysql://db/qna"),
+            ("mysql://s3cret", "mysql://…"),
+            ("postgres://qna:s3cret@db/qna", "…"),
+            ("s3cret", "…"),
+        ] {
+            let settings = DatabaseSettings::new(url);
+            assert_eq!(settings.target(), expected);
+            assert!(!format!("{settings:?}").contains("s3c"), "{settings:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unusable_url_says_so_without_repeating_itself() {
+        for url in
+            ["s3cret", "", "postgres://u:s3cret@h/n", "mysql://u:s3cret@h:x/n", "mysql://u:s3cret@h", "sqlite::memory:"]
+        {
+            let Err(StoreError::Backend(cause)) = connect(&DatabaseSettings::new(url)).await.map(|_| ()) else {
+                panic!("{url} is no URL of ours")
+            };
+            assert!(cause.downcast_ref::<ConnectError>().is_some() && !cause.to_string().contains("s3cret"), "{cause}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Between rows and the domain's values: what every repository shares.
+
+use chrono::NaiveDateTime;
+use mundap_domain::StoreError;
+use mundap_domain::env::Timestamp;
+use mundap_domain::error::Broken;
+use mundap_domain::user::{Author, DisplayName, Email, UserId};
+use sea_orm::DeriveValueType;
+
+/// A [`Timestamp`] as it is stored: UTC without saying so.
+///
+/// Every time goes through here. Bound as `DateTime<Utc>` it would be a TIMESTAMP to the driver, and MariaDB turns one
+/// outside 1970-2038 into NULL; and as text in SQLite a zone behind the fraction would sort wrongly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, DeriveValueType)]
+pub(crate) struct Moment(NaiveDateTime);
+
+impl From<Timestamp> for Moment {
+    fn from(timestamp: Timestamp) -> Self {
+        Self(timestamp.as_utc().naive_utc())
+    }
+}
+
+impl From<Moment> for Timestamp {
+    fn from(moment: Moment) -> Self {
+        Self::new(moment.0.and_utc())
+    }
+}
+
+/// A row that is being read back into the domain, for the errors it may hold.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) table: &'static str,
+    pub(crate) id: i64,
+}
+
+impl Reading {
+    /// The column's value, unless it breaks the domain's rules.
+    pub(crate) fn check<T>(self, column: &str, parsed: Result<T, Vec<Broken>>) -> Result<T, StoreError> {
+        parsed.map_err(|rules| {
+            // The rules, never the value: this goes to the log.
+            let codes: Vec<&str> = rules.iter().map(Broken::code).collect();
+            self.corrupt(format!("{column}: {}", codes.join(", ")))
+        })
+    }
+
+    pub(crate) fn corrupt(self, reason: String) -> StoreError {
+        StoreError::Corrupt { table: self.table, id: self.id, reason }
+    }
+
+    /// Who wrote this row; of a deleted account only the id is left.
+    pub(crate) fn author(self, id: i64, display_name: Option<&str>, email: Option<&str>) -> Result<Author, StoreError> {
+        Ok(Author {
+            id: UserId::new(id),
+            display_name: self.check("display_name", display_name.map(DisplayName::parse).transpose())?,
+            email: self.check("email", email.map(Email::parse).transpose())?,
+        })
+    }
+}
+
+/// A write that names a version found one row, or the row has moved on.
+pub(crate) fn one_or_stale(rows: u64) -> Result<(), StoreError> {
+    if rows == 0 { Err(StoreError::Stale) } else { Ok(()) }
+}
