@@ -1,1 +1,18 @@
+//! The REST face of the board and the program around it.
+//!
+//! [`app`] wires everything; [`routes`] holds one file a resource, wire shapes and handlers together; [`edge`] is what
+//! happens around every request; [`problem`] is what goes wrong; [`settings`] is every setting.
 
+pub mod app;
+pub mod command;
+pub mod docs;
+pub mod edge;
+pub mod fallback;
+pub mod input;
+pub mod ops;
+pub mod problem;
+pub mod reply;
+pub mod routes;
+pub mod serve;
+pub mod settings;
+pub mod telemetry;

@@ -1,0 +1,138 @@
+//! The composition root: the only place that knows what stands behind the domain's ports.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix_cors::Cors;
+use actix_web::dev::{Server, ServiceFactory, ServiceRequest};
+use actix_web::http::header;
+use actix_web::middleware::{Condition, from_fn};
+use actix_web::{App, HttpServer, web};
+use mundap_domain::page::CursorKey;
+use mundap_domain::{Ports, Services};
+use mundap_infra::{Argon2Pool, Ed25519Tokens, OsEntropy, SeaStore, SigningKey, SystemClock};
+use utoipa::openapi::OpenApi;
+use utoipa_actix_web::AppExt as _;
+
+use crate::edge::edge;
+use crate::fallback::{Routes, fallback};
+use crate::settings::{Identity, Settings};
+use crate::{docs, ops, routes};
+
+/// What a handler may reach.
+pub struct Board {
+    pub services: Services,
+    pub identity: Identity,
+    /// Without a slash at its end.
+    pub public_url: String,
+    /// The JWK set, as served.
+    pub jwks: String,
+    pub limits: Limits,
+    draining: AtomicBool,
+}
+
+/// Limits of what a stranger can send.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a JSON or form body.
+    pub body: usize,
+    /// How long it may take to arrive.
+    pub body_time: Duration,
+}
+
+impl Board {
+    /// Wires the services over `store`.
+    #[must_use]
+    pub fn new(settings: &Settings, store: SeaStore, key: &SigningKey, public_url: String) -> Self {
+        let ports = Ports {
+            store: Arc::new(store),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            passwords: Arc::new(Argon2Pool::start()),
+            access_tokens: Arc::new(Ed25519Tokens::new(key, &public_url)),
+            cursors: Arc::new(CursorKey::new(&key.derive("cursor"))),
+        };
+        Self {
+            services: Services::new(&ports),
+            identity: settings.identity,
+            public_url,
+            jwks: key.jwks().to_string(),
+            limits: Limits { body: settings.http_body_limit, body_time: settings.http_body_timeout },
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on: not ready, and every answer is its connection's last.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Every route with its documentation.
+pub fn documented<T>(app: App<T>) -> (App<T>, OpenApi)
+where
+    T: ServiceFactory<ServiceRequest, Config = (), Error = actix_web::Error, InitError = ()>,
+{
+    let (app, document) = app.into_utoipa_app().openapi(docs::base()).configure(routes::all).split_for_parts();
+    (app, docs::complete(document))
+}
+
+/// The OpenAPI document of this build.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    documented(App::new()).1
+}
+
+/// The public server on `listener`.
+///
+/// # Errors
+/// Where the listener cannot be used.
+pub fn public(settings: &Settings, listener: TcpListener, board: web::Data<Board>) -> std::io::Result<Server> {
+    let document = openapi();
+    let routes = web::Data::new(Routes::of(&document));
+    let document = web::Data::new(docs::Document::new(&document));
+    let origins = settings.cors_origins.clone();
+    let mut server = HttpServer::new(move || {
+        let app = App::new().app_data(board.clone()).app_data(routes.clone()).app_data(document.clone());
+        documented(app)
+            .0
+            .configure(docs::pages)
+            .default_service(web::to(fallback))
+            .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
+            .wrap(from_fn(edge))
+    })
+    .listen(listener)?
+    .disable_signals()
+    .shutdown_timeout(settings.shutdown_timeout.as_secs())
+    .client_request_timeout(Duration::from_secs(5))
+    .keep_alive(Duration::from_secs(15));
+    if let Some(workers) = settings.workers {
+        server = server.workers(workers.into());
+    }
+    Ok(server.run())
+}
+
+/// The operators' server on `listener`, on a thread of its own: it never queues behind the public.
+///
+/// # Errors
+/// Where the listener cannot be used.
+pub fn private(listener: TcpListener, state: web::Data<ops::Ops>) -> std::io::Result<Server> {
+    let server = HttpServer::new(move || App::new().app_data(state.clone()).configure(ops::routes));
+    Ok(server.listen(listener)?.workers(1).disable_signals().shutdown_timeout(1).run())
+}
+
+fn cors(origins: &[String]) -> Cors {
+    let cors = origins.iter().fold(Cors::default(), |cors, origin| cors.allowed_origin(origin));
+    cors.allowed_methods(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+        .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH])
+        .allowed_headers(["idempotency-key", "x-request-id", "traceparent"])
+        .expose_headers(["ETag", "Location", "Link", "Retry-After", "X-Request-Id", "Idempotent-Replayed"])
+        .max_age(600)
+}

@@ -1,0 +1,375 @@
+//! What the program can do besides serving.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use mundap_domain::account::{Password, Registration};
+use mundap_domain::error::{Cause, Violations};
+use mundap_domain::user::{DisplayName, Email, Role};
+use mundap_domain::{Actor, Error, StoreError};
+use mundap_infra::{DatabaseSettings, KeyError, SeaStore, SigningKey};
+use mundap_migration::MigrationError;
+
+use crate::app::{self, Board};
+use crate::serve::serve;
+use crate::settings::{Cli, Settings, SettingsError};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Migrate the database, then serve until SIGTERM or SIGINT (the default)
+    Serve,
+    /// Change the database's schema, or say how it stands
+    Migrate {
+        #[command(subcommand)]
+        step: Migrate,
+    },
+    /// Make and change accounts from the console
+    User {
+        #[command(subcommand)]
+        change: UserCommand,
+    },
+    /// Print the OpenAPI document
+    Openapi,
+    /// Print the settings in force and try what they name
+    Check,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Migrate {
+    /// Apply what is pending
+    Up,
+    /// Take back the newest change: its tables and rows are gone
+    Down {
+        /// How many changes to take back
+        #[arg(default_value_t = 1)]
+        steps: u32,
+    },
+    /// List all changes and whether they are applied
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Make an account; the password is asked for, or read from --password-file
+    Add {
+        email: String,
+        #[arg(long, default_value = "member")]
+        role: RoleName,
+        /// What others see [default: the part of the e-mail before the @]
+        #[arg(long)]
+        display_name: Option<String>,
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// Give an account another role
+    Role { email: String, role: RoleName },
+    /// Give an account another password and end all its sign-ins
+    Password {
+        email: String,
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+}
+
+/// Never an argument: arguments are seen by every process on the machine.
+#[derive(Args, Debug)]
+pub struct PasswordSource {
+    /// A file whose first line is the password; - is standard input
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RoleName {
+    Member,
+    Moderator,
+    Admin,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Member => Self::Member,
+            RoleName::Moderator => Self::Moderator,
+            RoleName::Admin => Self::Admin,
+        }
+    }
+}
+
+/// Why the program ends: one line that says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("cannot use the data folder {} (MUNDAP_DATA_DIR): {source}", path.display())]
+    DataDir { path: PathBuf, source: std::io::Error },
+    #[error("cannot use the signing key (MUNDAP_SIGNING_KEY_FILE): {0}")]
+    Key(#[from] KeyError),
+    #[error("cannot reach the database {url} (MUNDAP_DATABASE_URL): {reason}")]
+    Database { url: String, reason: String },
+    #[error("cannot migrate the database: {0}")]
+    Migration(#[from] MigrationError),
+    #[error("cannot listen on {address} ({name}): {source}")]
+    Listen { name: &'static str, address: String, source: std::io::Error },
+    #[error("cannot read the password: {0}")]
+    Password(std::io::Error),
+    #[error("{}", sentence(.0))]
+    Input(Violations),
+    #[error("{0}")]
+    Refused(Error),
+    #[error("{0}")]
+    Other(Cause),
+}
+
+impl Fault {
+    /// 1 failed, 2 wrong usage.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Settings(_) | Self::Input(_) => ExitCode::from(2),
+            Self::DataDir { .. }
+            | Self::Key(_)
+            | Self::Database { .. }
+            | Self::Migration(_)
+            | Self::Listen { .. }
+            | Self::Password(_)
+            | Self::Refused(_)
+            | Self::Other(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Invalid(violations) => Self::Input(violations),
+            other => Self::Refused(other),
+        }
+    }
+}
+
+fn sentence(violations: &Violations) -> String {
+    let problem = crate::problem::Problem::from(violations.clone());
+    problem.detail().trim_start_matches('/').replace("; /", "; ")
+}
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+/// Why it could not be done.
+pub async fn run(cli: Cli) -> Result<(), Fault> {
+    let settings = cli.settings;
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(settings).await,
+        Command::Migrate { step } => migrate(&settings, step).await,
+        Command::User { change } => user(&settings, change).await,
+        Command::Openapi => print(&app::openapi().to_pretty_json().map_err(|error| Fault::Other(error.into()))?),
+        Command::Check => check(&settings).await,
+    }
+}
+
+/// Makes the data folder, for its owner alone.
+pub(crate) fn data_dir(settings: &Settings) -> Result<(), Fault> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let path = &settings.data_dir;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| Fault::DataDir { path: path.clone(), source })
+}
+
+pub(crate) fn signing_key(settings: &Settings) -> Result<SigningKey, Fault> {
+    Ok(SigningKey::load_or_create(&settings.signing_key_file())?)
+}
+
+pub(crate) async fn store(settings: &Settings) -> Result<SeaStore, Fault> {
+    let database = settings.database()?;
+    mundap_infra::connect(&database).await.map_err(|error| unreachable(&database, &error))
+}
+
+/// Names the database without its password, and the innermost reason, which is the one that says what to change.
+fn unreachable(database: &DatabaseSettings, error: &StoreError) -> Fault {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Fault::Database { url: without_password(&database.url), reason: cause.to_string() }
+}
+
+fn without_password(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(mut parsed) if parsed.password().is_some() => match parsed.set_password(Some("***")) {
+            Ok(()) => parsed.to_string(),
+            Err(()) => "***".to_owned(),
+        },
+        Ok(_) => url.to_owned(),
+        // Not even a URL: what of it is secret cannot be told.
+        Err(_) => "***".to_owned(),
+    }
+}
+
+async fn migrate(settings: &Settings, step: Migrate) -> Result<(), Fault> {
+    data_dir(settings)?;
+    let store = store(settings).await?;
+    match step {
+        Migrate::Up => {
+            for name in mundap_migration::up(store.writer()).await? {
+                print(&format!("applied {name}"))?;
+            }
+        }
+        Migrate::Down { steps } => {
+            for name in mundap_migration::down(store.writer(), steps).await? {
+                print(&format!("took back {name}"))?;
+            }
+        }
+        Migrate::Status => {
+            for (name, applied) in mundap_migration::status(store.writer()).await? {
+                print(&format!("{} {name}", if applied { "applied" } else { "pending" }))?;
+            }
+        }
+    }
+    store.close().await;
+    Ok(())
+}
+
+async fn user(settings: &Settings, change: UserCommand) -> Result<(), Fault> {
+    data_dir(settings)?;
+    let key = signing_key(settings)?;
+    let store = store(settings).await?;
+    mundap_migration::up(store.writer()).await?;
+    let services = Board::new(settings, store.clone(), &key, settings.public_url(settings.http_addr)).services;
+    let by = Actor::Operator;
+    match change {
+        UserCommand::Add { email, role, display_name, password } => {
+            let name = display_name.unwrap_or_else(|| default_name(&email));
+            let password = password.read(true)?;
+            let registration = Registration::parse(Some(&email), Some(&password), Some(&name)).map_err(Fault::Input)?;
+            let user = services.accounts.add(&by, &registration, role.into()).await?;
+            print(&format!("{} {} is there, with user_id {}", user.role.name(), user.email.as_str(), user.id))?;
+        }
+        UserCommand::Role { email, role } => {
+            let user = services.users.assign_role(&by, &address(&email)?, role.into()).await?;
+            print(&format!("{} is {} now", user.email.as_str(), user.role.name()))?;
+        }
+        UserCommand::Password { email, password } => {
+            let email = address(&email)?;
+            let new = password.read(true)?;
+            let new = one("password", &new, Password::parse)?;
+            services.accounts.reset_password(&by, &email, &new).await?;
+            print(&format!("{} has a new password; every sign-in of it has ended", email.as_str()))?;
+        }
+    }
+    store.close().await;
+    Ok(())
+}
+
+fn default_name(email: &str) -> String {
+    email.split('@').next().unwrap_or_default().chars().take(DisplayName::MAX).collect()
+}
+
+fn address(email: &str) -> Result<Email, Fault> {
+    one("email", email, Email::parse)
+}
+
+fn one<T>(
+    field: &str,
+    raw: &str,
+    parse: impl FnOnce(&str) -> Result<T, Vec<mundap_domain::error::Broken>>,
+) -> Result<T, Fault> {
+    let mut violations = Violations::default();
+    let value = violations.check(field, Some(raw), parse);
+    violations.finish(value).map_err(Fault::Input)
+}
+
+impl PasswordSource {
+    fn read(&self, twice: bool) -> Result<String, Fault> {
+        let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+        match &self.password_file {
+            Some(path) if path == Path::new("-") => {
+                std::io::read_to_string(std::io::stdin()).map(first_line).map_err(Fault::Password)
+            }
+            Some(path) => std::fs::read_to_string(path).map(first_line).map_err(Fault::Password),
+            None if !std::io::stdin().is_terminal() => {
+                let hint = "there is no terminal to ask on; use --password-file FILE, or - for standard input";
+                Err(Fault::Password(std::io::Error::other(hint)))
+            }
+            None => {
+                let password = rpassword::prompt_password("Password: ").map_err(Fault::Password)?;
+                if twice && rpassword::prompt_password("Again: ").map_err(Fault::Password)? != password {
+                    return Err(Fault::Password(std::io::Error::other("the two are not the same")));
+                }
+                Ok(password)
+            }
+        }
+    }
+}
+
+/// Prints the settings in force, secrets hidden, and tries what they name.
+async fn check(settings: &Settings) -> Result<(), Fault> {
+    let database = settings.database()?;
+    settings.smtp()?;
+    let shown = [
+        ("MUNDAP_HTTP_ADDR", settings.http_addr.to_string()),
+        ("MUNDAP_GRPC_ADDR", format!("{:?}", settings.grpc_addr)),
+        ("MUNDAP_OPS_ADDR", settings.ops_addr.to_string()),
+        ("MUNDAP_DATA_DIR", settings.data_dir.display().to_string()),
+        ("MUNDAP_DATABASE_URL", without_password(&database.url)),
+        ("MUNDAP_DATABASE_MAX_CONNECTIONS", database.max_connections.to_string()),
+        ("MUNDAP_DATABASE_ACQUIRE_TIMEOUT", format!("{:?}", database.acquire_timeout)),
+        ("MUNDAP_DATABASE_STATEMENT_TIMEOUT", format!("{:?}", database.statement_timeout)),
+        ("MUNDAP_IDENTITY", format!("{:?}", settings.identity)),
+        ("MUNDAP_SIGNING_KEY_FILE", settings.signing_key_file().display().to_string()),
+        ("MUNDAP_LOG", settings.log.clone()),
+        ("MUNDAP_LOG_FORMAT", settings.log_format.map_or_else(|| "by terminal".to_owned(), |f| format!("{f:?}"))),
+        ("MUNDAP_RATE_LIMIT", format!("{:?}", settings.rate_limit)),
+        ("MUNDAP_SMTP_URL", settings.smtp()?.map_or("none", |_| "***").to_owned()),
+        ("MUNDAP_MAIL_FROM", settings.mail_from.clone().unwrap_or_else(|| "none".to_owned())),
+        ("MUNDAP_CORS_ORIGINS", settings.cors_origins.join(",")),
+        ("MUNDAP_PUBLIC_URL", settings.public_url(settings.http_addr)),
+        ("MUNDAP_HTTP_BODY_LIMIT", settings.http_body_limit.to_string()),
+        ("MUNDAP_HTTP_BODY_TIMEOUT", format!("{:?}", settings.http_body_timeout)),
+        ("MUNDAP_SHUTDOWN_TIMEOUT", format!("{:?}", settings.shutdown_timeout)),
+        ("MUNDAP_WORKERS", settings.workers.map_or_else(|| "one a core".to_owned(), |n| n.to_string())),
+    ];
+    for (name, value) in shown {
+        print(&format!("{name}={value}"))?;
+    }
+    data_dir(settings)?;
+    tempfile_in(&settings.data_dir)?;
+    print(&format!("data folder: {} can be written", settings.data_dir.display()))?;
+    signing_key(settings)?;
+    print("signing key: ok")?;
+    let store = store(settings).await?;
+    print(&format!("database: {}", store.describe().await.map_err(|error| unreachable(&database, &error))?))?;
+    let pending = mundap_migration::status(store.writer()).await?.iter().filter(|(_, applied)| !applied).count();
+    print(&format!("migrations: {pending} pending"))?;
+    store.close().await;
+    Ok(())
+}
+
+/// Whether a file can be made there.
+fn tempfile_in(dir: &Path) -> Result<(), Fault> {
+    let path = dir.join(format!(".check-{}", std::process::id()));
+    let tried = std::fs::write(&path, b"").and_then(|()| std::fs::remove_file(&path));
+    tried.map_err(|source| Fault::DataDir { path: dir.to_owned(), source })
+}
+
+/// A line on standard output. A reader that went away, as in `mundap openapi | head`, is no fault.
+fn print(line: &str) -> Result<(), Fault> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Fault::Other(error.into())),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        assert_eq!(without_password("mysql://qna:s3cret@db:3306/qna"), "mysql://qna:***@db:3306/qna");
+        assert_eq!(without_password("sqlite://./mundap-data/mundap.db"), "sqlite://./mundap-data/mundap.db");
+        assert_eq!(without_password("mysql://qna:s3cret@[bad"), "***");
+    }
+}

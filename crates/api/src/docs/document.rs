@@ -1,0 +1,230 @@
+//! The OpenAPI 3.1 document: what the handlers say of themselves, and what is true of all of them.
+
+use bytes::Bytes;
+use utoipa::openapi::content::Content;
+use utoipa::openapi::header::Header;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, Type};
+use utoipa::openapi::security::{
+    Flow, HttpAuthScheme, HttpBuilder, OAuth2, Password, Scopes, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, ResponseBuilder,
+};
+use utoipa::{PartialSchema as _, ToSchema as _};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::problem::{FieldError, ProblemBody};
+use crate::routes::seed;
+
+/// The document as it is served.
+pub struct Document {
+    pub json: Bytes,
+    pub etag: String,
+}
+
+impl Document {
+    #[must_use]
+    pub fn new(document: &OpenApi) -> Self {
+        let json = document.to_json().unwrap_or_default();
+        Self { etag: format!("\"{:016x}\"", xxh3_64(json.as_bytes())), json: json.into() }
+    }
+}
+
+/// What the document says before any route is in it.
+#[must_use]
+pub fn base() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("Mundap")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "A Q&A board beside your product: people ask, people answer, and each may change only what is theirs.\n\n\
+             Sign in with **Authorize**, or at `/api/v1/auth/token`. Every error has a `code` that never changes; \
+             [the list of codes](/docs/errors) says what each means and what to do.",
+        ))
+        .license(Some(LicenseBuilder::new().name("Apache-2.0 OR MIT").identifier(Some("Apache-2.0 OR MIT")).build()))
+        .build();
+    let flow = Flow::Password(Password::new("/api/v1/auth/token", Scopes::new()));
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+    let components = ComponentsBuilder::new()
+        .schema("Problem", ProblemBody::schema())
+        .schema(FieldError::name(), FieldError::schema())
+        .security_scheme("oauth2", SecurityScheme::OAuth2(OAuth2::new([flow])))
+        .security_scheme("bearer", SecurityScheme::Http(bearer))
+        .build();
+    let tag = |name: &str, text: &str| TagBuilder::new().name(name).description(Some(text)).build();
+    OpenApiBuilder::new()
+        .info(info)
+        .components(Some(components))
+        .tags(Some([
+            tag("QnA", "Questions"),
+            tag("Comments", "Answers and discussion below a question"),
+            tag("Users", "Accounts and profiles"),
+            tag("Sign-in", "OAuth2 tokens"),
+            tag("First program", "The five endpoints of the first program, for its clients"),
+        ]))
+        .build()
+}
+
+/// Adds what every route has in common, so that no handler repeats it: who may call, conditional headers, and the
+/// errors that its kind of route can answer.
+#[must_use]
+pub fn complete(mut document: OpenApi) -> OpenApi {
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            if seed::is_path(path) {
+                seed::complete(method, operation);
+            } else {
+                complete_operation(path, method, operation);
+            }
+        }
+    }
+    if let Some(components) = &mut document.components {
+        for (name, schema) in &mut components.schemas {
+            if let (true, RefOr::T(Schema::Object(object))) = (name.ends_with("Body"), schema) {
+                object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+            }
+        }
+    }
+    document
+}
+
+/// The operations of a path, each with its method's name.
+pub fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    [
+        ("get", &mut item.get),
+        ("post", &mut item.post),
+        ("put", &mut item.put),
+        ("patch", &mut item.patch),
+        ("delete", &mut item.delete),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
+    let writes = method != "get";
+    let of_one = path.contains('{');
+    let oauth = path.starts_with("/api/v1/auth/");
+    let security = operation.security.get_or_insert_with(|| {
+        let named = |name: &str| SecurityRequirement::new::<_, _, String>(name, []);
+        let mut either = vec![named("oauth2"), named("bearer")];
+        if !writes {
+            either.insert(0, SecurityRequirement::default());
+        }
+        either
+    });
+    let open = security.iter().any(|requirement| *requirement == SecurityRequirement::default());
+    let anybody = open && writes;
+
+    add_headers(method, operation);
+    let mut problems = vec![(500, "A fault of ours"), (503, "Too busy, or the database is away; see `Retry-After`")];
+    if oauth {
+        add_response(operation, 400, "What is wrong with the form or the grant", "OAuthError", "application/json");
+        add_response(operation, 408, "The form took too long to arrive", "OAuthError", "application/json");
+        add_response(operation, 413, "The form is too large", "OAuthError", "application/json");
+        add_response(operation, 415, "Not a form", "OAuthError", "application/json");
+    } else if path.starts_with("/api/") {
+        if operation.request_body.is_some() {
+            problems.extend([
+                (400, "The request cannot be read"),
+                (408, "The body took too long to arrive"),
+                (413, "The body is too large"),
+                (415, "Not JSON"),
+                (422, "A field breaks a rule"),
+            ]);
+        }
+        if !anybody {
+            problems.push((401, "No token, or not a valid one"));
+        }
+        if writes && !anybody {
+            problems.push((403, "Not yours"));
+        }
+        if of_one {
+            problems.extend([(400, "The request cannot be read"), (404, "There is no such thing")]);
+        }
+        if has_parameter(operation, ParameterIn::Query) {
+            problems.extend([(400, "The request cannot be read"), (422, "A parameter is out of its range")]);
+        }
+        if has_parameter(operation, ParameterIn::Header) && writes {
+            problems.extend([(400, "The request cannot be read"), (412, "It was changed since you read it")]);
+        }
+        if path == "/api/v1/users" || path == "/api/v1/users/me" && method == "patch" {
+            problems.push((409, "Another account has this e-mail"));
+        }
+    }
+    for (status, description) in problems {
+        add_response(operation, status, description, "Problem", "application/problem+json");
+    }
+}
+
+/// Entity tags: what [`crate::reply`] sends and [`crate::input::IfMatch`] reads.
+fn add_headers(method: &str, operation: &mut Operation) {
+    let header = |text: &str| {
+        let mut header = Header::new(ObjectBuilder::new().schema_type(Type::String).build());
+        header.description = Some(text.to_owned());
+        RefOr::T(header)
+    };
+    let parameter = |name: &str, text: &str| -> Parameter {
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(text))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String).build()))
+            .build()
+    };
+    let tagged = |operation: &Operation| {
+        let body = |status: &str| match operation.responses.responses.get(status) {
+            Some(RefOr::T(response)) => match response.content.get("application/json") {
+                Some(RefOr::T(content)) => content.schema.clone(),
+                Some(RefOr::Ref(_)) | None => None,
+            },
+            Some(RefOr::Ref(_)) | None => None,
+        };
+        let names = ["Qna", "Comment", "Account"];
+        [body("200"), body("201")].into_iter().flatten().any(|schema| {
+            matches!(schema, RefOr::Ref(Ref { ref_location, .. })
+                if names.iter().any(|name| ref_location.ends_with(&format!("/{name}"))))
+        })
+    };
+    let is_tagged = tagged(operation);
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if is_tagged {
+            response.headers.insert("ETag".to_owned(), header("Changes with anything that is shown"));
+        }
+        if status == "201" {
+            response.headers.insert("Location".to_owned(), header("Where it is"));
+        }
+    }
+    let conditional = match method {
+        "get" if is_tagged => Some(parameter("If-None-Match", "Answer 304 where this is the current `ETag`")),
+        "patch" => {
+            Some(parameter("If-Match", "The `ETag` that the change was made on; 412 where another change came between"))
+        }
+        "delete" if has_parameter(operation, ParameterIn::Path) => {
+            Some(parameter("If-Match", "The `ETag` that was read; 412 where another change came between"))
+        }
+        _ => None,
+    };
+    if let Some(parameter) = conditional {
+        if method == "get" {
+            let unchanged = ResponseBuilder::new().description("What you have is current").build();
+            operation.responses.responses.insert("304".to_owned(), unchanged.into());
+        }
+        operation.parameters.get_or_insert_with(Vec::new).push(RefOr::T(parameter));
+    }
+}
+
+fn has_parameter(operation: &Operation, place: ParameterIn) -> bool {
+    operation.parameters.iter().flatten().any(|p| matches!(p, RefOr::T(p) if p.parameter_in == place))
+}
+
+/// Adds a response unless the operation describes that status itself.
+pub fn add_response(operation: &mut Operation, status: u16, description: &str, schema: &str, media_type: &str) {
+    let content = Content::new(Some(Ref::from_schema_name(schema)));
+    let response = ResponseBuilder::new().description(description).content(media_type, content).build();
+    operation.responses.responses.entry(status.to_string()).or_insert_with(|| response.into());
+}

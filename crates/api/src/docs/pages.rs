@@ -1,0 +1,109 @@
+//! `/docs` (Swagger UI), `/redoc`, `/openapi.json`, and the list of error codes.
+
+use std::sync::{Arc, LazyLock};
+
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH, LOCATION, X_FRAME_OPTIONS};
+use actix_web::{HttpRequest, HttpResponse, web};
+use mundap_domain::Error;
+use utoipa_swagger_ui::Config;
+
+use super::Document;
+use crate::problem::Problem;
+
+const REDOC: &[u8] = include_bytes!("../../assets/redoc.standalone.js");
+const ERRORS: &str = include_str!("../../../../docs/errors.md");
+
+const REDOC_PAGE: &str = r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Mundap API</title>
+<link rel="icon" href="data:,">
+<style>body { margin: 0; }</style>
+</head>
+<body>
+<redoc spec-url="/openapi.json" hide-download-button="false"></redoc>
+<script src="/redoc/redoc.standalone.js"></script>
+</body>
+</html>
+"#;
+
+/// Swagger UI sets styles from its script and draws icons from data URLs; nothing comes from elsewhere.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+                      font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; frame-ancestors 'none'; \
+                      base-uri 'none'; form-action 'self'";
+
+pub fn pages(config: &mut web::ServiceConfig) {
+    config
+        .route("/", web::get().to(root))
+        .route("/openapi.json", web::get().to(openapi))
+        .route("/docs", web::get().to(swagger_index))
+        .route("/docs/", web::get().to(root))
+        .route("/docs/errors", web::get().to(errors))
+        .route("/docs/{file}", web::get().to(swagger_file))
+        .route("/redoc", web::get().to(redoc))
+        .route("/redoc/redoc.standalone.js", web::get().to(redoc_script));
+}
+
+async fn root() -> HttpResponse {
+    HttpResponse::Found().insert_header((LOCATION, "/docs")).finish()
+}
+
+async fn openapi(req: HttpRequest, document: web::Data<Document>) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response.insert_header((ETAG, document.etag.as_str())).insert_header((CACHE_CONTROL, "no-cache"));
+    if req.headers().get(IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == document.etag.as_bytes()) {
+        return response.status(actix_web::http::StatusCode::NOT_MODIFIED).finish();
+    }
+    response.content_type("application/json").body(document.json.clone())
+}
+
+async fn errors() -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, "no-cache"))
+        .content_type("text/markdown; charset=utf-8")
+        .body(ERRORS)
+}
+
+fn page() -> actix_web::HttpResponseBuilder {
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((CONTENT_SECURITY_POLICY, POLICY))
+        .insert_header((X_FRAME_OPTIONS, "DENY"))
+        .insert_header((CACHE_CONTROL, "no-cache"));
+    response
+}
+
+async fn redoc() -> HttpResponse {
+    page().content_type("text/html; charset=utf-8").body(REDOC_PAGE)
+}
+
+async fn redoc_script() -> HttpResponse {
+    page().content_type("text/javascript; charset=utf-8").body(REDOC)
+}
+
+static SWAGGER: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
+    // Without "none" the page asks a validator on the internet about the document.
+    Arc::new(Config::from("/openapi.json").validator_url("none").persist_authorization(true).deep_linking(true))
+});
+
+/// Swagger UI's page names its files relative to `/docs/`.
+async fn swagger_index() -> Result<HttpResponse, Problem> {
+    let (index, _) = swagger("index.html")?.ok_or_else(Problem::route_not_found)?;
+    let html = String::from_utf8_lossy(&index)
+        .replace("\"./", "\"/docs/")
+        .replace("href=\"index.css\"", "href=\"/docs/index.css\"");
+    Ok(page().content_type("text/html; charset=utf-8").body(html))
+}
+
+async fn swagger_file(file: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let (bytes, content_type) = swagger(&file)?.ok_or_else(Problem::route_not_found)?;
+    Ok(page().content_type(content_type).body(bytes))
+}
+
+fn swagger(file: &str) -> Result<Option<(Vec<u8>, String)>, Problem> {
+    let found = utoipa_swagger_ui::serve(file, SWAGGER.clone())
+        .map_err(|error| Problem::from(Error::internal(error.to_string())))?;
+    Ok(found.map(|file| (file.bytes.into_owned(), file.content_type)))
+}

@@ -1,0 +1,90 @@
+//! The value objects' rules as JSON Schema, made from the domain's own constants so that the two cannot differ.
+
+use mundap_domain::account::Password;
+use mundap_domain::comment::CommentContent;
+use mundap_domain::page::Order;
+use mundap_domain::qna::{Content, Title};
+use mundap_domain::user::{DisplayName, Email, Role};
+use serde_json::json;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::{ArrayBuilder, RefOr};
+use utoipa::{PartialSchema, ToSchema};
+
+/// No control character save newline and tab.
+const TEXT: &str = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$";
+/// The same, and something to read in it.
+const NOT_BLANK: &str = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$";
+
+fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+macro_rules! text_schema {
+    ($(#[$doc:meta])* $name:ident, $schema:expr) => {
+        $(#[$doc])*
+        pub struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                $schema.build().into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    };
+}
+
+text_schema!(
+    TitleText,
+    text()
+        .min_length(Some(Title::MIN))
+        .max_length(Some(Title::MAX))
+        .pattern(Some(NOT_BLANK))
+        .examples([json!("How do I start?")])
+);
+text_schema!(
+    ContentText,
+    text().max_length(Some(Content::MAX)).pattern(Some(TEXT)).examples([json!("I have read the README.")])
+);
+text_schema!(
+    CommentText,
+    text()
+        .min_length(Some(CommentContent::MIN))
+        .max_length(Some(CommentContent::MAX))
+        .pattern(Some(NOT_BLANK))
+        .examples([json!("Read it again.")])
+);
+text_schema!(
+    DisplayNameText,
+    text()
+        .min_length(Some(DisplayName::MIN))
+        .max_length(Some(DisplayName::MAX))
+        .pattern(Some(NOT_BLANK))
+        .examples([json!("문답이")])
+);
+text_schema!(
+    EmailText,
+    text()
+        .min_length(Some(Email::MIN))
+        .max_length(Some(Email::MAX))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Email)))
+        .examples([json!("me@example.com")])
+);
+text_schema!(
+    PasswordText,
+    text()
+        .min_length(Some(Password::MIN))
+        .max_length(Some(Password::MAX))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)))
+        .examples([json!("correct horse battery")])
+);
+text_schema!(RoleName, text().enum_values(Some(Role::NAMES)));
+text_schema!(OrderName, text().enum_values(Some(Order::NAMES)));
+text_schema!(GrantType, text().enum_values(Some(["password", "refresh_token"])));
+text_schema!(
+    /// RFC 7517, 5.
+    JwkSet,
+    ObjectBuilder::new()
+        .property("keys", ArrayBuilder::new().items(ObjectBuilder::new().schema_type(Type::Object)))
+        .required("keys")
+);

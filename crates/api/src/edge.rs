@@ -1,0 +1,242 @@
+//! What happens around every request: its id, who is asking, the panic that must not cost a connection, problems made
+//! whole, the metrics, and the one access-log line.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::http::Method;
+use actix_web::http::header::{
+    AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use actix_web::middleware::Next;
+use actix_web::{HttpMessage as _, HttpResponse, web};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use mundap_domain::{Actor, Error};
+
+use crate::app::Board;
+use crate::input::Caller;
+use crate::problem::Problem;
+use crate::routes::seed;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The middleware around everything.
+///
+/// # Errors
+/// A finished answer where the request is gone: after a panic, or where a middleware inside refused.
+pub async fn edge(
+    mut req: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let mut record = Record::start(&req);
+    // A HEAD is answered as the GET it stands for (RFC 9110, 9.3.2); the connection leaves the body out.
+    if *req.method() == Method::HEAD {
+        req.head_mut().method = Method::GET;
+    }
+    let draining = match req.app_data::<web::Data<Board>>().cloned() {
+        None => false,
+        Some(board) => {
+            match authenticate(&req, &board).await {
+                Ok(caller) => {
+                    record.actor = caller.account().map(|user| user.id.get());
+                    req.extensions_mut().insert(caller);
+                }
+                Err(error) => {
+                    let error: actix_web::Error = if seed::is_path(req.path()) {
+                        seed::Refusal::from(error).into()
+                    } else {
+                        Problem::from(error).into()
+                    };
+                    let answer = render(&error, &record.id);
+                    return Ok(req.into_response(record.finish(answer, board.is_draining())));
+                }
+            }
+            board.is_draining()
+        }
+    };
+    // Nothing that a handler holds across a panic outlives its request, save what locks or transactions protect.
+    match AssertUnwindSafe(next.call(req)).catch_unwind().await {
+        Ok(Ok(response)) => {
+            let (req, response) = response.into_parts();
+            let answer = match response.error() {
+                Some(error) => render(error, &record.id),
+                None => response.map_into_boxed_body(),
+            };
+            Ok(ServiceResponse::new(req, record.finish(answer, draining)))
+        }
+        Ok(Err(error)) => Err(finished(record, render(&error, ""), draining)),
+        Err(panic) => {
+            let problem = Problem::from(Error::internal(format!("a panic: {}", message(&*panic))));
+            let answer = render(&problem.into(), &record.id);
+            Err(finished(record, answer, draining))
+        }
+    }
+}
+
+fn finished(record: Record, answer: HttpResponse, draining: bool) -> actix_web::Error {
+    InternalError::from_response("answered", record.finish(answer, draining)).into()
+}
+
+/// The answer that an error makes, and the log line that it deserves.
+fn render(error: &actix_web::Error, request_id: &str) -> HttpResponse {
+    if let Some(problem) = error.as_error::<Problem>() {
+        log_cause(problem.code(), problem.cause(), request_id);
+        return problem.response(request_id);
+    }
+    if let Some(refusal) = error.as_error::<seed::Refusal>() {
+        log_cause(refusal.code(), refusal.cause(), request_id);
+    }
+    error.error_response()
+}
+
+fn log_cause(code: &str, cause: Option<String>, request_id: &str) {
+    if let Some(cause) = cause {
+        tracing::error!(request.id = request_id, error.code = code, "{code}: {cause}");
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// Who is asking. Anonymous without an `Authorization` header; a bad one is refused even where anybody may read, since
+/// the caller believes to be somebody.
+async fn authenticate(req: &ServiceRequest, board: &Board) -> Result<Caller, Error> {
+    let path = req.path();
+    // Signing in needs no token, and OAuth2 clients may send their own credentials in this header there.
+    let asks = seed::is_path(path) || (path.starts_with("/api/v1/") && !path.starts_with("/api/v1/auth/"));
+    let Some(header) = req.headers().get(AUTHORIZATION).filter(|_| asks) else {
+        return Ok(Caller(Rc::new(Actor::Anonymous)));
+    };
+    let token = bearer(header).ok_or(Error::InvalidToken)?;
+    Ok(Caller(Rc::new(board.services.accounts.authenticate(token).await?)))
+}
+
+/// RFC 6750, 2.1; the scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(header: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The caller's own id where it is one to keep in a log; else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let sane = |id: &&str| {
+        (1..=128).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    };
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane);
+    given.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), str::to_owned)
+}
+
+/// What the access log and the metrics say of one request, when its last byte is sent or its client is gone.
+struct Record {
+    started: Instant,
+    id: String,
+    method: Method,
+    /// The route's template, such as `/api/v1/qna/{qna_id}`; never the path, which strangers choose.
+    route: String,
+    status: u16,
+    actor: Option<i64>,
+    bytes: u64,
+    whole: bool,
+}
+
+impl Record {
+    fn start(req: &ServiceRequest) -> Self {
+        metrics::gauge!("mundap_http_requests_in_flight").increment(1.0);
+        Self {
+            started: Instant::now(),
+            id: request_id(req.headers()),
+            method: req.method().clone(),
+            route: req.match_pattern().unwrap_or_else(|| "unmatched".to_owned()),
+            status: 0,
+            actor: None,
+            bytes: 0,
+            whole: false,
+        }
+    }
+
+    fn finish(mut self, mut answer: HttpResponse, draining: bool) -> HttpResponse {
+        self.status = answer.status().as_u16();
+        let headers = answer.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(&self.id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        if draining {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer.map_body(|_, body| {
+            // An empty body is never polled.
+            self.whole = matches!(body.size(), BodySize::None | BodySize::Sized(0));
+            BoxBody::new(Recorded { body, record: self })
+        })
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        // Strangers choose the method; a label must not grow without bound.
+        let method = match self.method.as_str() {
+            known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => Cow::Owned(known.to_owned()),
+            _ => Cow::Borrowed("other"),
+        };
+        let route = std::mem::take(&mut self.route);
+        tracing::info!(
+            http.method = %method,
+            http.route = route,
+            http.status = self.status,
+            duration_ms = duration.as_secs_f64() * 1000.0,
+            bytes = self.bytes,
+            whole = self.whole,
+            request.id = self.id,
+            actor.id = self.actor,
+            "{method} {route} {} in {duration:.1?}",
+            self.status
+        );
+        metrics::gauge!("mundap_http_requests_in_flight").decrement(1.0);
+        let labels = [("route", route.into()), ("method", method), ("status", Cow::Owned(self.status.to_string()))];
+        metrics::counter!("mundap_http_requests_total", &labels).increment(1);
+        metrics::histogram!("mundap_http_request_duration_seconds", &labels).record(duration);
+    }
+}
+
+/// A body that counts what is sent.
+struct Recorded {
+    body: BoxBody,
+    record: Record,
+}
+
+impl MessageBody for Recorded {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_next(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(bytes))) => {
+                this.record.bytes += bytes.len() as u64;
+                this.record.whole = this.body.size() == BodySize::Sized(this.record.bytes);
+            }
+            Poll::Ready(None) => this.record.whole = true,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+}

@@ -1,0 +1,488 @@
+//! What a request brings, read and checked for shape. What the values must be is the domain's business.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use actix_web::dev::Payload;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, IF_MATCH};
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, web};
+use bytes::{Bytes, BytesMut};
+use futures_util::future::{LocalBoxFuture, Ready, ready};
+use futures_util::{FutureExt as _, StreamExt as _};
+use mundap_domain::error::{Broken, Violations};
+use mundap_domain::page::{Order, PageRequest, PageSize};
+use mundap_domain::version::{Expected, Version};
+use mundap_domain::{Actor, Error};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+
+use crate::app::Board;
+use crate::problem::Problem;
+
+/// Who is asking; [`crate::edge`] found out before anything else of the request was read.
+#[derive(Clone, Debug)]
+pub struct Caller(pub Rc<Actor>);
+
+impl Deref for Caller {
+    type Target = Actor;
+
+    fn deref(&self) -> &Actor {
+        &self.0
+    }
+}
+
+impl From<Actor> for Caller {
+    fn from(actor: Actor) -> Self {
+        Self(Rc::new(actor))
+    }
+}
+
+impl Caller {
+    /// The caller of this request; anonymous where nobody signed in.
+    #[must_use]
+    pub fn of(req: &HttpRequest) -> Self {
+        req.extensions().get::<Self>().cloned().unwrap_or_else(|| Self(Rc::new(Actor::Anonymous)))
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(Ok(Self::of(req)))
+    }
+}
+
+/// The id in the path.
+#[derive(Clone, Copy, Debug)]
+pub struct Id(pub i64);
+
+impl FromRequest for Id {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let segment = req.match_info().iter().next().map_or("", |(_, value)| value);
+        ready(parse_id(segment).map(Self).ok_or_else(|| Problem::invalid_path(segment)))
+    }
+}
+
+/// A whole number; one beyond 64 bits is a well-formed id that nothing has.
+#[must_use]
+pub fn parse_id(text: &str) -> Option<i64> {
+    match text.parse::<i64>() {
+        Ok(id) => Some(id),
+        Err(error) if matches!(error.kind(), std::num::IntErrorKind::PosOverflow) => Some(i64::MAX),
+        Err(error) if matches!(error.kind(), std::num::IntErrorKind::NegOverflow) => Some(i64::MIN),
+        Err(_) => None,
+    }
+}
+
+/// `If-Match` (RFC 9110, 13.1.1): the versions that its entity tags carry.
+#[derive(Debug)]
+pub struct IfMatch(pub Expected);
+
+impl FromRequest for IfMatch {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let mut tags = Vec::new();
+        for value in req.headers().get_all(IF_MATCH) {
+            match value.to_str() {
+                Ok(text) => tags.extend(text.split(',').map(str::trim)),
+                Err(_) => return ready(Err(Problem::invalid_header("If-Match holds bytes that are no text."))),
+            }
+        }
+        ready(expected(&tags).map(Self))
+    }
+}
+
+fn expected(tags: &[&str]) -> Result<Expected, Problem> {
+    if tags.is_empty() || tags == ["*"] {
+        return Ok(Expected::Any);
+    }
+    let mut versions = Vec::new();
+    for tag in tags {
+        // A weak tag never matches here: If-Match compares strongly.
+        let strong = tag.strip_prefix("W/");
+        let quoted = strong.unwrap_or(tag);
+        let Some(inner) = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+            let detail = format!("If-Match takes entity tags in double quotes, as ETag gave them, or *; not {tag}.");
+            return Err(Problem::invalid_header(detail));
+        };
+        if strong.is_none() {
+            versions.extend(inner.split_once('-').and_then(|(version, _)| version.parse().ok()).map(Version::new));
+        }
+    }
+    Ok(Expected::OneOf(versions))
+}
+
+/// The query string. Unknown and repeated parameters are refused: a misspelled filter must not list everything.
+#[derive(Debug)]
+pub struct Query {
+    values: BTreeMap<String, String>,
+    violations: Violations,
+}
+
+impl Query {
+    /// # Errors
+    /// 400 where a parameter stands twice.
+    pub fn of(req: &HttpRequest) -> Result<Self, Problem> {
+        let mut values = BTreeMap::new();
+        for (name, value) in url::form_urlencoded::parse(req.query_string().as_bytes()) {
+            if let Some((name, _)) = values.remove_entry(&*name) {
+                return Err(Problem::invalid_query(format!("The parameter {name} stands there more than once.")));
+            }
+            values.insert(name.into_owned(), value.into_owned());
+        }
+        Ok(Self { values, violations: Violations::default() })
+    }
+
+    pub fn text(&mut self, name: &str) -> Option<String> {
+        self.values.remove(name)
+    }
+
+    /// # Errors
+    /// 400 where it is there and no whole number.
+    pub fn integer(&mut self, name: &str) -> Result<Option<i64>, Problem> {
+        let Some(text) = self.values.remove(name) else { return Ok(None) };
+        let problem =
+            || Problem::invalid_query(format!("The parameter {name} must be a whole number, not \"{text}\"."));
+        parse_id(&text).map(Some).ok_or_else(problem)
+    }
+
+    /// `order`, or `default`.
+    pub fn order(&mut self, default: Order) -> Order {
+        let Some(text) = self.values.remove("order") else { return default };
+        Order::parse(&text).unwrap_or_else(|rule| {
+            self.violations.add("order", rule);
+            default
+        })
+    }
+
+    /// A number of items, `None` where it is absent.
+    ///
+    /// # Errors
+    /// 400 where it is no whole number.
+    pub fn size(&mut self, name: &str) -> Result<Option<PageSize>, Problem> {
+        let Some(n) = self.integer(name)? else { return Ok(None) };
+        Ok(PageSize::parse(n).map_err(|rule| self.violations.add(name, rule)).ok())
+    }
+
+    /// A number of items that may be 0, which says the same as its absence.
+    ///
+    /// # Errors
+    /// 400 where it is no whole number.
+    pub fn size_or_none(&mut self, name: &str) -> Result<Option<PageSize>, Problem> {
+        if self.values.get(name).is_some_and(|text| parse_id(text) == Some(0)) {
+            self.values.remove(name);
+        }
+        self.size(name)
+    }
+
+    /// `limit` and `cursor`.
+    ///
+    /// # Errors
+    /// 400 where the limit is no whole number.
+    pub fn page(&mut self) -> Result<PageRequest, Problem> {
+        let size = self.size("limit")?.unwrap_or(PageSize::DEFAULT);
+        Ok(PageRequest { size, cursor: self.text("cursor") })
+    }
+
+    /// # Errors
+    /// 400 where a parameter is left that nothing asked for; 422 with every value out of its range.
+    pub fn finish(self) -> Result<(), Problem> {
+        if let Some(name) = self.values.keys().next() {
+            return Err(Problem::invalid_query(format!("There is no parameter {name} here.")));
+        }
+        if self.violations.is_empty() { Ok(()) } else { Err(self.violations.into()) }
+    }
+}
+
+/// The fields of a JSON object, from a caller who is signed in: a stranger's body is not even read.
+#[derive(Debug)]
+pub struct Fields {
+    values: BTreeMap<String, Value>,
+    violations: Violations,
+}
+
+/// As [`Fields`], from anybody.
+#[derive(Debug)]
+pub struct OpenFields(pub Fields);
+
+impl FromRequest for Fields {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        if matches!(*Caller::of(req).0, Actor::Anonymous) {
+            return ready(Err(Error::Unauthenticated.into())).boxed_local();
+        }
+        json(req.clone(), payload.take()).boxed_local()
+    }
+}
+
+impl FromRequest for OpenFields {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        json(req.clone(), payload.take()).map(|fields| fields.map(Self)).boxed_local()
+    }
+}
+
+impl Fields {
+    /// Takes out a string. A field of another type is noted, and `None` as if it were absent.
+    pub fn text(&mut self, name: &str) -> Option<String> {
+        match self.values.remove(name)? {
+            Value::String(text) => Some(text),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                self.violations.add(name, Broken::NotAString);
+                None
+            }
+        }
+    }
+
+    /// Takes out a string that may be null, which says the same as its absence.
+    pub fn nullable_text(&mut self, name: &str) -> Option<String> {
+        if self.values.get(name).is_some_and(Value::is_null) {
+            self.values.remove(name);
+        }
+        self.text(name)
+    }
+
+    /// Takes out a whole number, also one written as text or with a zero fraction, as pydantic does.
+    pub fn lax_integer(&mut self, name: &str) -> Option<i64> {
+        let Some(value) = self.values.remove(name) else {
+            self.violations.add(name, Broken::Required);
+            return None;
+        };
+        let number = match &value {
+            Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
+            Value::String(text) => parse_id(text.trim()),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        };
+        if number.is_none() {
+            self.violations.add(name, Broken::NotAnInteger);
+        }
+        number
+    }
+
+    /// The draft made of these fields, or everything that is wrong: wrong types, unknown fields, broken rules.
+    ///
+    /// # Errors
+    /// All violations at once.
+    pub fn finish<T>(self, draft: Result<T, Violations>) -> Result<T, Violations> {
+        let mut violations = self.violations;
+        for name in self.values.into_keys() {
+            violations.add(name, Broken::UnknownField);
+        }
+        match draft {
+            Ok(draft) if violations.is_empty() => Ok(draft),
+            Ok(_) => Err(violations),
+            Err(broken) => {
+                // A field of the wrong type also looks absent to the draft: the first word on a field stands.
+                violations.merge(broken);
+                Err(violations)
+            }
+        }
+    }
+
+    /// Parses the bytes of a JSON object.
+    ///
+    /// # Errors
+    /// Why they are none; a name that stands twice counts as broken too (RFC 8259, 4, leaves its meaning open).
+    pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        let Object(values) = serde_json::from_slice(bytes)?;
+        Ok(Self { values, violations: Violations::default() })
+    }
+
+    /// The fields as they were sent.
+    #[must_use]
+    pub fn raw(&self) -> Value {
+        Value::Object(self.values.clone().into_iter().collect())
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the bounds are checked, 2^53 is exact in both types")]
+fn whole(number: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
+}
+
+struct Object(BTreeMap<String, Value>);
+
+impl<'de> serde::Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut values = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if values.contains_key(&name) {
+                        return Err(serde::de::Error::custom(format_args!("the name \"{name}\" stands there twice")));
+                    }
+                    values.insert(name, value);
+                }
+                Ok(Object(values))
+            }
+        }
+        deserializer.deserialize_map(Once)
+    }
+}
+
+async fn json(req: HttpRequest, payload: Payload) -> Result<Fields, Problem> {
+    if !is_json(&req) {
+        return Err(Problem::unsupported_media_type("application/json"));
+    }
+    let bytes = body(&req, payload).await?;
+    if bytes.is_empty() {
+        return Err(Problem::malformed_json("it is empty"));
+    }
+    Fields::parse(&bytes).map_err(|error| Problem::malformed_json(&error.to_string()))
+}
+
+/// Whether the body is said to be plain JSON: `application/json`, or a `+json` type such as a merge patch.
+#[must_use]
+pub fn is_json(req: &HttpRequest) -> bool {
+    let content_type = media_type(req);
+    let json = content_type == "application/json"
+        || (content_type.starts_with("application/") && content_type.ends_with("+json"));
+    json && plain(req)
+}
+
+/// The pairs of a form (`application/x-www-form-urlencoded`), from anybody.
+///
+/// # Errors
+/// 415 for another media type, 400 where a name stands twice (RFC 6749, 3.2), and what [`body`] says.
+pub async fn form(req: &HttpRequest, payload: Payload) -> Result<BTreeMap<String, String>, Problem> {
+    if media_type(req) != "application/x-www-form-urlencoded" || !plain(req) {
+        return Err(Problem::unsupported_media_type("application/x-www-form-urlencoded"));
+    }
+    let bytes = body(req, payload).await?;
+    let mut pairs = BTreeMap::new();
+    for (name, value) in url::form_urlencoded::parse(&bytes) {
+        if pairs.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+            return Err(Problem::malformed_form(&format!("{name} stands there twice")));
+        }
+    }
+    Ok(pairs)
+}
+
+fn media_type(req: &HttpRequest) -> String {
+    let value = req.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Compressed bodies are refused: the limit counts what arrives, and a bomb grows after it.
+fn plain(req: &HttpRequest) -> bool {
+    req.headers().get(CONTENT_ENCODING).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// How much of a body that is too large is read and thrown away, so that its sender sees the answer and not a broken
+/// connection.
+const DRAINED: usize = 16 * 1024 * 1024;
+
+/// The whole body.
+///
+/// # Errors
+/// 413 over the limit, 408 over the time limit, 400 where the connection breaks off.
+pub async fn body(req: &HttpRequest, payload: Payload) -> Result<Bytes, Problem> {
+    let board = req.app_data::<web::Data<Board>>().ok_or_else(|| Error::internal("the board is not wired"))?;
+    let limit = board.limits.body;
+    let announced = req.headers().get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let read = async {
+        let mut payload = payload;
+        let mut bytes = BytesMut::new();
+        let mut seen = 0;
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|error| Problem::malformed_json(&format!("it broke off ({error})")))?;
+            seen += chunk.len();
+            if seen > DRAINED {
+                break;
+            }
+            if seen <= limit {
+                bytes.extend_from_slice(&chunk);
+            }
+        }
+        if seen > limit { Err(Problem::body_too_large(limit)) } else { Ok(bytes.freeze()) }
+    };
+    if announced.is_some_and(|length| length > DRAINED) {
+        return Err(Problem::body_too_large(limit));
+    }
+    tokio::time::timeout(board.limits.body_time, read).await.unwrap_or_else(|_| Err(Problem::body_timeout()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions(tags: &[&str]) -> Option<Vec<i32>> {
+        match expected(tags) {
+            Ok(Expected::OneOf(versions)) => Some(versions.into_iter().map(Version::get).collect()),
+            Ok(Expected::Any) | Err(_) => None,
+        }
+    }
+
+    #[test]
+    fn if_match_takes_versions_from_strong_tags() {
+        assert_eq!(expected(&[]).unwrap(), Expected::Any);
+        assert_eq!(expected(&["*"]).unwrap(), Expected::Any);
+        assert_eq!(versions(&[r#""3-abc""#]), Some(vec![3]));
+        assert_eq!(versions(&[r#""3-abc""#, r#""5-def""#]), Some(vec![3, 5]));
+        assert_eq!(versions(&[r#"W/"3-abc""#]), Some(vec![]));
+        assert_eq!(versions(&[r#""from elsewhere""#]), Some(vec![]));
+        assert_eq!(expected(&["3-abc"]).unwrap_err().code(), "invalid_header");
+    }
+
+    #[test]
+    fn fields_tell_everything_that_is_wrong_at_once() {
+        let mut fields = Fields::parse(br#"{"title": 5, "role": "admin"}"#).unwrap();
+        let draft =
+            mundap_domain::qna::QnaDraft::parse(fields.text("title").as_deref(), fields.text("content").as_deref());
+        let violations = fields.finish(draft).unwrap_err();
+        assert_eq!(violations.to_string(), "title not_a_string, role unknown_field, content required");
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_refused() {
+        let error = Fields::parse(br#"{"title": "a", "title": "b"}"#).unwrap_err();
+        assert!(error.to_string().starts_with("the name \"title\" stands there twice"), "{error}");
+    }
+
+    #[test]
+    fn hostile_json_is_refused() {
+        let deep = format!("{{\"title\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        for bad in [deep.as_bytes(), b"\xef\xbb\xbf{}", b"[]", b"\"\\ud800\"", b"{\"a\": \"\\ud800\"}", b"{", b"\xff"] {
+            assert!(Fields::parse(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn lax_integers_are_those_of_pydantic() {
+        let read = |json: &str| Fields::parse(format!("{{\"id\": {json}}}").as_bytes()).unwrap().lax_integer("id");
+        for (json, expected) in [
+            ("7", Some(7)),
+            ("\"7\"", Some(7)),
+            ("7.0", Some(7)),
+            ("7.5", None),
+            ("\"x\"", None),
+            ("null", None),
+            ("true", None),
+            ("1e300", None),
+            ("18446744073709551616", None),
+        ] {
+            assert_eq!(read(json), expected, "{json}");
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! The five endpoints of the first program, as a thin second face over the same use cases: its clients keep working,
+//! field by field, down to the shape of its errors (FastAPI's and pydantic's).
+
+use std::fmt;
+
+use actix_web::dev::Payload;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, delete, get, post, put, web};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::future::LocalBoxFuture;
+use futures_util::{FutureExt as _, stream};
+use mundap_domain::error::{Broken, Cause, Violation, Violations};
+use mundap_domain::qna::{Qna, QnaDraft, QnaEdit, QnaId};
+use mundap_domain::user::Email;
+use mundap_domain::version::Expected;
+use mundap_domain::{Actor, Error};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::SecurityRequirement;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::app::Board;
+use crate::docs::document::add_response;
+use crate::docs::schema::{ContentText, EmailText, TitleText};
+use crate::input::{Caller, Fields, body, is_json, parse_id};
+use crate::problem::{CHALLENGE, INVALID_TOKEN_CHALLENGE, Problem, RETRY_SECONDS};
+use crate::reply::Time;
+use crate::settings::Identity;
+
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(upload).service(load_all_qna).service(load_qna).service(update_qna).service(delete_qna);
+}
+
+/// Whether this face answers the path.
+#[must_use]
+pub fn is_path(path: &str) -> bool {
+    matches!(path, "/upload" | "/load_all_qna" | "/update_qna" | "/delete_qna") || path.starts_with("/load_qna/")
+}
+
+/// A question, as the first program took it.
+#[derive(ToSchema)]
+pub struct UploadBody {
+    #[schema(value_type = EmailText, inline)]
+    pub email: String,
+    #[schema(value_type = TitleText, inline)]
+    pub title: String,
+    #[schema(value_type = ContentText, inline)]
+    pub content: String,
+}
+
+/// A change, as the first program took it; without `content` the content stays as it is.
+#[derive(ToSchema)]
+pub struct UpdateBody {
+    pub qna_id: i64,
+    #[schema(value_type = EmailText, inline)]
+    pub email: String,
+    #[schema(value_type = TitleText, inline)]
+    pub title: String,
+    #[schema(required = false)]
+    pub content: Option<String>,
+}
+
+/// A question, as the first program gave it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = QnaRow)]
+pub struct RowView<'a> {
+    qna_id: i64,
+    /// Empty where the caller may not see it.
+    email: &'a str,
+    title: &'a str,
+    content: &'a str,
+    #[schema(inline)]
+    created_at: Time,
+}
+
+/// `{"detail": …}`
+#[derive(Serialize, ToSchema)]
+pub struct Detail {
+    detail: String,
+}
+
+/// pydantic's list of what is wrong.
+#[derive(Serialize, ToSchema)]
+#[schema(as = HTTPValidationError)]
+pub struct ValidationErrors {
+    detail: Vec<ValidationError>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ValidationError {
+    r#type: &'static str,
+    /// Names and numbers, such as `["body", "title"]`.
+    loc: Vec<Value>,
+    msg: String,
+    input: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ctx: Option<Value>,
+}
+
+impl<'a> RowView<'a> {
+    fn new(qna: &'a Qna, board: &Board, by: &Actor) -> Self {
+        let shown = match board.identity {
+            Identity::TrustedEmail => true,
+            Identity::Token => by.may_see_email_of(&qna.author),
+        };
+        Self {
+            qna_id: qna.id.get(),
+            email: qna.author.email.as_ref().filter(|_| shown).map_or("", Email::as_str),
+            title: qna.title.as_str(),
+            content: qna.content.as_str(),
+            created_at: Time(qna.created_at),
+        }
+    }
+}
+
+/// A refusal in FastAPI's shape.
+#[derive(Debug)]
+pub struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    detail: Value,
+    header: Option<(HeaderName, &'static str)>,
+    cause: Option<Cause>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<Value>) -> Self {
+        Self { status, code, detail: detail.into(), header: None, cause: None }
+    }
+
+    fn not_writer() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "not_author", "you are not writer")
+    }
+
+    fn invalid(errors: &[ValidationError]) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", json!(errors))
+    }
+
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The cause in one line, for the log.
+    #[must_use]
+    pub fn cause(&self) -> Option<String> {
+        self.cause.as_ref().map(|cause| crate::problem::chain(&**cause))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.status.as_u16(), self.code)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl ResponseError for Refusal {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        if let Some((name, value)) = &self.header {
+            response.insert_header((name.clone(), HeaderValue::from_static(value)));
+        }
+        response.json(json!({"detail": self.detail}))
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let code = error.code();
+        let refusal = |status, detail: &str| Self::new(status, code, detail);
+        let later = |detail: &str, cause| Self {
+            header: Some((RETRY_AFTER, RETRY_SECONDS)),
+            cause: Some(cause),
+            ..refusal(StatusCode::SERVICE_UNAVAILABLE, detail)
+        };
+        match error {
+            Error::Invalid(violations) => invalid(&violations, &Value::Null),
+            Error::Unauthenticated => Self {
+                header: Some((WWW_AUTHENTICATE, CHALLENGE)),
+                ..refusal(StatusCode::UNAUTHORIZED, "Not authenticated")
+            },
+            Error::InvalidToken | Error::InvalidCredentials | Error::InvalidRefreshToken => Self {
+                header: Some((WWW_AUTHENTICATE, INVALID_TOKEN_CHALLENGE)),
+                ..refusal(StatusCode::UNAUTHORIZED, "Could not validate credentials")
+            },
+            Error::Suspended => refusal(StatusCode::FORBIDDEN, "account is suspended"),
+            Error::NotAdmin => refusal(StatusCode::FORBIDDEN, "not an administrator"),
+            Error::NotAuthor => Self::not_writer(),
+            Error::NotFound(kind) => refusal(StatusCode::NOT_FOUND, &format!("{kind} not found")),
+            Error::EmailTaken => refusal(StatusCode::CONFLICT, "email is taken"),
+            Error::VersionMismatch => refusal(StatusCode::PRECONDITION_FAILED, "it was changed meanwhile"),
+            Error::InvalidCursor => refusal(StatusCode::BAD_REQUEST, "invalid cursor"),
+            Error::Busy(cause) => later("too busy, try again", cause),
+            Error::Unavailable(cause) => later("the database is unavailable, try again", cause),
+            Error::Internal(cause) => {
+                Self { cause: Some(cause), ..refusal(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error") }
+            }
+        }
+    }
+}
+
+/// A body of this face: its fields, and the object as it was sent for the errors' `input`.
+struct SeedFields {
+    fields: Fields,
+    sent: Value,
+}
+
+impl FromRequest for SeedFields {
+    type Error = Refusal;
+    type Future = LocalBoxFuture<'static, Result<Self, Refusal>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (req, payload) = (req.clone(), payload.take());
+        async move {
+            let board = req.app_data::<web::Data<Board>>();
+            let by_token = board.is_none_or(|board| board.identity == Identity::Token);
+            if by_token && matches!(*Caller::of(&req).0, Actor::Anonymous) {
+                return Err(Error::Unauthenticated.into());
+            }
+            read(&req, payload).await
+        }
+        .boxed_local()
+    }
+}
+
+async fn read(req: &HttpRequest, payload: Payload) -> Result<SeedFields, Refusal> {
+    let bytes = body(req, payload).await.map_err(from_problem)?;
+    let in_body = |r#type, msg: &str, input| {
+        Refusal::invalid(&[ValidationError { r#type, loc: vec!["body".into()], msg: msg.to_owned(), input, ctx: None }])
+    };
+    if bytes.is_empty() {
+        return Err(in_body("missing", "Field required", Value::Null));
+    }
+    let no_object = "Input should be a valid dictionary or object to extract fields from";
+    if !is_json(req) {
+        // What the first program says too: without the media type the body is no object to it.
+        return Err(in_body("model_attributes_type", no_object, String::from_utf8_lossy(&bytes).into()));
+    }
+    match Fields::parse(&bytes) {
+        Ok(fields) => Ok(SeedFields { sent: fields.raw(), fields }),
+        Err(error) if error.is_data() && !bytes.trim_ascii_start().starts_with(b"{") => {
+            Err(in_body("model_attributes_type", no_object, serde_json::from_slice(&bytes).unwrap_or_default()))
+        }
+        Err(error) => Err(Refusal::invalid(&[ValidationError {
+            r#type: "json_invalid",
+            loc: vec!["body".into(), error.column().into()],
+            msg: "JSON decode error".to_owned(),
+            input: json!({}),
+            ctx: Some(json!({"error": error.to_string()})),
+        }])),
+    }
+}
+
+fn from_problem(problem: Problem) -> Refusal {
+    Refusal::new(problem.status(), problem.code(), problem.detail().to_owned())
+}
+
+/// The domain's violations as pydantic words them.
+fn invalid(violations: &Violations, sent: &Value) -> Refusal {
+    let errors: Vec<ValidationError> = violations.iter().map(|violation| validation_error(violation, sent)).collect();
+    Refusal::invalid(&errors)
+}
+
+fn validation_error(violation: &Violation, sent: &Value) -> ValidationError {
+    let input = sent.get(&violation.field).cloned().unwrap_or(Value::Null);
+    let (r#type, msg, ctx) = match violation.rule {
+        Broken::Required => ("missing", "Field required".to_owned(), None),
+        Broken::UnknownField => ("extra_forbidden", "Extra inputs are not permitted".to_owned(), None),
+        Broken::NotAString => ("string_type", "Input should be a valid string".to_owned(), None),
+        Broken::NotAnInteger if input.is_string() => {
+            ("int_parsing", "Input should be a valid integer, unable to parse string as an integer".to_owned(), None)
+        }
+        Broken::NotAnInteger => ("int_type", "Input should be a valid integer".to_owned(), None),
+        Broken::TooShort { min } => (
+            "string_too_short",
+            format!("String should have at least {min} character{}", if min == 1 { "" } else { "s" }),
+            Some(json!({"min_length": min})),
+        ),
+        Broken::TooLong { max } => (
+            "string_too_long",
+            format!("String should have at most {max} characters"),
+            Some(json!({"max_length": max})),
+        ),
+        Broken::OutOfRange { min, max } => {
+            ("value_error", format!("Input should be between {min} and {max}"), Some(json!({"ge": min, "le": max})))
+        }
+        Broken::Blank => value_error("the text holds nothing but white space"),
+        Broken::ControlCharacter => value_error("control characters other than newline and tab are not allowed"),
+        Broken::NotAnEmail => {
+            let (r#type, _, _) = value_error("");
+            let reason = "An email address must have an @-sign and a domain name with a period.";
+            (r#type, format!("value is not a valid email address: {reason}"), Some(json!({"reason": reason})))
+        }
+        Broken::NotOneOf { allowed } => ("enum", format!("Input should be {}", allowed.join(" or ")), None),
+    };
+    // pydantic shows the whole object where a field is missing from it.
+    let input = if violation.rule == Broken::Required { sent.clone() } else { input };
+    ValidationError { r#type, loc: vec!["body".into(), violation.field.clone().into()], msg, input, ctx }
+}
+
+fn value_error(reason: &str) -> (&'static str, String, Option<Value>) {
+    ("value_error", format!("Value error, {reason}"), Some(json!({"error": reason})))
+}
+
+/// Who writes: in `trusted-email` mode whoever the body names, else the bearer of the token, whose e-mail the body must
+/// name too.
+async fn writer(board: &Board, by: Caller, email: &Email, may_be_new: bool) -> Result<Caller, Refusal> {
+    match board.identity {
+        Identity::Token => match by.account() {
+            Some(account) if account.email.key() == email.key() => Ok(by),
+            Some(_) => Err(Refusal::not_writer()),
+            None => Err(Error::Unauthenticated.into()),
+        },
+        Identity::TrustedEmail if may_be_new => Ok(board.services.accounts.trust(email).await?.into()),
+        // Whoever is new here has written nothing that could be changed.
+        Identity::TrustedEmail => match board.services.accounts.recognise(email).await? {
+            Some(actor) => Ok(actor.into()),
+            None => Err(Refusal::not_writer()),
+        },
+    }
+}
+
+/// Post a question
+#[utoipa::path(
+    tag = "First program",
+    request_body = UploadBody,
+    responses((status = 200, description = "The row", body = RowView))
+)]
+#[post("/upload")]
+async fn upload(board: web::Data<Board>, by: Caller, body: SeedFields) -> Result<HttpResponse, Refusal> {
+    let SeedFields { mut fields, sent } = body;
+    let (email, title, content) = (fields.text("email"), fields.text("title"), fields.text("content"));
+    let draft = with_email(email.as_deref(), QnaDraft::parse(title.as_deref(), content.as_deref()));
+    let (email, draft) = fields.finish(draft).map_err(|violations| invalid(&violations, &sent))?;
+    let by = writer(&board, by, &email, true).await?;
+    let qna = board.services.qnas.ask(&by, &draft).await?;
+    Ok(HttpResponse::Ok().json(RowView::new(&qna, &board, &by)))
+}
+
+/// Every question, oldest first
+#[utoipa::path(
+    tag = "First program",
+    responses((status = 200, description = "All rows, streamed", body = Vec<RowView>))
+)]
+#[get("/load_all_qna")]
+async fn load_all_qna(board: web::Data<Board>, by: Caller) -> Result<HttpResponse, Refusal> {
+    // The first batch before the answer's head, so that a database that is away is a 503 and not half an array.
+    let first = board.services.qnas.batch_after(&by, None).await?;
+    let rows = stream::try_unfold(Some((first, true)), move |state| {
+        let (board, by) = (board.clone(), by.clone());
+        async move {
+            let Some((batch, is_first)) = state else { return Ok::<_, Refusal>(None) };
+            let chunk = chunk(&batch, is_first, &board, &by)?;
+            let Some(last) = batch.last() else { return Ok(Some((chunk, None))) };
+            let next = board.services.qnas.batch_after(&by, Some(last.id)).await?;
+            Ok(Some((chunk, Some((next, false)))))
+        }
+    });
+    Ok(HttpResponse::Ok().content_type("application/json").streaming(rows))
+}
+
+/// A piece of the array: an empty batch closes it.
+fn chunk(batch: &[Qna], is_first: bool, board: &Board, by: &Actor) -> Result<Bytes, Refusal> {
+    let mut bytes = BytesMut::with_capacity(batch.len() * 512 + 2).writer();
+    let mut separator: &[u8] = if is_first { b"[" } else { b"," };
+    for qna in batch {
+        bytes.get_mut().put_slice(separator);
+        separator = b",";
+        let row = RowView::new(qna, board, by);
+        serde_json::to_writer(&mut bytes, &row).map_err(|error| Refusal::from(Error::internal(error)))?;
+    }
+    if batch.is_empty() {
+        bytes.get_mut().put_slice(if is_first { b"[]" } else { b"]" });
+    }
+    Ok(bytes.into_inner().freeze())
+}
+
+/// One question
+#[utoipa::path(
+    tag = "First program",
+    params(("qna_id" = i64, Path)),
+    responses((status = 200, description = "The row", body = RowView))
+)]
+#[get("/load_qna/{qna_id}")]
+async fn load_qna(board: web::Data<Board>, by: Caller, id: web::Path<String>) -> Result<HttpResponse, Refusal> {
+    let Some(id) = parse_id(&id) else {
+        return Err(Refusal::invalid(&[ValidationError {
+            r#type: "int_parsing",
+            loc: vec!["path".into(), "qna_id".into()],
+            msg: "Input should be a valid integer, unable to parse string as an integer".to_owned(),
+            input: id.into_inner().into(),
+            ctx: None,
+        }]));
+    };
+    let qna = board.services.qnas.read(&by, QnaId::new(id)).await?;
+    Ok(HttpResponse::Ok().json(RowView::new(&qna, &board, &by)))
+}
+
+/// Change a question
+#[utoipa::path(
+    tag = "First program",
+    request_body = UpdateBody,
+    responses((status = 200, description = "The row", body = RowView))
+)]
+#[put("/update_qna")]
+async fn update_qna(board: web::Data<Board>, by: Caller, body: SeedFields) -> Result<HttpResponse, Refusal> {
+    let (id, email, edit) = update(body)?;
+    let by = writer(&board, by, &email, false).await?;
+    let qna = board.services.qnas.edit(&by, id, &edit, &Expected::Any).await.map_err(missing_is_not_yours)?;
+    Ok(HttpResponse::Ok().json(RowView::new(&qna, &board, &by)))
+}
+
+/// Delete a question
+#[utoipa::path(
+    tag = "First program",
+    request_body = UpdateBody,
+    responses((status = 200, description = "`delete_success`", body = Detail))
+)]
+#[delete("/delete_qna")]
+async fn delete_qna(board: web::Data<Board>, by: Caller, body: SeedFields) -> Result<HttpResponse, Refusal> {
+    let (id, email, _) = update(body)?;
+    let by = writer(&board, by, &email, false).await?;
+    board.services.qnas.delete(&by, id, &Expected::Any).await.map_err(missing_is_not_yours)?;
+    Ok(HttpResponse::Ok().json(Detail { detail: "delete_success".to_owned() }))
+}
+
+fn update(body: SeedFields) -> Result<(QnaId, Email, QnaEdit), Refusal> {
+    let SeedFields { mut fields, sent } = body;
+    let (id, email, title) = (fields.lax_integer("qna_id"), fields.text("email"), fields.text("title"));
+    let content = fields.nullable_text("content");
+    let mut missing = Violations::default();
+    missing.check("title", title.as_deref(), |_| Ok(()));
+    let edit = missing.finish(Some(())).and_then(|()| QnaEdit::parse(title.as_deref(), content.as_deref()));
+    let parsed = fields.finish(with_email(email.as_deref(), edit));
+    let (email, edit) = parsed.map_err(|violations| invalid(&violations, &sent))?;
+    Ok((QnaId::new(id.unwrap_or_default()), email, edit))
+}
+
+/// What `draft` says, and the e-mail beside it.
+fn with_email<T>(email: Option<&str>, draft: Result<T, Violations>) -> Result<(Email, T), Violations> {
+    let mut violations = Violations::default();
+    let email = violations.check("email", email, Email::parse);
+    let draft = draft.map_err(|broken| violations.merge(broken)).ok();
+    violations.finish((|| Some((email?, draft?)))())
+}
+
+/// The first program does not tell a row that is missing from one that is somebody else's.
+fn missing_is_not_yours(error: Error) -> Refusal {
+    match error {
+        Error::NotFound(_) => Refusal::not_writer(),
+        other => other.into(),
+    }
+}
+
+/// What the document says of every route of this face.
+pub fn complete(method: &str, operation: &mut Operation) {
+    let mut add =
+        |status, description, schema| add_response(operation, status, description, schema, "application/json");
+    add(500, "A fault of ours", "Detail");
+    add(503, "Too busy, or the database is away; see `Retry-After`", "Detail");
+    add(401, "No token, or not a valid one", "Detail");
+    if method == "get" {
+        if operation.parameters.is_some() {
+            add_response(operation, 404, "QnA not found", "Detail", "application/json");
+            add_response(operation, 422, "Not a number", "HTTPValidationError", "application/json");
+        }
+    } else {
+        add_response(operation, 400, "you are not writer", "Detail", "application/json");
+        add_response(operation, 403, "The account is suspended", "Detail", "application/json");
+        add_response(operation, 408, "The body took too long to arrive", "Detail", "application/json");
+        add_response(operation, 413, "The body is too large", "Detail", "application/json");
+        add_response(operation, 422, "A field breaks a rule", "HTTPValidationError", "application/json");
+    }
+    let named = |name: &str| SecurityRequirement::new::<_, _, String>(name, []);
+    let mut security = vec![named("oauth2"), named("bearer")];
+    if method == "get" {
+        security.insert(0, SecurityRequirement::default());
+    }
+    operation.security = Some(security);
+}

@@ -1,0 +1,15 @@
+//! REST, version 1.
+
+pub mod auth;
+pub mod comment;
+pub mod qna;
+pub mod user;
+
+use utoipa_actix_web::service_config::ServiceConfig;
+
+pub fn routes(config: &mut ServiceConfig) {
+    qna::routes(config);
+    comment::routes(config);
+    user::routes(config);
+    auth::routes(config);
+}

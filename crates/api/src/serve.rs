@@ -1,0 +1,90 @@
+//! `mundap serve`: start, serve, end.
+
+use std::net::{SocketAddr, TcpListener};
+
+use actix_web::web;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::{self, Board};
+use crate::command::{Fault, data_dir, signing_key, store};
+use crate::ops::Ops;
+use crate::settings::{Identity, Settings};
+use crate::telemetry;
+
+/// Serves until SIGTERM or SIGINT; a second signal ends it at once.
+///
+/// # Errors
+/// Why it could not start.
+pub async fn serve(settings: Settings) -> Result<(), Fault> {
+    let mut stop = Stop::listen().map_err(|error| Fault::Other(error.into()))?;
+    let metrics = telemetry::start_metrics().map_err(|error| Fault::Other(error.into()))?;
+    data_dir(&settings)?;
+    let key = signing_key(&settings)?;
+    // The ports before the database: a second start beside a running one must not touch its data.
+    let (http, http_addr) = listen("MUNDAP_HTTP_ADDR", settings.http_addr)?;
+    let (ops, ops_addr) = listen("MUNDAP_OPS_ADDR", settings.ops_addr)?;
+    let store = store(&settings).await?;
+    mundap_migration::up(store.writer()).await?;
+    if settings.identity == Identity::TrustedEmail {
+        tracing::warn!(
+            "MUNDAP_IDENTITY=trusted-email: the e-mail in the body of /upload, /update_qna and /delete_qna is believed; \
+             let only a proxy that proves who is calling reach this port"
+        );
+    }
+    if settings.smtp()?.is_some() {
+        tracing::warn!("MUNDAP_SMTP_URL is set, and this version sends no mail yet");
+    }
+    let board = web::Data::new(Board::new(&settings, store.clone(), &key, settings.public_url(http_addr)));
+    let failed = |error: std::io::Error| Fault::Other(error.into());
+    let public = app::public(&settings, http, board.clone()).map_err(failed)?;
+    let state = web::Data::new(Ops { board: board.clone(), store: store.clone(), metrics });
+    let private = app::private(ops, state).map_err(failed)?;
+    let (public_handle, private_handle) = (public.handle(), private.handle());
+    let public = actix_web::rt::spawn(public);
+    let private = actix_web::rt::spawn(private);
+    tracing::info!(
+        http.addr = %http_addr, ops.addr = %ops_addr, url = board.public_url,
+        "the board is at {}, its documentation at {}/docs", board.public_url, board.public_url
+    );
+
+    stop.requested().await;
+    tracing::info!("stopping: requests in flight may finish; a second signal ends it at once");
+    board.drain();
+    tokio::select! {
+        () = public_handle.stop(true) => {}
+        () = stop.requested() => {
+            tracing::warn!("stopped at once");
+            return Ok(());
+        }
+    }
+    private_handle.stop(false).await;
+    store.close().await;
+    let _ = tokio::join!(public, private);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn listen(name: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Fault> {
+    let fault = |source| Fault::Listen { name, address: address.to_string(), source };
+    let listener = TcpListener::bind(address).map_err(fault)?;
+    let bound = listener.local_addr().map_err(fault)?;
+    Ok((listener, bound))
+}
+
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

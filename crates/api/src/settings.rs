@@ -1,0 +1,300 @@
+//! Every setting, its default and its environment name: one place, read once at start.
+//!
+//! A setting is a flag of `mundap` with an environment variable beside it; the flag wins. Names and defaults are the
+//! contract's.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory as _, Parser, ValueEnum};
+use mundap_infra::DatabaseSettings;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::command::Command;
+
+/// A Q&A board beside your product.
+#[derive(Debug, Parser)]
+#[command(name = "mundap", version, about, long_about = None, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Who is calling on the five endpoints of the first program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Identity {
+    /// The bearer token says it.
+    Token,
+    /// The e-mail in the body says it: for a closed network, or behind a proxy that proves who is calling.
+    TrustedEmail,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+/// An address to listen on, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    Off,
+    At(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" { Ok(Self::Off) } else { text.parse().map(Self::At) }
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Settings")]
+pub struct Settings {
+    /// REST and the documentation pages
+    #[arg(long, global = true, env = "MUNDAP_HTTP_ADDR", value_name = "ADDR", default_value = "127.0.0.1:8000")]
+    pub http_addr: SocketAddr,
+
+    /// gRPC; `off` turns it off (accepted now, used once gRPC is there)
+    #[arg(long, global = true, env = "MUNDAP_GRPC_ADDR", value_name = "ADDR|off", default_value = "127.0.0.1:8001")]
+    pub grpc_addr: Listen,
+
+    /// /livez, /readyz and /metrics; keep it away from the public
+    #[arg(long, global = true, env = "MUNDAP_OPS_ADDR", value_name = "ADDR", default_value = "127.0.0.1:8002")]
+    pub ops_addr: SocketAddr,
+
+    /// The embedded database, image files, and the signing key made at first start
+    #[arg(long, global = true, env = "MUNDAP_DATA_DIR", value_name = "DIR", default_value = "./mundap-data")]
+    pub data_dir: PathBuf,
+
+    /// sqlite://PATH or mysql://USER:PASSWORD@HOST:PORT/NAME [default: a SQLite file in the data folder]
+    #[arg(long, global = true, env = "MUNDAP_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<SecretString>,
+
+    /// A file that holds the database URL
+    #[arg(long, global = true, env = "MUNDAP_DATABASE_URL_FILE", value_name = "FILE")]
+    pub database_url_file: Option<PathBuf>,
+
+    /// The most connections to hold to the database [default: chosen for the database]
+    #[arg(long, global = true, env = "MUNDAP_DATABASE_MAX_CONNECTIONS", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub database_max_connections: Option<u32>,
+
+    /// How long a request waits for a connection before it is answered 503
+    #[arg(long, global = true, env = "MUNDAP_DATABASE_ACQUIRE_TIMEOUT", value_name = "TIME",
+          default_value = "500ms", value_parser = humantime::parse_duration)]
+    pub database_acquire_timeout: Duration,
+
+    /// How long one statement may run
+    #[arg(long, global = true, env = "MUNDAP_DATABASE_STATEMENT_TIMEOUT", value_name = "TIME",
+          default_value = "2s", value_parser = humantime::parse_duration)]
+    pub database_statement_timeout: Duration,
+
+    /// Who is calling on the five endpoints of the first program
+    #[arg(long, global = true, env = "MUNDAP_IDENTITY", value_name = "MODE", default_value = "token")]
+    pub identity: Identity,
+
+    /// The token signing key, the same file on every node [default: signing-key.pem in the data folder]
+    #[arg(long, global = true, env = "MUNDAP_SIGNING_KEY_FILE", value_name = "FILE")]
+    pub signing_key_file: Option<PathBuf>,
+
+    /// What to log: a level, or a tracing filter such as `info,mundap=debug`
+    #[arg(long, global = true, env = "MUNDAP_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// How to log [default: text on a terminal, else json]
+    #[arg(long, global = true, env = "MUNDAP_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// Rate limits (accepted now, used once they are there)
+    #[arg(long, global = true, env = "MUNDAP_RATE_LIMIT", value_name = "SWITCH", default_value = "on")]
+    pub rate_limit: Switch,
+
+    /// The mail server (accepted now, used once mail is there)
+    #[arg(long, global = true, env = "MUNDAP_SMTP_URL", value_name = "URL", hide_env_values = true)]
+    pub smtp_url: Option<SecretString>,
+
+    /// A file that holds the mail server's URL
+    #[arg(long, global = true, env = "MUNDAP_SMTP_URL_FILE", value_name = "FILE")]
+    pub smtp_url_file: Option<PathBuf>,
+
+    /// The sender of mail
+    #[arg(long, global = true, env = "MUNDAP_MAIL_FROM", value_name = "ADDRESS")]
+    pub mail_from: Option<String>,
+
+    /// Origins that browsers may call from, comma-separated
+    #[arg(long, global = true, env = "MUNDAP_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
+    pub cors_origins: Vec<String>,
+
+    /// The address that clients know the board by, for links and tokens [default: from --http-addr]
+    #[arg(long, global = true, env = "MUNDAP_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<url::Url>,
+
+    /// The most bytes that a JSON or form body may have
+    #[arg(long, global = true, env = "MUNDAP_HTTP_BODY_LIMIT", value_name = "BYTES", default_value_t = 512 * 1024)]
+    pub http_body_limit: usize,
+
+    /// How long a body may take to arrive
+    #[arg(long, global = true, env = "MUNDAP_HTTP_BODY_TIMEOUT", value_name = "TIME",
+          default_value = "10s", value_parser = humantime::parse_duration)]
+    pub http_body_timeout: Duration,
+
+    /// How long requests in flight may take to finish after SIGTERM
+    #[arg(long, global = true, env = "MUNDAP_SHUTDOWN_TIMEOUT", value_name = "TIME",
+          default_value = "20s", value_parser = humantime::parse_duration)]
+    pub shutdown_timeout: Duration,
+
+    /// Threads that serve requests [default: one a core]
+    #[arg(long, global = true, env = "MUNDAP_WORKERS", value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+}
+
+/// A setting that cannot be used; one line that says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("{name} is not a setting{}", nearest.as_ref().map_or_else(String::new, |near| format!("; did you mean {near}?")))]
+    Unknown { name: String, nearest: Option<String> },
+    #[error("both {0} and {0}_FILE are set; keep one of them")]
+    Twice(&'static str),
+    #[error("cannot read {}, which {name} names: {source}", path.display())]
+    File { name: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("the .env file in this folder cannot be read: {0}")]
+    DotEnv(String),
+    #[error("{name}: {reason}")]
+    Value { name: &'static str, reason: String },
+}
+
+impl Cli {
+    /// Reads `.env`, the environment and the arguments, in rising order of precedence. Ends the process with code 2 and
+    /// a line of help where the arguments are wrong, and with 0 after `--help`.
+    ///
+    /// # Errors
+    /// An unknown `MUNDAP_` variable.
+    pub fn read() -> Result<Self, SettingsError> {
+        match dotenvy::from_path(".env") {
+            Ok(()) => {}
+            Err(error) if error.not_found() => {}
+            Err(error) => return Err(SettingsError::DotEnv(error.to_string())),
+        }
+        refuse_unknown(std::env::vars_os().map(|(name, _)| name))?;
+        Ok(Self::parse())
+    }
+}
+
+/// A variable that starts with `MUNDAP_` and is no setting is a typing error that would otherwise go unnoticed.
+fn refuse_unknown(names: impl Iterator<Item = OsString>) -> Result<(), SettingsError> {
+    let command = Cli::command();
+    let known: Vec<String> = command
+        .get_arguments()
+        .filter_map(|arg| arg.get_env())
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    for name in names {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("MUNDAP_") && !name.starts_with("MUNDAP_TEST_") && !known.contains(&name) {
+            let distance = |other: &&String| strsim::damerau_levenshtein(&name, other);
+            let nearest = known.iter().min_by_key(distance).cloned();
+            return Err(SettingsError::Unknown { name, nearest });
+        }
+    }
+    Ok(())
+}
+
+impl Settings {
+    /// # Errors
+    /// Where the URL's file cannot be read, or is there beside the URL itself.
+    pub fn database(&self) -> Result<DatabaseSettings, SettingsError> {
+        let given = secret("MUNDAP_DATABASE_URL", self.database_url.as_ref(), self.database_url_file.as_deref())?;
+        let url = given.unwrap_or_else(|| format!("sqlite://{}", self.data_dir.join("mundap.db").display()));
+        if !url.starts_with("sqlite:") && !url.starts_with("mysql:") {
+            let reason = "must start with sqlite:// or mysql://".to_owned();
+            return Err(SettingsError::Value { name: "MUNDAP_DATABASE_URL", reason });
+        }
+        let mut database = DatabaseSettings::new(url);
+        if let Some(connections) = self.database_max_connections {
+            database.max_connections = connections;
+        }
+        database.acquire_timeout = self.database_acquire_timeout;
+        database.statement_timeout = self.database_statement_timeout;
+        Ok(database)
+    }
+
+    /// The mail server, if one is named.
+    ///
+    /// # Errors
+    /// As [`database`](Self::database).
+    pub fn smtp(&self) -> Result<Option<String>, SettingsError> {
+        secret("MUNDAP_SMTP_URL", self.smtp_url.as_ref(), self.smtp_url_file.as_deref())
+    }
+
+    #[must_use]
+    pub fn signing_key_file(&self) -> PathBuf {
+        self.signing_key_file.clone().unwrap_or_else(|| self.data_dir.join("signing-key.pem"))
+    }
+
+    /// The public URL without a slash at its end, for a server that listens on `bound`.
+    #[must_use]
+    pub fn public_url(&self, bound: SocketAddr) -> String {
+        match &self.public_url {
+            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+            None => format!("http://{bound}"),
+        }
+    }
+}
+
+fn secret(
+    name: &'static str,
+    value: Option<&SecretString>,
+    file: Option<&Path>,
+) -> Result<Option<String>, SettingsError> {
+    match (value, file) {
+        (None, None) => Ok(None),
+        (Some(value), None) => Ok(Some(value.expose_secret().to_owned())),
+        (Some(_), Some(_)) => Err(SettingsError::Twice(name)),
+        (None, Some(path)) => match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(source) => Err(SettingsError::File { name, path: path.to_owned(), source }),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str) -> Result<(), SettingsError> {
+        refuse_unknown(std::iter::once(OsString::from(name)))
+    }
+
+    #[test]
+    fn a_misspelled_variable_names_the_nearest_setting() {
+        let message = check("MUNDAP_HTP_ADDR").unwrap_err().to_string();
+        assert_eq!(message, "MUNDAP_HTP_ADDR is not a setting; did you mean MUNDAP_HTTP_ADDR?");
+    }
+
+    #[test]
+    fn settings_and_the_tests_own_variables_pass() {
+        for name in ["MUNDAP_HTTP_ADDR", "MUNDAP_DATABASE_URL_FILE", "MUNDAP_TEST_MYSQL_URLS", "PATH"] {
+            assert!(check(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+}
