@@ -1,0 +1,55 @@
+# What is done here every day; `just` lists it.
+# To get just: cargo install just --locked, or pip install rust-just
+
+[private]
+list:
+    @{{ just_executable() }} --justfile {{ justfile() }} --list --unsorted
+
+# Serve the board on the embedded database
+run *args:
+    cargo run --release -- {{ args }}
+
+# watchexec: cargo install watchexec-cli --locked
+
+# Serve it, and build and start it anew after each change
+dev *args:
+    watchexec --restart --stop-timeout 30s --watch Cargo.toml --watch crates --watch migration -- cargo run -- {{ args }}
+
+# Run all tests on the databases that need no set-up
+test *args:
+    cargo test --workspace {{ args }}
+
+# Run all tests on this MySQL or MariaDB too (mysql://user:password@host:port)
+test-mysql url *args:
+    MUNDAP_TEST_MYSQL_URLS='{{ url }}' cargo test --workspace {{ args }}
+
+# Format everything
+fmt:
+    cargo fmt --all
+
+# Check format and lints as CI does
+lint:
+    cargo fmt --all -- --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Build the crates' documentation (`just doc --open` shows it)
+doc *args:
+    RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps {{ args }}
+
+# cargo-deny: cargo install cargo-deny --locked
+
+# Check licences, sources, bans and advisories
+deny:
+    cargo deny check
+
+# Run what CI runs
+ci:
+    bash .ci/run
+
+# Migrate the database: up, down or status
+migrate *args="up":
+    cargo run -- migrate {{ args }}
+
+# Print the OpenAPI document
+openapi:
+    @cargo run --quiet -- openapi
