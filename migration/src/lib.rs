@@ -95,12 +95,14 @@ fn names() -> impl Iterator<Item = String> {
 /// The names of the applied migrations, oldest first.
 async fn applied<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Vec<String>, MigrationError> {
     let schema = SchemaManager::new(db);
-    let query = seaql_migrations::Entity::find().order_by_asc(seaql_migrations::Column::Version);
-    let rows = match query.all(schema.get_connection()).await {
+    let query = || seaql_migrations::Entity::find().order_by_asc(seaql_migrations::Column::Version);
+    let db = schema.get_connection();
+    let rows = match query().all(db).await {
         Ok(rows) => rows,
-        // The table is made with the first migration; asking for it only then saves every other start a query.
-        Err(_) if !schema.has_table("seaql_migrations").await? => Vec::new(),
-        Err(error) => return Err(error.into()),
+        // The table is made with the first migration; asking for it only now spares every other start a query. Another
+        // node may have made it a moment ago, so what matters is what it says now.
+        Err(_) if schema.has_table("seaql_migrations").await? => query().all(db).await?,
+        Err(_) => Vec::new(),
     };
     let names: HashSet<String> = names().collect();
     let applied: Vec<String> = rows.into_iter().map(|row| row.version).collect();

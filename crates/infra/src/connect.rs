@@ -26,8 +26,8 @@ pub struct DatabaseSettings {
     pub max_connections: u32,
     /// How long a request waits for a connection before it is turned away.
     pub acquire_timeout: Duration,
-    /// How long one statement may take, waiting for its connection included. A lock is waited for half as long, in whole
-    /// seconds and one at least on MySQL, so that it is reported as what it is.
+    /// How long one statement may take, waiting for its connection included. A lock is waited for half as long (in whole
+    /// seconds and one at least on MySQL, which looks once a second), so that it is reported as what it is.
     pub statement_timeout: Duration,
     /// How long the first connection may take. Later ones have [`acquire_timeout`](Self::acquire_timeout).
     pub connect_timeout: Duration,

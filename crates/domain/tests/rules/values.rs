@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use mundap_domain::account::{Password, PasswordChange, PasswordHash, Registration};
-use mundap_domain::comment::{CommentContent, CommentDraft, CommentEdit};
+use mundap_domain::comment::{CommentContent, CommentDraft, CommentEdit, CommentId};
 use mundap_domain::env::Timestamp;
 use mundap_domain::error::{Broken, Violations};
-use mundap_domain::qna::{Content, QnaDraft, QnaEdit, Title};
-use mundap_domain::sign_in::{RefreshToken, TokenHash};
+use mundap_domain::qna::{Content, QnaDraft, QnaEdit, QnaId, Title};
+use mundap_domain::sign_in::{RefreshToken, SignInId, TokenHash};
 use mundap_domain::testing::{a_user, noon};
-use mundap_domain::user::{DisplayName, Email, Role, UserEdit};
+use mundap_domain::user::{DisplayName, Email, Role, UserEdit, UserId};
 use mundap_domain::version::{Expected, Version};
 
 use crate::stage::{code, made_on};
@@ -223,6 +223,22 @@ fn a_password_to_be_compared_may_be_anything() {
     for raw in ["", "short", long.as_str()] {
         assert_eq!(Password::attempt(raw).expose(), raw);
     }
+}
+
+#[test]
+fn a_hash_is_handed_back_as_it_was_stored() {
+    assert_eq!(PasswordHash::new("$argon2id$v=19$…".to_owned()).as_str(), "$argon2id$v=19$…");
+    let stored = *TokenHash::of(&[81; 32]).as_bytes();
+    assert_eq!(TokenHash::restore(stored), TokenHash::of(&[81; 32]));
+    assert_ne!(stored, [81; 32], "a secret is not stored");
+}
+
+#[test]
+fn an_id_reads_as_its_number() {
+    let ids = [QnaId::new(7).to_string(), CommentId::new(8).to_string(), UserId::new(-9).to_string()];
+    assert_eq!(ids, ["7", "8", "-9"]);
+    assert_eq!((QnaId::new(7).get(), CommentId::new(8).get(), UserId::new(9).get()), (7, 8, 9));
+    assert_eq!(SignInId::new(7).get(), 7);
 }
 
 #[test]

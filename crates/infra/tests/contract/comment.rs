@@ -1,0 +1,251 @@
+//! `CommentRepository`.
+
+use futures_util::future::join_all;
+use mundap_domain::StoreError;
+use mundap_domain::comment::{Comment, CommentContent, CommentId, CommentRecord, NewComment};
+use mundap_domain::page::Order;
+use mundap_domain::qna::QnaId;
+use mundap_domain::testing::noon;
+use mundap_domain::user::Author;
+use mundap_domain::version::Version;
+
+use crate::board::{Board, NOBODY, assert_outcome, at, new_comment, slice, times};
+
+crate::tests![
+    insert_returns_the_whole_entity,
+    insert_is_missing_reference_where_its_qna_is_not_there,
+    insert_by_an_unknown_author_is_missing_reference,
+    find_of_an_unknown_id_is_none,
+    find_locked_keeps_the_row_from_changing_until_the_unit_ends,
+    list_is_in_the_slice_s_order_by_id,
+    list_holds_nothing_at_or_before_after,
+    list_holds_at_most_limit_items,
+    list_holds_that_qna_s_comments_alone,
+    update_stores_what_changed,
+    update_is_stale_unless_the_stored_version_is_the_one_before,
+    delete_removes_it_alone,
+    delete_is_stale_unless_it_is_there_in_this_version,
+    parallel_comments_on_many_qnas_all_arrive,
+    text_of_any_script_and_length_comes_back,
+    times_come_back_to_the_microsecond,
+    ids_are_never_given_twice,
+    a_deleted_author_is_an_id_alone,
+    a_row_that_breaks_a_rule_is_corrupt,
+];
+
+async fn stored(board: &Board, id: CommentId) -> Comment {
+    board.reader().comments().find(id).await.unwrap().unwrap()
+}
+
+fn edited(comment: &Comment, content: &str) -> Comment {
+    Comment::restore(CommentRecord {
+        content: CommentContent::parse(content).unwrap(),
+        updated_at: at("2026-02-03T04:05:06.000007Z"),
+        version: comment.version.next(),
+        ..(**comment).clone()
+    })
+}
+
+/// One comment on a QnA of its own.
+async fn one(board: &Board) -> Comment {
+    let user = board.user().await;
+    board.comment(board.qna(&user).await.id, &user).await
+}
+
+/// Five comments on a QnA of their own.
+async fn five(board: &Board) -> (QnaId, Vec<CommentId>) {
+    let user = board.user().await;
+    let qna = board.qna(&user).await.id;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(board.comment(qna, &user).await.id);
+    }
+    (qna, ids)
+}
+
+async fn list(board: &Board, qna: QnaId, order: Order, after: Option<CommentId>, limit: u64) -> Vec<CommentId> {
+    let slice = slice(order, after.map(CommentId::get), limit);
+    let comments = board.reader().comments().list(qna, &slice).await.unwrap();
+    comments.iter().map(|comment| comment.id).collect()
+}
+
+async fn insert_returns_the_whole_entity(board: Board) {
+    let user = board.user().await;
+    let new = new_comment(board.qna(&user).await.id, &user);
+    let comment = board.unit(async |unit| unit.comments().insert(&new).await).await.unwrap();
+    let NewComment { qna, author, content, created_at } = new;
+    let expected = CommentRecord {
+        id: comment.id,
+        qna,
+        author,
+        content,
+        created_at,
+        updated_at: created_at,
+        version: Version::FIRST,
+    };
+    assert_eq!(*comment, expected);
+    assert_eq!(stored(&board, comment.id).await, comment);
+}
+
+async fn insert_is_missing_reference_where_its_qna_is_not_there(board: Board) {
+    let new = new_comment(QnaId::new(1 << 52), &board.user().await);
+    let outcome = board.unit(async |unit| unit.comments().insert(&new).await).await;
+    assert_outcome!(outcome, Err(StoreError::MissingReference(_)));
+}
+
+async fn insert_by_an_unknown_author_is_missing_reference(board: Board) {
+    let user = board.user().await;
+    let mut new = new_comment(board.qna(&user).await.id, &user);
+    new.author.id = NOBODY;
+    let outcome = board.unit(async |unit| unit.comments().insert(&new).await).await;
+    assert_outcome!(outcome, Err(StoreError::MissingReference(_)));
+}
+
+async fn find_of_an_unknown_id_is_none(board: Board) {
+    let id = CommentId::new(1 << 52);
+    assert_eq!(board.reader().comments().find(id).await.unwrap(), None);
+    assert_eq!(board.unit(async |unit| unit.comments().find_locked(id).await).await.unwrap(), None);
+}
+
+async fn find_locked_keeps_the_row_from_changing_until_the_unit_ends(board: Board) {
+    let comment = one(&board).await;
+    let unit = board.begin().await;
+    assert_eq!(unit.comments().find_locked(comment.id).await.unwrap().as_ref(), Some(&comment));
+    board.assert_blocked(async |unit| unit.comments().update(&edited(&comment, "in between")).await).await;
+    assert_eq!(board.reader().comments().find_locked(comment.id).await.unwrap().as_ref(), Some(&comment));
+    unit.commit().await.unwrap();
+    board.unit(async |unit| unit.comments().update(&edited(&comment, "afterwards")).await).await.unwrap();
+}
+
+async fn list_is_in_the_slice_s_order_by_id(board: Board) {
+    let (qna, ids) = five(&board).await;
+    assert!(ids.is_sorted(), "ids grow with time");
+    assert_eq!(list(&board, qna, Order::Oldest, None, 10).await, ids);
+    let reversed: Vec<CommentId> = ids.iter().rev().copied().collect();
+    assert_eq!(list(&board, qna, Order::Newest, None, 10).await, reversed);
+    let whole = board.reader().comments().list(qna, &slice(Order::Oldest, None, 1)).await.unwrap();
+    assert_eq!(whole, [stored(&board, ids[0]).await], "a list holds whole entities");
+}
+
+async fn list_holds_nothing_at_or_before_after(board: Board) {
+    let (qna, ids) = five(&board).await;
+    assert_eq!(list(&board, qna, Order::Oldest, Some(ids[1]), 10).await, ids[2..]);
+    assert_eq!(list(&board, qna, Order::Newest, Some(ids[1]), 10).await, ids[..1]);
+    assert_eq!(list(&board, qna, Order::Oldest, Some(ids[4]), 10).await, []);
+}
+
+async fn list_holds_at_most_limit_items(board: Board) {
+    let (qna, ids) = five(&board).await;
+    assert_eq!(list(&board, qna, Order::Oldest, None, 2).await, ids[..2]);
+    assert_eq!(list(&board, qna, Order::Oldest, Some(ids[1]), 2).await, ids[2..4]);
+    assert_eq!(list(&board, qna, Order::Oldest, None, 5).await, ids);
+}
+
+async fn list_holds_that_qna_s_comments_alone(board: Board) {
+    let ((one, ones), (other, others)) = (five(&board).await, five(&board).await);
+    assert_eq!(list(&board, one, Order::Oldest, None, 100).await, ones);
+    assert_eq!(list(&board, other, Order::Oldest, None, 100).await, others);
+    assert_eq!(list(&board, QnaId::new(1 << 52), Order::Oldest, None, 100).await, []);
+}
+
+async fn update_stores_what_changed(board: Board) {
+    let comment = one(&board).await;
+    let newer = edited(&comment, "edited");
+    board.unit(async |unit| unit.comments().update(&newer).await).await.unwrap();
+    assert_eq!(stored(&board, comment.id).await, newer);
+}
+
+async fn update_is_stale_unless_the_stored_version_is_the_one_before(board: Board) {
+    let comment = one(&board).await;
+    let second = edited(&comment, "second");
+    let third = edited(&second, "third");
+    let update = async |comment: &Comment| board.unit(async |unit| unit.comments().update(comment).await).await;
+    assert_outcome!(update(&third).await, Err(StoreError::Stale));
+    assert_outcome!(update(&comment).await, Err(StoreError::Stale));
+    update(&second).await.unwrap();
+    assert_outcome!(update(&second).await, Err(StoreError::Stale));
+    assert_eq!(stored(&board, comment.id).await, second);
+}
+
+async fn delete_removes_it_alone(board: Board) {
+    let (qna, ids) = five(&board).await;
+    board.unit(async |unit| unit.comments().delete(ids[2], Version::FIRST).await).await.unwrap();
+    assert_eq!(list(&board, qna, Order::Oldest, None, 10).await, [ids[0], ids[1], ids[3], ids[4]]);
+    assert!(board.reader().qnas().find(qna).await.unwrap().is_some());
+}
+
+async fn delete_is_stale_unless_it_is_there_in_this_version(board: Board) {
+    let comment = one(&board).await;
+    let delete = async |version| board.unit(async |unit| unit.comments().delete(comment.id, version).await).await;
+    assert_outcome!(delete(comment.version.next()).await, Err(StoreError::Stale));
+    assert_eq!(stored(&board, comment.id).await, comment);
+    delete(comment.version).await.unwrap();
+    assert_outcome!(delete(comment.version).await, Err(StoreError::Stale));
+}
+
+async fn parallel_comments_on_many_qnas_all_arrive(board: Board) {
+    let user = board.user().await;
+    let mut qnas = Vec::new();
+    for _ in 0..5 {
+        qnas.push(board.qna(&user).await.id);
+    }
+    let written = join_all((0..50).map(|n| board.comment(qnas[n % 5], &user))).await;
+    for qna in qnas {
+        let mut expected: Vec<_> =
+            written.iter().filter(|comment| comment.qna == qna).map(|comment| comment.id).collect();
+        expected.sort_unstable();
+        assert_eq!(list(&board, qna, Order::Oldest, None, 100).await, expected);
+        assert_eq!(board.reader().qnas().find(qna).await.unwrap().unwrap().comment_count, 10);
+    }
+}
+
+async fn text_of_any_script_and_length_comes_back(board: Board) {
+    let user = board.user().await;
+    let qna = board.qna(&user).await.id;
+    for content in ["😀".repeat(CommentContent::MAX), "힣".repeat(CommentContent::MAX), "x ".to_owned()] {
+        let new = NewComment { content: CommentContent::parse(&content).unwrap(), ..new_comment(qna, &user) };
+        let comment = board.unit(async |unit| unit.comments().insert(&new).await).await.unwrap();
+        assert_eq!(stored(&board, comment.id).await, comment);
+        assert_eq!(stored(&board, comment.id).await.content.as_str(), content);
+    }
+}
+
+async fn times_come_back_to_the_microsecond(board: Board) {
+    let user = board.user().await;
+    let qna = board.qna(&user).await.id;
+    for time in times() {
+        let new = NewComment { created_at: time, ..new_comment(qna, &user) };
+        let comment = board.unit(async |unit| unit.comments().insert(&new).await).await.unwrap();
+        assert_eq!(stored(&board, comment.id).await.created_at, time);
+        assert_eq!(stored(&board, comment.id).await.updated_at, time);
+    }
+}
+
+async fn ids_are_never_given_twice(board: Board) {
+    let board = board.own().await;
+    let user = board.user().await;
+    let (qna, other) = (board.qna(&user).await.id, board.qna(&user).await.id);
+    let comment = board.comment(qna, &user).await;
+    board.unit(async |unit| unit.comments().delete(comment.id, comment.version).await).await.unwrap();
+    assert!(board.comment(other, &user).await.id > comment.id);
+}
+
+async fn a_deleted_author_is_an_id_alone(board: Board) {
+    let user = board.user().await;
+    let comment = board.comment(board.qna(&user).await.id, &user).await;
+    board.unit(async |unit| unit.users().erase(user.id, noon()).await).await.unwrap();
+    let deleted = Author { id: user.id, display_name: None, email: None };
+    assert_eq!(stored(&board, comment.id).await.author, deleted);
+}
+
+async fn a_row_that_breaks_a_rule_is_corrupt(board: Board) {
+    let board = board.own().await;
+    let comment = one(&board).await;
+    board.sql("UPDATE comment SET content = ''").await;
+    let Err(StoreError::Corrupt { table, id, .. }) = board.reader().comments().find(comment.id).await else {
+        panic!("an empty comment")
+    };
+    assert_eq!((table, id), ("comment", comment.id.get()));
+    let listed = board.reader().comments().list(comment.qna, &slice(Order::Oldest, None, 9)).await;
+    assert_outcome!(listed, Err(StoreError::Corrupt { .. }));
+}

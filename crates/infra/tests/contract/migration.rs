@@ -1,0 +1,222 @@
+//! The schema's migrations.
+
+use std::time::Duration;
+
+use futures_util::future::{join, join_all};
+use mundap_infra::{DatabaseSettings, SeaStore, connect};
+use mundap_migration::{MigrationError, down, status, up};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement};
+
+use crate::board::Board;
+
+crate::tests![
+    up_down_up,
+    up_applies_each_once_and_names_it,
+    down_takes_back_the_last_ones,
+    status_changes_nothing,
+    many_that_start_at_once_make_the_schema_once,
+    where_nothing_is_pending_nothing_is_written,
+    a_lease_that_a_killed_migrator_left_is_taken_over,
+    a_lease_in_force_is_waited_for,
+    what_a_killed_migrator_left_half_done_is_completed,
+    a_database_of_a_newer_version_is_refused,
+];
+
+const NAMES: [&str; 4] = ["m0001_users", "m0002_qna", "m0003_comment", "m0004_sign_in"];
+
+async fn empty(board: &Board) -> (SeaStore, DatabaseSettings) {
+    let settings = board.server.new_database().await;
+    (connect(&settings).await.unwrap(), settings)
+}
+
+async fn sql(db: &DatabaseConnection, sql: &str) {
+    db.execute_unprepared(sql).await.unwrap();
+}
+
+/// Every table and index as the database describes it.
+async fn schema(store: &SeaStore) -> Vec<String> {
+    let db = store.writer();
+    let query = if is_sqlite(store) {
+        "SELECT type, name, COALESCE(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY 1, 2"
+    } else {
+        "SELECT table_name, column_name, CONCAT_WS(' ', column_type, collation_name, is_nullable, column_key, extra)
+         FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name <> 'migration_lease'
+         UNION ALL
+         SELECT table_name, index_name, CONCAT_WS(' ', column_name, seq_in_index, non_unique)
+         FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name <> 'migration_lease'
+         UNION ALL
+         SELECT table_name, constraint_name, CONCAT_WS(' ', referenced_table_name, delete_rule)
+         FROM information_schema.referential_constraints WHERE constraint_schema = DATABASE()
+         ORDER BY 1, 2, 3"
+    };
+    let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), query)).await.unwrap();
+    rows.iter()
+        .map(|row| {
+            let text = |index| row.try_get_by_index::<String>(index).unwrap();
+            format!("{} {} {}", text(0), text(1), text(2))
+        })
+        .collect()
+}
+
+fn is_sqlite(store: &SeaStore) -> bool {
+    store.kind() == mundap_infra::DatabaseKind::Sqlite
+}
+
+async fn up_down_up(board: Board) {
+    let (store, _) = empty(&board).await;
+    let db = store.writer();
+    up(db).await.unwrap();
+    let first = schema(&store).await;
+    for name in ["users", "qna", "comment", "sign_in"] {
+        assert!(first.iter().any(|line| line.contains(name)), "{name} in {first:#?}");
+    }
+    // One deeper each time: each takes back what it made, and no more.
+    for steps in 1..=4 {
+        down(db, steps).await.unwrap();
+        up(db).await.unwrap();
+        assert_eq!(schema(&store).await, first);
+    }
+    down(db, 4).await.unwrap();
+    let bare = schema(&store).await;
+    assert!(bare.iter().all(|line| line.contains("seaql_migrations")), "{bare:#?}");
+    up(db).await.unwrap();
+    assert_eq!(schema(&store).await, first);
+    let board = Board { store, ..board };
+    let user = board.user().await;
+    board.comment(board.qna(&user).await.id, &user).await;
+}
+
+async fn up_applies_each_once_and_names_it(board: Board) {
+    let (store, _) = empty(&board).await;
+    assert_eq!(up(store.writer()).await.unwrap(), NAMES);
+    assert!(up(store.writer()).await.unwrap().is_empty());
+}
+
+async fn down_takes_back_the_last_ones(board: Board) {
+    let (store, _) = empty(&board).await;
+    let db = store.writer();
+    assert!(down(db, 3).await.unwrap().is_empty(), "nothing is there yet");
+    up(db).await.unwrap();
+    assert!(down(db, 0).await.unwrap().is_empty());
+    assert_eq!(down(db, 2).await.unwrap(), ["m0004_sign_in", "m0003_comment"]);
+    assert_eq!(down(db, 99).await.unwrap(), ["m0002_qna", "m0001_users"]);
+}
+
+async fn status_changes_nothing(board: Board) {
+    let (store, _) = empty(&board).await;
+    let db = store.writer();
+    let pending = |applied: usize| {
+        NAMES.iter().enumerate().map(|(n, name)| ((*name).to_owned(), n < applied)).collect::<Vec<_>>()
+    };
+    assert_eq!(status(db).await.unwrap(), pending(0));
+    assert!(schema(&store).await.is_empty());
+    up(db).await.unwrap();
+    down(db, 1).await.unwrap();
+    assert_eq!(status(db).await.unwrap(), pending(3));
+    up(db).await.unwrap();
+    assert_eq!(status(db).await.unwrap(), pending(4));
+}
+
+async fn many_that_start_at_once_make_the_schema_once(board: Board) {
+    let settings = board.server.new_database().await;
+    // Each with connections of its own, as a process has.
+    let started = join_all((0..20).map(async |_| {
+        let store = connect(&settings).await.unwrap();
+        let applied = up(store.writer()).await.unwrap();
+        assert!(status(store.writer()).await.unwrap().iter().all(|(_, applied)| *applied), "ready means migrated");
+        store.close().await;
+        applied
+    }));
+    let mut applied: Vec<String> = started.await.into_iter().flatten().collect();
+    applied.sort_unstable();
+    assert_eq!(applied, NAMES, "each by one of them");
+}
+
+async fn where_nothing_is_pending_nothing_is_written(board: Board) {
+    let (store, settings) = empty(&board).await;
+    up(store.writer()).await.unwrap();
+    if is_sqlite(&store) {
+        // As a database that cannot be written to would show.
+        sql(store.writer(), "PRAGMA query_only = ON").await;
+    } else {
+        sql(store.writer(), "DROP TABLE migration_lease").await;
+    }
+    assert!(up(store.writer()).await.unwrap().is_empty());
+    if !is_sqlite(&store) {
+        let lease = "SELECT COUNT(*) FROM information_schema.tables
+                     WHERE table_schema = DATABASE() AND table_name = 'migration_lease'";
+        let lease = Statement::from_string(store.writer().get_database_backend(), lease);
+        let row = store.writer().query_one_raw(lease).await.unwrap().unwrap();
+        assert_eq!(row.try_get_by_index::<i64>(0).unwrap(), 0, "no lease was taken");
+    }
+    drop(settings);
+}
+
+const LEASE: &str = "CREATE TABLE migration_lease (
+    lease_id TINYINT NOT NULL PRIMARY KEY, holder CHAR(32) NOT NULL, expires_at DATETIME(6) NOT NULL)";
+
+async fn a_lease_that_a_killed_migrator_left_is_taken_over(board: Board) {
+    let (store, settings) = empty(&board).await;
+    if is_sqlite(&store) {
+        // There the lease is the transaction: killed is rolled back.
+        let killed = connect(&settings).await.unwrap();
+        let transaction = sea_orm::TransactionTrait::begin(killed.writer()).await.unwrap();
+        transaction.execute_unprepared("CREATE TABLE users (half INTEGER)").await.unwrap();
+        let (applied, ()) = join(up(store.writer()), async {
+            // Up is turned away while the other one holds the file, and tries again.
+            tokio::task::yield_now().await;
+            drop(transaction);
+            killed.close().await;
+        })
+        .await;
+        assert_eq!(applied.unwrap(), NAMES);
+        return;
+    }
+    sql(store.writer(), LEASE).await;
+    sql(store.writer(), "INSERT INTO migration_lease VALUES (1, 'killed', UTC_TIMESTAMP(6) - INTERVAL 1 SECOND)").await;
+    assert_eq!(up(store.writer()).await.unwrap(), NAMES);
+}
+
+async fn a_lease_in_force_is_waited_for(board: Board) {
+    let (store, _) = empty(&board).await;
+    if is_sqlite(&store) {
+        return; // see above
+    }
+    let db = store.writer();
+    sql(db, LEASE).await;
+    sql(db, "INSERT INTO migration_lease VALUES (1, 'working', UTC_TIMESTAMP(6) + INTERVAL 1 HOUR)").await;
+    let waits = tokio::time::timeout(Duration::from_millis(500), up(db)).await;
+    assert!(waits.is_err(), "it went ahead: {waits:?}");
+    assert!(status(db).await.unwrap().iter().all(|(_, applied)| !applied));
+    let (applied, ()) = join(up(db), async {
+        // Its holder is done.
+        sql(db, "UPDATE migration_lease SET expires_at = '1970-01-01' WHERE holder = 'working'").await;
+    })
+    .await;
+    assert_eq!(applied.unwrap(), NAMES);
+}
+
+async fn what_a_killed_migrator_left_half_done_is_completed(board: Board) {
+    let (store, _) = empty(&board).await;
+    if is_sqlite(&store) {
+        return; // all or nothing
+    }
+    let db = store.writer();
+    up(db).await.unwrap();
+    let whole = schema(&store).await;
+    // The table was made, the note of it was not.
+    sql(db, "DELETE FROM seaql_migrations WHERE version = 'm0004_sign_in'").await;
+    assert_eq!(up(db).await.unwrap(), ["m0004_sign_in"]);
+    assert_eq!(schema(&store).await, whole);
+}
+
+async fn a_database_of_a_newer_version_is_refused(board: Board) {
+    let (store, _) = empty(&board).await;
+    let db = store.writer();
+    up(db).await.unwrap();
+    sql(db, "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_from_the_future', 0)").await;
+    for refused in [up(db).await.map(|_| ()), down(db, 1).await.map(|_| ()), status(db).await.map(|_| ())] {
+        let Err(MigrationError::Newer(names)) = refused else { panic!("{refused:?}") };
+        assert_eq!(names, "m9999_from_the_future");
+    }
+}

@@ -1,0 +1,205 @@
+//! What becomes of a request whose database is gone, hangs, or takes too long.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use mundap_domain::{Store as _, StoreError};
+use mundap_infra::{ConnectError, DatabaseSettings, connect};
+use sea_orm::sqlx::{Connection as _, Executor as _, MySqlConnection};
+use url::Url;
+
+use crate::board::{Board, assert_outcome, new_qna};
+use crate::proxy::{Line, Proxy};
+
+crate::tests![
+    a_database_that_is_gone_is_unavailable_at_once_and_good_again_when_it_is_back,
+    a_database_that_hangs_is_unavailable_within_the_time_limit_and_good_again_when_it_goes_on,
+    a_unit_whose_connection_breaks_is_unavailable_and_leaves_nothing,
+    a_statement_that_takes_too_long_is_unavailable,
+    a_restart_costs_one_request_at_most,
+    connecting_to_nothing_fails_fast_and_says_where,
+    connecting_to_silence_fails_within_the_connect_time_limit,
+    a_wrong_password_is_said_so_and_not_shown,
+    a_missing_database_is_said_so,
+    a_file_that_is_no_database_is_said_so,
+];
+
+/// Far more than the work takes, far less than any limit of the operating system.
+const SLACK: Duration = Duration::from_millis(800);
+
+/// A board whose server is reached through a line that the test holds.
+async fn behind_a_line(board: &Board) -> Option<(Board, Proxy)> {
+    if board.server.is_sqlite() {
+        return None; // no line
+    }
+    let settings = board.server.new_database().await;
+    let mut url = Url::parse(&settings.url).unwrap();
+    let proxy = Proxy::to(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(3306))).await;
+    url.set_ip_host(proxy.address.ip()).unwrap();
+    url.set_port(Some(proxy.address.port())).unwrap();
+    let settings = DatabaseSettings { max_connections: 4, ..DatabaseSettings::new(url) };
+    let store = connect(&settings).await.unwrap();
+    mundap_migration::up(store.writer()).await.unwrap();
+    Some((Board { store, server: board.server.clone() }, proxy))
+}
+
+/// Ten requests at once, each a read and a write: every one fails, as unavailable, within `limit`.
+async fn assert_unavailable(board: &Board, author: &mundap_domain::user::User, limit: Duration) {
+    let requests = (0..10).map(async |_| {
+        let start = Instant::now();
+        assert_outcome!(board.reader().users().find(author.id).await, Err(StoreError::Unavailable(_)));
+        let read = start.elapsed();
+        assert!(read < limit, "a read took {read:?}");
+        let write = async { board.store.begin().await?.qnas().insert(&new_qna(author)).await };
+        assert_outcome!(write.await, Err(StoreError::Unavailable(_)));
+        let write = start.elapsed().saturating_sub(read);
+        assert!(write < limit, "a write took {write:?}");
+    });
+    join_all(requests).await;
+}
+
+async fn assert_good(board: &Board, author: &mundap_domain::user::User) {
+    // More at once than there are connections: not one is lost.
+    let all = join_all((0..12).map(async |_| {
+        board.reader().users().find(author.id).await?;
+        board.unit(async |unit| unit.qnas().insert(&new_qna(author)).await).await
+    }));
+    for outcome in all.await {
+        outcome.unwrap();
+    }
+}
+
+async fn a_database_that_is_gone_is_unavailable_at_once_and_good_again_when_it_is_back(board: Board) {
+    let Some((board, mut proxy)) = behind_a_line(&board).await else { return };
+    let author = board.user().await;
+    assert_good(&board, &author).await;
+    proxy.set(Line::Cut).await;
+    assert_unavailable(&board, &author, Duration::from_millis(500) + SLACK).await;
+    proxy.set(Line::Open).await;
+    assert_good(&board, &author).await;
+}
+
+async fn a_database_that_hangs_is_unavailable_within_the_time_limit_and_good_again_when_it_goes_on(board: Board) {
+    let Some((board, mut proxy)) = behind_a_line(&board).await else { return };
+    let author = board.user().await;
+    assert_good(&board, &author).await;
+    proxy.set(Line::Frozen).await;
+    assert_unavailable(&board, &author, Duration::from_millis(1_500) + SLACK).await;
+    // The connections that hung are gone from the pool by now, so only the pool's patience counts.
+    assert_unavailable(&board, &author, Duration::from_millis(500) + SLACK).await;
+    proxy.set(Line::Open).await;
+    assert_good(&board, &author).await;
+}
+
+async fn a_unit_whose_connection_breaks_is_unavailable_and_leaves_nothing(board: Board) {
+    let Some((board, mut proxy)) = behind_a_line(&board).await else { return };
+    let author = board.user().await;
+    let unit = board.begin().await;
+    let qna = unit.qnas().insert(&new_qna(&author)).await.unwrap();
+    proxy.set(Line::Cut).await;
+    assert_outcome!(unit.commit().await, Err(StoreError::Unavailable(_)));
+    proxy.set(Line::Open).await;
+    assert_eq!(board.reader().qnas().find(qna.id).await.unwrap(), None);
+}
+
+async fn a_statement_that_takes_too_long_is_unavailable(board: Board) {
+    if board.server.is_sqlite() {
+        return; // no reader waits for a writer
+    }
+    let settings = board.server.new_database().await;
+    let board = Board { store: connect(&settings).await.unwrap(), ..board };
+    mundap_migration::up(board.store.writer()).await.unwrap();
+    let author = board.user().await;
+    let mut other = MySqlConnection::connect(&settings.url).await.unwrap();
+    // As an ALTER TABLE does: nobody reads or writes until it is done.
+    other.execute("LOCK TABLES users WRITE").await.unwrap();
+    let start = Instant::now();
+    assert_outcome!(board.reader().users().find(author.id).await, Err(StoreError::Unavailable(_)));
+    let took = start.elapsed();
+    assert!(took < settings.statement_timeout + SLACK, "{took:?}");
+    other.execute("UNLOCK TABLES").await.unwrap();
+    assert_good(&board, &author).await;
+}
+
+/// Of the idle connections that a restart of the server breaks, the first one that is met makes the others be tested.
+async fn a_restart_costs_one_request_at_most(board: Board) {
+    let Some((board, mut proxy)) = behind_a_line(&board).await else { return };
+    let author = board.user().await;
+    assert_good(&board, &author).await;
+    proxy.set(Line::Cut).await;
+    proxy.set(Line::Open).await;
+    let mut failed = 0;
+    for _ in 0..8 {
+        match board.reader().users().find(author.id).await {
+            Ok(_) => {}
+            Err(StoreError::Unavailable(_)) => failed += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert!(failed <= 1, "{failed} requests met a broken connection");
+}
+
+async fn refusal(settings: &DatabaseSettings) -> (ConnectError, Duration) {
+    let start = Instant::now();
+    let Err(StoreError::Unavailable(cause)) = connect(settings).await.map(|_| ()) else { panic!("connected") };
+    let error = cause.downcast::<ConnectError>().expect("says why");
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
+    (*error, start.elapsed())
+}
+
+async fn connecting_to_nothing_fails_fast_and_says_where(board: Board) {
+    let Some((_, mut proxy)) = behind_a_line(&board).await else { return };
+    proxy.set(Line::Cut).await;
+    let settings = DatabaseSettings::new(format!("mysql://qna:s3cret@{}/qna", proxy.address));
+    let (error, took) = refusal(&settings).await;
+    assert!(matches!(error, ConnectError::Unreachable(..)), "{error}");
+    assert!(error.to_string().contains(&proxy.address.to_string()), "{error}");
+    assert!(took < SLACK, "{took:?}");
+}
+
+async fn connecting_to_silence_fails_within_the_connect_time_limit(board: Board) {
+    let Some((_, mut proxy)) = behind_a_line(&board).await else { return };
+    proxy.set(Line::Frozen).await;
+    let mut settings = DatabaseSettings::new(format!("mysql://qna:s3cret@{}/qna", proxy.address));
+    settings.connect_timeout = Duration::from_millis(300);
+    let (error, took) = refusal(&settings).await;
+    assert!(matches!(error, ConnectError::Unreachable(..)), "{error}");
+    assert!(took < settings.connect_timeout + SLACK, "{took:?}");
+}
+
+/// The URL of a database on the server, as somebody might get it wrong.
+async fn mistaken(board: &Board, mistake: impl FnOnce(&mut Url)) -> Option<DatabaseSettings> {
+    if board.server.is_sqlite() {
+        return None; // no user, no password
+    }
+    let mut url = Url::parse(&board.server.new_database().await.url).unwrap();
+    mistake(&mut url);
+    Some(DatabaseSettings::new(url))
+}
+
+async fn a_wrong_password_is_said_so_and_not_shown(board: Board) {
+    let Some(settings) = mistaken(&board, |url| url.set_password(Some("s3cret")).unwrap()).await else { return };
+    let (error, _) = refusal(&settings).await;
+    assert!(matches!(error, ConnectError::Refused(..)), "{error}");
+}
+
+async fn a_missing_database_is_said_so(board: Board) {
+    let Some(settings) = mistaken(&board, |url| url.set_path("mundap_test_is_not_there")).await else { return };
+    let (error, _) = refusal(&settings).await;
+    assert!(matches!(error, ConnectError::NoDatabase(..)), "{error}");
+}
+
+async fn a_file_that_is_no_database_is_said_so(board: Board) {
+    if !board.server.is_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("notes.txt");
+    std::fs::write(&file, "not a database, but long enough to look like one ".repeat(100)).unwrap();
+    for (path, below) in [(&file, false), (&folder.path().to_owned(), false), (&file.join("a.db"), true)] {
+        let (error, took) = refusal(&DatabaseSettings::new(format!("sqlite://{}", path.display()))).await;
+        assert_eq!(matches!(error, ConnectError::Folder(..)), below, "{error}");
+        assert!(error.to_string().contains("notes.txt") || !below, "{error}");
+        assert!(took < SLACK, "{took:?}");
+    }
+}

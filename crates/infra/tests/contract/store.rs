@@ -1,0 +1,204 @@
+//! `Store` and `UnitOfWork`.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{join, join_all};
+use mundap_domain::page::Order;
+use mundap_domain::qna::Qna;
+use mundap_domain::{Store as _, StoreError};
+use mundap_infra::{DatabaseKind, connect};
+use sea_orm::{ConnectionTrait as _, Statement};
+
+use crate::board::{Board, assert_outcome, new_qna, new_user, slice, unique_email};
+
+crate::tests![
+    dropping_a_unit_rolls_it_back,
+    a_unit_that_failed_rolls_back_as_well,
+    a_unit_sees_its_own_writes_and_nobody_else_does,
+    a_commit_is_seen_by_the_next_read,
+    a_commit_outlives_the_store,
+    begin_fails_within_the_acquire_time_limit,
+    parallel_units_all_commit,
+    an_abandoned_statement_leaves_nothing_and_its_connection_is_good_again,
+    two_units_that_wait_for_each_other_are_contention,
+    the_reader_cannot_write,
+    a_full_disk_is_unavailable_and_reads_go_on,
+    it_says_what_it_is,
+    closing_waits_for_nobody_and_ends_every_use,
+];
+
+async fn exists(board: &Board, qna: &Qna) -> bool {
+    board.reader().qnas().find(qna.id).await.unwrap().is_some()
+}
+
+async fn dropping_a_unit_rolls_it_back(board: Board) {
+    let user = board.user().await;
+    let qna = board.qna(&user).await;
+    let unit = board.begin().await;
+    let dropped = unit.qnas().insert(&new_qna(&user)).await.unwrap();
+    unit.qnas().count_comments(qna.id, 1).await.unwrap();
+    unit.qnas().delete(qna.id, qna.version).await.unwrap();
+    drop(unit);
+    assert!(!exists(&board, &dropped).await);
+    assert_eq!(board.reader().qnas().find(qna.id).await.unwrap().as_ref(), Some(&qna));
+    // And it holds no lock any more.
+    board.unit(async |unit| unit.qnas().delete(qna.id, qna.version).await).await.unwrap();
+}
+
+async fn a_unit_that_failed_rolls_back_as_well(board: Board) {
+    let user = board.user().await;
+    let unit = board.begin().await;
+    let qna = unit.qnas().insert(&new_qna(&user)).await.unwrap();
+    let taken = unit.users().insert(&new_user(user.email.as_str())).await;
+    assert_outcome!(taken, Err(StoreError::Duplicate(_)));
+    drop(unit);
+    assert!(!exists(&board, &qna).await);
+}
+
+async fn a_unit_sees_its_own_writes_and_nobody_else_does(board: Board) {
+    let user = board.user().await;
+    let unit = board.begin().await;
+    let qna = unit.qnas().insert(&new_qna(&user)).await.unwrap();
+    assert_eq!(unit.qnas().find(qna.id).await.unwrap().as_ref(), Some(&qna));
+    assert!(!exists(&board, &qna).await);
+    unit.commit().await.unwrap();
+    assert!(exists(&board, &qna).await);
+}
+
+async fn a_commit_is_seen_by_the_next_read(board: Board) {
+    let user = board.user().await;
+    for _ in 0..20 {
+        let qna = board.qna(&user).await;
+        // Whichever of its connections the reader takes.
+        assert!(join_all((0..5).map(|_| exists(&board, &qna))).await.iter().all(|seen| *seen));
+    }
+}
+
+async fn a_commit_outlives_the_store(board: Board) {
+    let settings = board.server.new_database().await;
+    let mut board = Board { store: connect(&settings).await.unwrap(), ..board };
+    mundap_migration::up(board.store.writer()).await.unwrap();
+    let qna = board.qna(&board.user().await).await;
+    board.store.close().await;
+    board.store = connect(&settings).await.unwrap();
+    assert_eq!(board.reader().qnas().find(qna.id).await.unwrap(), Some(qna));
+}
+
+async fn begin_fails_within_the_acquire_time_limit(board: Board) {
+    let limit = Duration::from_millis(200);
+    let board = board
+        .own_with(|settings| {
+            settings.max_connections = 1;
+            settings.acquire_timeout = limit;
+        })
+        .await;
+    let unit = board.begin().await;
+    let start = Instant::now();
+    let outcome = board.store.begin().await.map(|_| ());
+    let waited = start.elapsed();
+    match board.store.kind() {
+        DatabaseKind::Sqlite => assert_outcome!(outcome, Err(StoreError::Contention(_))),
+        DatabaseKind::MariaDb | DatabaseKind::MySql => assert_outcome!(outcome, Err(StoreError::Unavailable(_))),
+    }
+    assert!(waited >= limit && waited < limit * 5, "{waited:?}");
+    unit.commit().await.unwrap();
+    board.begin().await;
+}
+
+async fn parallel_units_all_commit(board: Board) {
+    let user = board.user().await;
+    let qnas = join_all((0..50).map(|_| board.qna(&user))).await;
+    let ids: HashSet<_> = qnas.iter().map(|qna| qna.id).collect();
+    assert_eq!(ids.len(), 50);
+    let listed = board.reader().qnas().list(Some(user.id), &slice(Order::Oldest, None, 100)).await.unwrap();
+    assert_eq!(listed.len(), 50);
+}
+
+/// A client that hangs up drops the future of its request, wherever that stands.
+async fn an_abandoned_statement_leaves_nothing_and_its_connection_is_good_again(board: Board) {
+    let board = board.own_with(|settings| settings.max_connections = 2).await;
+    let user = board.user().await;
+    let page = slice(Order::Oldest, None, 100);
+    for micros in (0..2_000).step_by(20) {
+        let work = board.unit(async |unit| {
+            let qna = unit.qnas().insert(&new_qna(&user)).await?;
+            unit.qnas().count_comments(qna.id, 1).await?;
+            unit.qnas().find(qna.id).await
+        });
+        let reading = board.reader().qnas().list(Some(user.id), &page);
+        let limit = Duration::from_micros(micros);
+        // Whether it was done in time is no matter here.
+        let _ = join(tokio::time::timeout(limit, work), tokio::time::timeout(limit, reading)).await;
+    }
+    let qnas = board.reader().qnas().list(Some(user.id), &slice(Order::Oldest, None, 1_000)).await.unwrap();
+    assert!(qnas.iter().all(|qna| qna.comment_count == 1), "all of a unit or nothing of it");
+    for _ in 0..4 {
+        board.qna(&user).await;
+    }
+}
+
+async fn two_units_that_wait_for_each_other_are_contention(board: Board) {
+    if board.server.is_sqlite() {
+        return; // the second one does not begin
+    }
+    let user = board.user().await;
+    let (here, there) = (board.qna(&user).await, board.qna(&user).await);
+    let (one, other) = (board.begin().await, board.begin().await);
+    one.qnas().count_comments(here.id, 1).await.unwrap();
+    other.qnas().count_comments(there.id, 1).await.unwrap();
+    // Whoever loses drops their unit, and the winner goes on.
+    let cross = async |unit: Box<dyn mundap_domain::UnitOfWork>, qna: &Qna| {
+        unit.qnas().count_comments(qna.id, 1).await?;
+        unit.commit().await
+    };
+    let outcomes = join(cross(one, &there), cross(other, &here)).await;
+    let ((Err(lost), Ok(())) | (Ok(()), Err(lost))) = outcomes else { panic!("one wins: {outcomes:?}") };
+    assert!(matches!(lost, StoreError::Contention(_)), "{lost:?}");
+}
+
+async fn the_reader_cannot_write(board: Board) {
+    if !board.server.is_sqlite() {
+        return; // one user, one pool
+    }
+    let new = new_user(&unique_email());
+    assert_outcome!(board.reader().users().insert(&new).await, Err(StoreError::Backend(_)));
+}
+
+async fn a_full_disk_is_unavailable_and_reads_go_on(board: Board) {
+    if !board.server.is_sqlite() {
+        return; // nothing here can fill a server's disk
+    }
+    let board = board.own().await;
+    let user = board.user().await;
+    let qna = board.qna(&user).await;
+    // A file that may not grow, as on a full disk. The writer is one connection: the pragma holds for every unit.
+    let pages = Statement::from_string(board.writer().get_database_backend(), "PRAGMA page_count");
+    let pages: i64 = board.writer().query_one_raw(pages).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+    board.sql(&format!("PRAGMA max_page_count = {pages}")).await;
+    let mut big = new_qna(&user);
+    big.content = mundap_domain::qna::Content::parse(&"각".repeat(20_000)).unwrap();
+    let write = async || board.unit(async |unit| unit.qnas().insert(&big).await).await;
+    assert_outcome!(write().await, Err(StoreError::Unavailable(_)));
+    assert_eq!(board.reader().qnas().find(qna.id).await.unwrap(), Some(qna));
+    board.sql("PRAGMA max_page_count = 1000000").await;
+    write().await.unwrap();
+}
+
+async fn it_says_what_it_is(board: Board) {
+    board.store.ping().await.unwrap();
+    let description = board.store.describe().await.unwrap();
+    let (engine, version) = description.split_once(' ').unwrap();
+    assert_eq!(engine, board.store.kind().to_string());
+    assert!(version.split('.').all(|number| number.parse::<u32>().is_ok()), "{description}");
+    assert_eq!(board.store.kind() == DatabaseKind::Sqlite, board.server.is_sqlite());
+}
+
+async fn closing_waits_for_nobody_and_ends_every_use(board: Board) {
+    let board = board.own().await;
+    board.user().await;
+    board.store.close().await;
+    board.store.close().await;
+    assert_outcome!(board.store.begin().await.map(|_| ()), Err(StoreError::Unavailable(_)));
+    assert_outcome!(board.store.ping().await, Err(StoreError::Unavailable(_)));
+}

@@ -1,0 +1,310 @@
+//! `UserRepository`.
+
+use futures_util::future::join_all;
+use mundap_domain::StoreError;
+use mundap_domain::sign_in::{LIFETIME, NewSignIn, SignInId, TokenHash};
+use mundap_domain::testing::noon;
+use mundap_domain::user::{DisplayName, Email, NewUser, Role, User, UserRecord};
+use mundap_domain::version::Version;
+use sea_orm::{ConnectionTrait as _, Statement};
+
+use crate::board::{Board, NOBODY, assert_outcome, at, hash, new_user, times, unique_email};
+
+crate::tests![
+    insert_returns_the_whole_entity,
+    insert_reports_a_taken_email_as_duplicate,
+    insert_reports_a_taken_email_in_another_spelling_as_duplicate,
+    of_parallel_inserts_of_one_email_exactly_one_wins,
+    find_of_an_unknown_id_is_none,
+    find_by_email_does_not_mind_its_spelling,
+    find_locked_keeps_the_row_from_changing_until_the_unit_ends,
+    find_signed_in_needs_that_sign_in_of_that_account,
+    update_stores_what_changed,
+    update_is_stale_unless_the_stored_version_is_the_one_before,
+    update_reports_a_taken_email_as_duplicate,
+    password_hash_is_what_was_set_last,
+    password_hash_is_kept_from_changing_until_the_unit_ends,
+    set_password_hash_of_no_account_is_stale,
+    erase_forgets_the_person_and_keeps_the_row,
+    erase_is_stale_where_there_is_no_such_account,
+    an_erased_account_is_not_found_and_cannot_be_changed,
+    an_erased_account_s_email_is_free_again,
+    times_come_back_to_the_microsecond,
+    a_row_that_breaks_a_rule_is_corrupt,
+];
+
+async fn stored(board: &Board, user: &User) -> Option<User> {
+    board.reader().users().find(user.id).await.unwrap()
+}
+
+async fn insert(board: &Board, user: &NewUser) -> Result<User, StoreError> {
+    board.unit(async |unit| unit.users().insert(user).await).await
+}
+
+async fn update(board: &Board, user: &User) -> Result<(), StoreError> {
+    board.unit(async |unit| unit.users().update(user).await).await
+}
+
+async fn erase(board: &Board, user: &User) -> Result<(), StoreError> {
+    board.unit(async |unit| unit.users().erase(user.id, at("2026-02-03T04:05:06.000007Z")).await).await
+}
+
+async fn sign_in(board: &Board, user: &User) -> SignInId {
+    let secret = || TokenHash::restore(std::array::from_fn(|_| getrandom::u32().unwrap().to_ne_bytes()[0]));
+    let new = NewSignIn {
+        user: user.id,
+        family: secret(),
+        current: secret(),
+        created_at: noon(),
+        expires_at: noon().plus(LIFETIME),
+    };
+    board.unit(async |unit| unit.sign_ins().insert(&new).await).await.unwrap()
+}
+
+fn edited(user: &User, email: &str) -> User {
+    User::restore(UserRecord {
+        email: Email::parse(email).unwrap(),
+        display_name: DisplayName::parse("각".repeat(50).as_str()).unwrap(),
+        role: Role::Moderator,
+        suspended_at: Some(at("2026-02-03T04:05:06.1Z")),
+        updated_at: at("2026-02-03T04:05:06.000007Z"),
+        version: user.version.next(),
+        ..(**user).clone()
+    })
+}
+
+async fn insert_returns_the_whole_entity(board: Board) {
+    for role in [Role::Member, Role::Moderator, Role::Admin] {
+        let new = NewUser { role, ..new_user(&unique_email()) };
+        let user = insert(&board, &new).await.unwrap();
+        let NewUser { email, display_name, created_at, .. } = new;
+        let expected = UserRecord {
+            id: user.id,
+            email,
+            display_name,
+            role,
+            suspended_at: None,
+            created_at,
+            updated_at: created_at,
+            version: Version::FIRST,
+        };
+        assert_eq!(*user, expected);
+        assert_eq!(stored(&board, &user).await, Some(user));
+    }
+}
+
+async fn insert_reports_a_taken_email_as_duplicate(board: Board) {
+    let new = new_user(&unique_email());
+    insert(&board, &new).await.unwrap();
+    assert_outcome!(insert(&board, &new).await, Err(StoreError::Duplicate(_)));
+}
+
+async fn insert_reports_a_taken_email_in_another_spelling_as_duplicate(board: Board) {
+    let email = unique_email();
+    let user = insert(&board, &new_user(&email)).await.unwrap();
+    let shouted = new_user(&email.to_uppercase());
+    assert_ne!(user.email, shouted.email, "the spelling is kept");
+    assert_outcome!(insert(&board, &shouted).await, Err(StoreError::Duplicate(_)));
+}
+
+async fn of_parallel_inserts_of_one_email_exactly_one_wins(board: Board) {
+    let new = new_user(&unique_email());
+    let outcomes = join_all((0..20).map(|_| insert(&board, &new))).await;
+    let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+    assert_eq!(won.len(), 1);
+    for outcome in lost {
+        assert_outcome!(outcome, Err(StoreError::Duplicate(_)));
+    }
+}
+
+async fn find_of_an_unknown_id_is_none(board: Board) {
+    let users = board.reader().users();
+    assert_eq!(users.find(NOBODY).await.unwrap(), None);
+    assert_eq!(users.find_locked(NOBODY).await.unwrap(), None);
+    assert_eq!(users.find_by_email(&Email::parse(&unique_email()).unwrap()).await.unwrap(), None);
+    assert_eq!(users.password_hash(NOBODY).await.unwrap(), None);
+}
+
+async fn find_by_email_does_not_mind_its_spelling(board: Board) {
+    let email = format!("Hong.Gil-Dong+{}", unique_email());
+    let user = insert(&board, &new_user(&email)).await.unwrap();
+    assert_eq!(user.email.as_str(), email);
+    for spelling in [email.clone(), email.to_lowercase(), email.to_uppercase()] {
+        let found = board.reader().users().find_by_email(&Email::parse(&spelling).unwrap()).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&user), "{spelling}");
+    }
+    let other = Email::parse(&email.replace("Hong", "Höng").replace('ö', "o0")).unwrap();
+    assert_eq!(board.reader().users().find_by_email(&other).await.unwrap(), None);
+}
+
+async fn find_locked_keeps_the_row_from_changing_until_the_unit_ends(board: Board) {
+    let user = board.user().await;
+    let unit = board.begin().await;
+    assert_eq!(unit.users().find_locked(user.id).await.unwrap().as_ref(), Some(&user));
+    board.assert_blocked(async |unit| unit.users().update(&edited(&user, &unique_email())).await).await;
+    assert_eq!(board.reader().users().find_locked(user.id).await.unwrap().as_ref(), Some(&user));
+    unit.commit().await.unwrap();
+    update(&board, &edited(&user, &unique_email())).await.unwrap();
+}
+
+async fn find_signed_in_needs_that_sign_in_of_that_account(board: Board) {
+    let (user, other) = (board.user().await, board.user().await);
+    let (here, there, theirs) =
+        (sign_in(&board, &user).await, sign_in(&board, &user).await, sign_in(&board, &other).await);
+    let users = board.reader().users();
+    assert_eq!(users.find_signed_in(user.id, here).await.unwrap().as_ref(), Some(&user));
+    assert_eq!(users.find_signed_in(user.id, theirs).await.unwrap(), None, "another's");
+    assert_eq!(users.find_signed_in(other.id, here).await.unwrap(), None, "another's");
+    board.unit(async |unit| unit.sign_ins().delete(here).await).await.unwrap();
+    assert_eq!(users.find_signed_in(user.id, here).await.unwrap(), None, "ended");
+    assert_eq!(users.find_signed_in(user.id, there).await.unwrap().as_ref(), Some(&user));
+    erase(&board, &user).await.unwrap();
+    assert_eq!(users.find_signed_in(user.id, there).await.unwrap(), None, "deleted");
+}
+
+async fn update_stores_what_changed(board: Board) {
+    let user = board.user().await;
+    let second = edited(&user, &unique_email());
+    update(&board, &second).await.unwrap();
+    assert_eq!(stored(&board, &user).await.as_ref(), Some(&second));
+    assert_eq!(board.reader().users().find_by_email(&user.email).await.unwrap(), None, "the old address");
+    assert_eq!(board.reader().users().find_by_email(&second.email).await.unwrap().as_ref(), Some(&second));
+    let third = User::restore(UserRecord { suspended_at: None, version: second.version.next(), ..(*second).clone() });
+    update(&board, &third).await.unwrap();
+    assert_eq!(stored(&board, &user).await, Some(third));
+}
+
+async fn update_is_stale_unless_the_stored_version_is_the_one_before(board: Board) {
+    let user = board.user().await;
+    let second = edited(&user, &unique_email());
+    let third = edited(&second, &unique_email());
+    assert_outcome!(update(&board, &third).await, Err(StoreError::Stale));
+    assert_outcome!(update(&board, &user).await, Err(StoreError::Stale));
+    update(&board, &second).await.unwrap();
+    assert_outcome!(update(&board, &second).await, Err(StoreError::Stale));
+    assert_eq!(stored(&board, &user).await, Some(second));
+}
+
+async fn update_reports_a_taken_email_as_duplicate(board: Board) {
+    let (user, other) = (board.user().await, board.user().await);
+    for email in [other.email.as_str().to_owned(), other.email.as_str().to_uppercase()] {
+        assert_outcome!(update(&board, &edited(&user, &email)).await, Err(StoreError::Duplicate(_)));
+    }
+    assert_eq!(stored(&board, &user).await.as_ref(), Some(&user));
+    // The own address in another spelling is nobody else's.
+    update(&board, &edited(&user, &user.email.as_str().to_uppercase())).await.unwrap();
+}
+
+async fn password_hash_is_what_was_set_last(board: Board) {
+    let users = board.reader().users();
+    let user = board.user().await;
+    assert_eq!(users.password_hash(user.id).await.unwrap(), Some(hash("first")));
+    board.unit(async |unit| unit.users().set_password_hash(user.id, &hash("second")).await).await.unwrap();
+    assert_eq!(users.password_hash(user.id).await.unwrap(), Some(hash("second")));
+    assert_eq!(stored(&board, &user).await, Some(user), "a password is no edit");
+    let without = insert(&board, &NewUser { password: None, ..new_user(&unique_email()) }).await.unwrap();
+    assert_eq!(users.password_hash(without.id).await.unwrap(), None);
+}
+
+async fn password_hash_is_kept_from_changing_until_the_unit_ends(board: Board) {
+    let user = board.user().await;
+    let unit = board.begin().await;
+    assert_eq!(unit.users().password_hash(user.id).await.unwrap(), Some(hash("first")));
+    board.assert_blocked(async |unit| unit.users().set_password_hash(user.id, &hash("other")).await).await;
+    assert_eq!(board.reader().users().password_hash(user.id).await.unwrap(), Some(hash("first")));
+    unit.commit().await.unwrap();
+    board.unit(async |unit| unit.users().set_password_hash(user.id, &hash("other")).await).await.unwrap();
+}
+
+async fn set_password_hash_of_no_account_is_stale(board: Board) {
+    let outcome = board.unit(async |unit| unit.users().set_password_hash(NOBODY, &hash("other")).await).await;
+    assert_outcome!(outcome, Err(StoreError::Stale));
+}
+
+async fn erase_forgets_the_person_and_keeps_the_row(board: Board) {
+    let user = board.user().await;
+    board.qna(&user).await;
+    erase(&board, &user).await.unwrap();
+    let row = board
+        .writer()
+        .query_one_raw(Statement::from_string(
+            board.writer().get_database_backend(),
+            format!(
+                "SELECT COUNT(*) AS kept, COUNT(email) + COUNT(email_key) + COUNT(display_name) + COUNT(password_hash)
+                 AS known, COUNT(deleted_at) AS deleted FROM users WHERE user_id = {}",
+                user.id
+            ),
+        ))
+        .await
+        .unwrap()
+        .unwrap();
+    let count = |column: &str| row.try_get::<i64>("", column).unwrap();
+    assert_eq!((count("kept"), count("known"), count("deleted")), (1, 0, 1));
+}
+
+async fn erase_is_stale_where_there_is_no_such_account(board: Board) {
+    let user = board.user().await;
+    erase(&board, &user).await.unwrap();
+    assert_outcome!(erase(&board, &user).await, Err(StoreError::Stale));
+    let unknown = User::restore(UserRecord { id: NOBODY, ..(*user).clone() });
+    assert_outcome!(erase(&board, &unknown).await, Err(StoreError::Stale));
+}
+
+async fn an_erased_account_is_not_found_and_cannot_be_changed(board: Board) {
+    let user = board.user().await;
+    erase(&board, &user).await.unwrap();
+    let users = board.reader().users();
+    assert_eq!(stored(&board, &user).await, None);
+    assert_eq!(users.find_by_email(&user.email).await.unwrap(), None);
+    assert_eq!(users.password_hash(user.id).await.unwrap(), None);
+    assert_eq!(board.unit(async |unit| unit.users().find_locked(user.id).await).await.unwrap(), None);
+    let newer = edited(&user, user.email.as_str());
+    assert_outcome!(update(&board, &newer).await, Err(StoreError::Stale));
+    // Even in the version that it has now.
+    assert_outcome!(update(&board, &edited(&newer, user.email.as_str())).await, Err(StoreError::Stale));
+    let outcome = board.unit(async |unit| unit.users().set_password_hash(user.id, &hash("other")).await).await;
+    assert_outcome!(outcome, Err(StoreError::Stale));
+}
+
+async fn an_erased_account_s_email_is_free_again(board: Board) {
+    let user = board.user().await;
+    erase(&board, &user).await.unwrap();
+    let again = insert(&board, &new_user(user.email.as_str())).await.unwrap();
+    assert_ne!(again.id, user.id);
+    assert_eq!(board.reader().users().find_by_email(&user.email).await.unwrap(), Some(again));
+    // Two erased accounts do not meet in the unique key.
+    let other = board.user().await;
+    erase(&board, &other).await.unwrap();
+}
+
+async fn times_come_back_to_the_microsecond(board: Board) {
+    for time in times() {
+        let user = insert(&board, &NewUser { created_at: time, ..new_user(&unique_email()) }).await.unwrap();
+        let suspended = User::restore(UserRecord {
+            suspended_at: Some(time),
+            updated_at: time,
+            version: user.version.next(),
+            ..(*user).clone()
+        });
+        update(&board, &suspended).await.unwrap();
+        assert_eq!(stored(&board, &user).await, Some(suspended));
+    }
+}
+
+async fn a_row_that_breaks_a_rule_is_corrupt(board: Board) {
+    let board = board.own().await;
+    let user = board.user().await;
+    for breaks in [
+        "UPDATE users SET role = 'king'",
+        "UPDATE users SET role = 'member', email = NULL",
+        "UPDATE users SET email = 'rubbish'",
+        "UPDATE users SET email = 'a@b.example', display_name = NULL",
+        "UPDATE users SET display_name = ''",
+    ] {
+        board.sql(breaks).await;
+        let Err(StoreError::Corrupt { table, id, .. }) = board.reader().users().find(user.id).await else {
+            panic!("{breaks}")
+        };
+        assert_eq!((table, id), ("users", user.id.get()));
+    }
+}
