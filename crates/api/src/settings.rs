@@ -98,9 +98,9 @@ pub struct Settings {
           default_value = "500ms", value_parser = humantime::parse_duration)]
     pub database_acquire_timeout: Duration,
 
-    /// How long one statement may run
+    /// How long one statement may run, waiting for its connection included
     #[arg(long, global = true, env = "MUNDAP_DATABASE_STATEMENT_TIMEOUT", value_name = "TIME",
-          default_value = "2s", value_parser = humantime::parse_duration)]
+          default_value = "1500ms", value_parser = humantime::parse_duration)]
     pub database_statement_timeout: Duration,
 
     /// Who is calling on the five endpoints of the first program
