@@ -15,8 +15,10 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema as _, ToSchema as _};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::docs::schema::OrderName;
 use crate::problem::{FieldError, ProblemBody};
 use crate::routes::seed;
+use crate::routes::v1::auth::OAuthErrorView;
 
 /// The document as it is served.
 pub struct Document {
@@ -50,6 +52,11 @@ pub fn base() -> OpenApi {
     let components = ComponentsBuilder::new()
         .schema("Problem", ProblemBody::schema())
         .schema(FieldError::name(), FieldError::schema())
+        .schema("OrderName", OrderName::schema())
+        .schema("OAuthError", OAuthErrorView::schema())
+        .schema("Detail", seed::Detail::schema())
+        .schema("HTTPValidationError", seed::ValidationErrors::schema())
+        .schema("ValidationError", seed::ValidationError::schema())
         .security_scheme("oauth2", SecurityScheme::OAuth2(OAuth2::new([flow])))
         .security_scheme("bearer", SecurityScheme::Http(bearer))
         .build();
@@ -227,4 +234,33 @@ pub fn add_response(operation: &mut Operation, status: u16, description: &str, s
     let content = Content::new(Some(Ref::from_schema_name(schema)));
     let response = ResponseBuilder::new().description(description).content(media_type, content).build();
     operation.responses.responses.entry(status.to_string()).or_insert_with(|| response.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    /// Every `$ref` below `value`.
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(object) => {
+                found.extend(object.get("$ref").and_then(Value::as_str));
+                object.values().for_each(|value| references(value, found));
+            }
+            Value::Array(array) => array.iter().for_each(|value| references(value, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = serde_json::to_value(crate::app::openapi()).unwrap();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 50, "{}", found.len());
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
 }

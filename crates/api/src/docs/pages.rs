@@ -85,7 +85,7 @@ async fn redoc_script() -> HttpResponse {
 
 static SWAGGER: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     // Without "none" the page asks a validator on the internet about the document.
-    Arc::new(Config::from("/openapi.json").validator_url("none").persist_authorization(true).deep_linking(true))
+    Arc::new(Config::from("/openapi.json").validator_url("none").deep_linking(true))
 });
 
 /// Swagger UI's page names its files relative to `/docs/`.
