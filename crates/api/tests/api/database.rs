@@ -1,0 +1,116 @@
+//! The databases that the suite runs on.
+
+use std::sync::Mutex;
+
+use sea_orm::{ConnectionTrait as _, Database as Connection, DatabaseConnection, Statement};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+use url::Url;
+
+/// Where databases come from: a MySQL or MariaDB server, or a folder for SQLite files.
+pub(crate) struct Database {
+    /// `sqlite`, `mariadb_10_11@127.0.0.1:3306`
+    pub(crate) name: String,
+    place: Place,
+}
+
+enum Place {
+    Folder(TempDir),
+    Server { url: Url, made: Mutex<Vec<String>> },
+}
+
+impl Database {
+    /// SQLite, and what `MUNDAP_TEST_MYSQL_URLS` names.
+    pub(crate) fn all() -> Vec<Self> {
+        let folder = Place::Folder(tempfile::tempdir().expect("a temporary folder"));
+        let mut all = vec![Self { name: "sqlite".to_owned(), place: folder }];
+        let urls = std::env::var("MUNDAP_TEST_MYSQL_URLS").unwrap_or_default();
+        all.extend(urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(Self::at));
+        all
+    }
+
+    fn at(url: &str) -> Self {
+        let mut url = Url::parse(url).expect("MUNDAP_TEST_MYSQL_URLS holds URLs, separated by commas");
+        url.set_path("");
+        let place = format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(3306));
+        let version = runtime().block_on(async {
+            let connection = Connection::connect(url.as_str()).await;
+            let connection =
+                connection.unwrap_or_else(|error| panic!("{place}, which MUNDAP_TEST_MYSQL_URLS names: {error}"));
+            one::<String>(&connection, "SELECT VERSION() AS n").await
+        });
+        let engine = if version.contains("MariaDB") { "mariadb" } else { "mysql" };
+        let mut numbers = version.split(['.', '-']);
+        let (major, minor) = (numbers.next().unwrap_or("?"), numbers.next().unwrap_or("?"));
+        let name = format!("{engine}_{major}_{minor}@{place}");
+        Self { name, place: Place::Server { url, made: Mutex::default() } }
+    }
+
+    /// The URL of a database that is new and empty.
+    pub(crate) fn fresh(&self) -> String {
+        let name = format!("mundap_test_{}", uuid::Uuid::new_v4().simple());
+        match &self.place {
+            Place::Folder(folder) => format!("sqlite://{}", folder.path().join(name).display()),
+            Place::Server { url, made } => {
+                made.lock().unwrap().push(name.clone());
+                execute(url.as_str(), &format!("CREATE DATABASE {name} CHARACTER SET utf8mb4"));
+                let mut url = url.clone();
+                url.set_path(&name);
+                url.to_string()
+            }
+        }
+    }
+
+    /// Drops every database that was made here.
+    pub(crate) fn clean_up(&self) {
+        if let Place::Server { url, made } = &self.place {
+            for name in std::mem::take(&mut *made.lock().unwrap()) {
+                execute(url.as_str(), &format!("DROP DATABASE IF EXISTS {name}"));
+            }
+        }
+    }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// Runs one statement.
+pub(crate) fn execute(url: &str, sql: &str) {
+    runtime().block_on(async {
+        let connection = Connection::connect(url).await.unwrap();
+        connection.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql:.200}: {error}"));
+        connection.close().await.unwrap();
+    });
+}
+
+/// The one number that a query finds, under the name `n`.
+pub(crate) fn number(url: &str, sql: &str) -> i64 {
+    runtime().block_on(async {
+        let connection = Connection::connect(url).await.unwrap();
+        let found = one(&connection, sql).await;
+        connection.close().await.unwrap();
+        found
+    })
+}
+
+async fn one<T: sea_orm::TryGetable>(connection: &DatabaseConnection, sql: &str) -> T {
+    let statement = Statement::from_string(connection.get_database_backend(), sql);
+    let row = connection.query_one_raw(statement).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    row.expect("one row").try_get("", "n").unwrap()
+}
+
+/// Gives `user` `count` questions with this content, at most 100,000, faster than the board could take them.
+pub(crate) fn insert_qnas(url: &str, user: i64, count: u32, content: &str) {
+    let digits = "SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 \
+                  UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9";
+    let time = "'2026-01-02 12:00:00.000001'";
+    execute(
+        url,
+        &format!(
+            "INSERT INTO qna (user_id, title, content, created_at, updated_at) \
+             SELECT {user}, 'a title', '{content}', {time}, {time} FROM ({digits}) a, ({digits}) b, ({digits}) c, \
+             ({digits}) d, ({digits}) e LIMIT {count}"
+        ),
+    );
+}

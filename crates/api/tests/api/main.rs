@@ -1,0 +1,112 @@
+//! The program from outside: each test talks to the real binary over HTTP, on each database there is.
+//!
+//! SQLite is always there. `MUNDAP_TEST_MYSQL_URLS` names MySQL and MariaDB servers, separated by commas, whose user may
+//! create databases: `mysql://qna:qna@127.0.0.1:3306,mysql://qna:qna@127.0.0.1:3307`. Each gets databases of its own
+//! named `mundap_test_…`, dropped at the end.
+//!
+//! Every answer that any test gets is held to the OpenAPI document and to what all answers promise: see [`client`].
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::print_stdout, reason = "a test program says what it runs on")]
+
+mod access_matrix;
+mod accounts;
+mod board;
+mod client;
+mod closing;
+mod comments;
+mod conditional;
+mod database;
+mod document;
+mod lists;
+mod openapi;
+mod ops;
+mod problems;
+mod program;
+mod qna;
+mod seed;
+mod server;
+mod sign_in;
+mod transcript;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+
+use board::Board;
+use database::Database;
+
+/// One test.
+pub(crate) struct Test {
+    name: &'static str,
+    /// Whether no database is involved: then it runs beside SQLite's tests alone.
+    once: bool,
+    run: fn(&Board),
+}
+
+/// The tests of a module, by their functions' names; behind `once:` those that no database is involved in.
+macro_rules! tests {
+    ($($name:ident),* $(,)? $(; once: $($once:ident),+ $(,)?)?) => {
+        pub(crate) const TESTS: &[crate::Test] = &[
+            $(crate::Test { name: stringify!($name), once: false, run: $name },)*
+            $($(crate::Test { name: stringify!($once), once: true, run: $once },)+)?
+        ];
+    };
+}
+pub(crate) use tests;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Most of a test's time is spent waiting for a disk.
+    arguments.test_threads.get_or_insert(4);
+    let boards: Vec<Arc<Board>> = Database::all().into_iter().map(|database| Arc::new(Board::new(database))).collect();
+    if !arguments.list {
+        let names: Vec<&str> = boards.iter().map(|board| board.database.name.as_str()).collect();
+        println!("databases under test: {}", names.join(", "));
+        if boards.len() == 1 {
+            println!("MUNDAP_TEST_MYSQL_URLS is not set: name MySQL and MariaDB servers in it to test on them too");
+        }
+    }
+    let modules = [
+        ("access_matrix", access_matrix::TESTS),
+        ("accounts", accounts::TESTS),
+        ("comments", comments::TESTS),
+        ("conditional", conditional::TESTS),
+        ("lists", lists::TESTS),
+        ("openapi", openapi::TESTS),
+        ("ops", ops::TESTS),
+        ("problems", problems::TESTS),
+        ("program", program::TESTS),
+        ("qna", qna::TESTS),
+        ("seed", seed::TESTS),
+        ("sign_in", sign_in::TESTS),
+        ("transcript", transcript::TESTS),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, trials(&boards, &modules));
+    // What can be said of all answers and the whole log only when everything else is over.
+    let whole = conclusion.num_filtered_out == 0 && !conclusion.has_failed();
+    let closing = if whole || arguments.list { trials(&boards, &[("closing", closing::TESTS)]) } else { Vec::new() };
+    let closing = libtest_mimic::run(&arguments, closing);
+    for board in boards {
+        Arc::into_inner(board).expect("no test is running any more").close();
+    }
+    if conclusion.has_failed() { conclusion.exit_code() } else { closing.exit_code() }
+}
+
+fn trials(boards: &[Arc<Board>], modules: &[(&str, &'static [Test])]) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (index, board) in boards.iter().enumerate() {
+        for (module, tests) in modules {
+            for test in tests.iter().filter(|test| index == 0 || !test.once) {
+                let board = board.clone();
+                let name = format!("{}::api::{module}::{}", board.database.name, test.name);
+                trials.push(Trial::test(name, move || {
+                    (test.run)(&board);
+                    Ok(())
+                }));
+            }
+        }
+    }
+    trials
+}
