@@ -28,9 +28,12 @@ pub const CODES: [&str; 10] = [
     "unsupported_media_type",
 ];
 
-/// One refusal.
+/// One refusal. Boxed: it is in every handler's result, and rare.
 #[derive(Debug)]
-pub struct Problem {
+pub struct Problem(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -77,16 +80,17 @@ pub struct ProblemBody<'a> {
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), errors: Vec::new(), header: None, cause: None }
+        let detail = detail.into();
+        Self(Box::new(Parts { status, code, detail, errors: Vec::new(), header: None, cause: None }))
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, HeaderValue::from_static(value)));
+        self.0.header = Some((name, HeaderValue::from_static(value)));
         self
     }
 
     fn because(mut self, cause: Cause) -> Self {
-        self.cause = Some(cause);
+        self.0.cause = Some(cause);
         self
     }
 
@@ -127,7 +131,7 @@ impl Problem {
         let names = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
         let detail = format!("This path answers {names}.");
         let mut problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
-        problem.header = HeaderValue::from_str(&names).ok().map(|value| (ALLOW, value));
+        problem.0.header = HeaderValue::from_str(&names).ok().map(|value| (ALLOW, value));
         problem
     }
 
@@ -149,45 +153,45 @@ impl Problem {
     }
 
     #[must_use]
-    pub const fn status(&self) -> StatusCode {
-        self.status
+    pub fn status(&self) -> StatusCode {
+        self.0.status
     }
 
     #[must_use]
-    pub const fn code(&self) -> &'static str {
-        self.code
+    pub fn code(&self) -> &'static str {
+        self.0.code
     }
 
     #[must_use]
     pub fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 
     #[must_use]
-    pub const fn header(&self) -> Option<&(HeaderName, HeaderValue)> {
-        self.header.as_ref()
+    pub fn header(&self) -> Option<&(HeaderName, HeaderValue)> {
+        self.0.header.as_ref()
     }
 
     /// The cause and its causes in one line, for the log.
     #[must_use]
     pub fn cause(&self) -> Option<String> {
-        self.cause.as_ref().map(|cause| chain(&**cause))
+        self.0.cause.as_ref().map(|cause| chain(&**cause))
     }
 
     /// The answer, with the request's id in it.
     #[must_use]
     pub fn response(&self, request_id: &str) -> HttpResponse {
         let body = ProblemBody {
-            r#type: format!("/docs/errors#{}", self.code),
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            detail: &self.detail,
-            code: self.code,
+            r#type: format!("/docs/errors#{}", self.0.code),
+            title: self.0.status.canonical_reason().unwrap_or("Error"),
+            status: self.0.status.as_u16(),
+            detail: &self.0.detail,
+            code: self.0.code,
             request_id,
-            errors: (self.status == StatusCode::UNPROCESSABLE_ENTITY).then_some(&*self.errors),
+            errors: (self.0.status == StatusCode::UNPROCESSABLE_ENTITY).then_some(&*self.0.errors),
         };
-        let mut response = HttpResponse::build(self.status);
-        if let Some((name, value)) = &self.header {
+        let mut response = HttpResponse::build(self.0.status);
+        if let Some((name, value)) = &self.0.header {
             response.insert_header((name.clone(), value.clone()));
         }
         response
@@ -198,13 +202,13 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.status.as_u16(), self.code)
+        write!(f, "{} {}", self.0.status.as_u16(), self.0.code)
     }
 }
 
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     fn error_response(&self) -> HttpResponse {
@@ -288,7 +292,7 @@ impl From<Violations> for Problem {
         let detail = errors.iter().map(|error| format!("{} {}", error.pointer, error.detail)).collect::<Vec<_>>();
         let mut problem =
             Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", format!("{}.", detail.join("; ")));
-        problem.errors = errors;
+        problem.0.errors = errors;
         problem
     }
 }

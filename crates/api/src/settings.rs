@@ -80,7 +80,7 @@ pub struct Settings {
     #[arg(long, global = true, env = "MUNDAP_DATA_DIR", value_name = "DIR", default_value = "./mundap-data")]
     pub data_dir: PathBuf,
 
-    /// sqlite://PATH or mysql://USER:PASSWORD@HOST:PORT/NAME [default: a SQLite file in the data folder]
+    /// `sqlite://PATH` or `mysql://USER:PASSWORD@HOST:PORT/NAME` [default: a SQLite file in the data folder]
     #[arg(long, global = true, env = "MUNDAP_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<SecretString>,
 

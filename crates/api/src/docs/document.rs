@@ -151,10 +151,10 @@ fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
         if of_one {
             problems.extend([(400, "The request cannot be read"), (404, "There is no such thing")]);
         }
-        if has_parameter(operation, ParameterIn::Query) {
+        if has_parameter(operation, &ParameterIn::Query) {
             problems.extend([(400, "The request cannot be read"), (422, "A parameter is out of its range")]);
         }
-        if has_parameter(operation, ParameterIn::Header) && writes {
+        if has_parameter(operation, &ParameterIn::Header) && writes {
             problems.extend([(400, "The request cannot be read"), (412, "It was changed since you read it")]);
         }
         if path == "/api/v1/users" || path == "/api/v1/users/me" && method == "patch" {
@@ -211,7 +211,7 @@ fn add_headers(method: &str, operation: &mut Operation) {
         "patch" => {
             Some(parameter("If-Match", "The `ETag` that the change was made on; 412 where another change came between"))
         }
-        "delete" if has_parameter(operation, ParameterIn::Path) => {
+        "delete" if has_parameter(operation, &ParameterIn::Path) => {
             Some(parameter("If-Match", "The `ETag` that was read; 412 where another change came between"))
         }
         _ => None,
@@ -225,8 +225,8 @@ fn add_headers(method: &str, operation: &mut Operation) {
     }
 }
 
-fn has_parameter(operation: &Operation, place: ParameterIn) -> bool {
-    operation.parameters.iter().flatten().any(|p| matches!(p, RefOr::T(p) if p.parameter_in == place))
+fn has_parameter(operation: &Operation, place: &ParameterIn) -> bool {
+    operation.parameters.iter().flatten().any(|p| matches!(p, RefOr::T(p) if p.parameter_in == *place))
 }
 
 /// Adds a response unless the operation describes that status itself.

@@ -234,7 +234,7 @@ impl FromRequest for SeedFields {
 }
 
 async fn read(req: &HttpRequest, payload: Payload) -> Result<SeedFields, Refusal> {
-    let bytes = body(req, payload).await.map_err(from_problem)?;
+    let bytes = body(req, payload).await.map_err(|problem| from_problem(&problem))?;
     let in_body = |r#type, msg: &str, input| {
         Refusal::invalid(&[ValidationError { r#type, loc: vec!["body".into()], msg: msg.to_owned(), input, ctx: None }])
     };
@@ -261,7 +261,7 @@ async fn read(req: &HttpRequest, payload: Payload) -> Result<SeedFields, Refusal
     }
 }
 
-fn from_problem(problem: Problem) -> Refusal {
+fn from_problem(problem: &Problem) -> Refusal {
     Refusal::new(problem.status(), problem.code(), problem.detail().to_owned())
 }
 

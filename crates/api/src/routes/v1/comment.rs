@@ -67,6 +67,7 @@ pub struct CommentView<'a> {
 }
 
 impl<'a> CommentView<'a> {
+    #[must_use]
     pub fn new(comment: &'a Comment, by: &Actor) -> Self {
         Self {
             comment_id: comment.id.get(),
