@@ -57,7 +57,7 @@ pub enum UserCommand {
         email: String,
         #[arg(long, default_value = "member")]
         role: RoleName,
-        /// What others see [default: the part of the e-mail before the @]
+        /// What others see (the part of the e-mail before the @ if not given)
         #[arg(long)]
         display_name: Option<String>,
         #[command(flatten)]
