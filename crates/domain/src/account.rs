@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 
 use crate::actor::{Act, Actor};
 use crate::env::{Clock, Entropy, Timestamp, retrying};
-use crate::error::{Broken, Error, StoreError, Violations};
+use crate::error::{Broken, Error, Kind, StoreError, Violations};
 use crate::sign_in::{LIFETIME, NewSignIn, RefreshToken, SignInId, TurnedDown};
 use crate::text::{length, nfc};
 use crate::user::{DisplayName, Email, NewUser, Role, User, UserId, email_taken};
@@ -355,10 +355,10 @@ impl AccountService {
     pub async fn change_password(&self, by: &Actor, change: &PasswordChange) -> Result<(), Error> {
         let id = by.account_that_may(Act::ChangeOwnAccount)?.id;
         let hash = self.store.reader().users().password_hash(id).await?;
-        if !self.passwords.verify(&change.current, hash).await? {
+        if !self.passwords.verify(&change.current, hash.clone()).await? {
             return Err(Error::InvalidCredentials);
         }
-        self.set_password(id, &change.new).await
+        self.set_password(id, &change.new, Some(&hash)).await
     }
 
     /// Gives an account another password and ends every sign-in of it: for an administrator whose member forgot it.
@@ -368,14 +368,28 @@ impl AccountService {
     pub async fn reset_password(&self, by: &Actor, email: &Email, new: &Password) -> Result<(), Error> {
         by.must(Act::Administer)?;
         let user = self.store.reader().users().find_by_email(email).await?;
-        self.set_password(user.ok_or(Error::NotFound(crate::error::Kind::User))?.id, new).await
+        self.set_password(user.ok_or(Error::NotFound(Kind::User))?.id, new, None).await
     }
 
-    async fn set_password(&self, id: UserId, new: &Password) -> Result<(), Error> {
+    async fn set_password(
+        &self,
+        id: UserId,
+        new: &Password,
+        compared: Option<&Option<PasswordHash>>,
+    ) -> Result<(), Error> {
         let hash = &self.passwords.hash(new).await?;
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
-            unit.users().set_password_hash(id, hash).await?;
+            if let Some(compared) = compared
+                && unit.users().password_hash(id).await? != *compared
+            {
+                return Err(Error::InvalidCredentials);
+            }
+            match unit.users().set_password_hash(id, hash).await {
+                // Deleted a moment ago.
+                Err(StoreError::Stale) => return Err(Error::NotFound(Kind::User)),
+                other => other?,
+            }
             unit.sign_ins().delete_all_of(id).await?;
             Ok(unit.commit().await?)
         })

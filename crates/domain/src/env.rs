@@ -31,7 +31,8 @@ impl Timestamp {
     /// This instant moved by `delta`; saturates at the ends of the calendar.
     #[must_use]
     pub fn plus(self, delta: TimeDelta) -> Self {
-        Self(self.0.checked_add_signed(delta).unwrap_or(DateTime::<Utc>::MAX_UTC))
+        let end = if delta < TimeDelta::zero() { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
+        Self::new(self.0.checked_add_signed(delta).unwrap_or(end))
     }
 
     /// RFC 3339 with six digits and `Z`, as the contract says.

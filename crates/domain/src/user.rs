@@ -267,8 +267,10 @@ pub trait UserRepository: Send + Sync {
     async fn update(&self, user: &User) -> Result<(), StoreError>;
     /// The password's hash, if the account has one; in a unit, MUST keep it from changing until the unit ends.
     async fn password_hash(&self, id: UserId) -> Result<Option<crate::account::PasswordHash>, StoreError>;
+    /// MUST be [`StoreError::Stale`] where the account is unknown or deleted.
     async fn set_password_hash(&self, id: UserId, hash: &crate::account::PasswordHash) -> Result<(), StoreError>;
-    /// Forgets the person: e-mail, name and password. MUST keep the row, since what they wrote refers to it.
+    /// Forgets the person: e-mail, name and password. MUST keep the row, since what they wrote refers to it, and MUST be
+    /// [`StoreError::Stale`] where the account is unknown or deleted already.
     async fn erase(&self, id: UserId, now: Timestamp) -> Result<(), StoreError>;
 }
 

@@ -594,6 +594,22 @@ mod changing_the_password {
         assert_eq!(tape, ["verify", "hash", "begin", "set", "end sign-ins", "commit"]);
     }
 
+    /// Of two changes made with the same old password the second one is refused, or it would undo the first.
+    #[tokio::test]
+    async fn a_password_that_changed_while_it_was_compared_is_not_changed_again() {
+        for now in [Some(hash("another")), None] {
+            let mut stage = Stage::default();
+            stage.outside.users.expect_password_hash().returning(|_| Ok(Some(hash("old"))));
+            stage.outside.passwords.expect_verify().returning(|_, _| Ok(true));
+            stage.outside.passwords.expect_hash().returning(|password| Ok(hash(password.expose())));
+            stage.inside.users.expect_password_hash().with(eq(USER)).returning(move |_| Ok(now.clone()));
+            let tape = stage.tape.clone();
+            let refused = stage.services().accounts.change_password(&member(7), &change()).await;
+            assert_eq!(code(refused), "invalid_credentials");
+            assert_eq!(tape, ["begin", "rollback"]);
+        }
+    }
+
     #[tokio::test]
     async fn the_wrong_current_password_changes_nothing() {
         for stored in [Some(hash("another")), None] {
