@@ -19,9 +19,9 @@ dev *args:
 test *args:
     cargo test --workspace {{ args }}
 
-# Run all tests on this MySQL or MariaDB too (mysql://user:password@host:port)
-test-mysql url *args:
-    MUNDAP_TEST_MYSQL_URLS='{{ url }}' cargo test --workspace {{ args }}
+# Run all tests on these servers too, separated by commas (mysql://user:password@host:port)
+test-mysql urls *args:
+    MUNDAP_TEST_MYSQL_URLS='{{ urls }}' cargo test --workspace {{ args }}
 
 # Format everything
 fmt:
@@ -34,7 +34,7 @@ lint:
 
 # Build the crates' documentation (`just doc --open` shows it)
 doc *args:
-    RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps {{ args }}
+    RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items {{ args }}
 
 # cargo-deny: cargo install cargo-deny --locked
 

@@ -8,7 +8,7 @@ use mundap_domain::StoreError;
 use sea_orm::sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, MySqlPool};
-use sea_orm::{DatabaseConnection, SqlxMySqlConnector, SqlxSqliteConnector};
+use sea_orm::{SqlxMySqlConnector, SqlxSqliteConnector};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::log::LevelFilter;
 
@@ -321,13 +321,6 @@ fn url_error(error: sqlx::Error) -> ConnectError {
         sqlx::Error::Configuration(cause) => cause.to_string(),
         _ => "it cannot be understood".to_owned(),
     })
-}
-
-/// Closes what [`connect`] opened.
-pub(crate) async fn close(connection: &DatabaseConnection) {
-    if let Err(error) = connection.close_by_ref().await {
-        tracing::warn!(%error, "A database connection could not be closed cleanly");
-    }
 }
 
 #[cfg(test)]

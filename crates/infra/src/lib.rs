@@ -3,7 +3,7 @@
 //! | module | implements |
 //! | --- | --- |
 //! | `qna`, `comment`, `user`, `sign_in` | one repository each, on SQLite, MariaDB and MySQL alike |
-//! | `connect` | [`connect`]: pools, sessions, time limits |
+//! | `connect` | [`connect()`]: pools, sessions, time limits |
 //! | `failure` | what a driver's error means: the only place that makes a [`StoreError`] of one |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
 //! | `row` | what rows share: time, authors, values that break the domain's rules |
@@ -12,7 +12,7 @@
 //! | `key` | [`SigningKey`] |
 //! | `env` | [`SystemClock`], [`OsEntropy`] |
 //!
-//! A repository is implemented once, on [`Session`], which is either the pool (each call its own statement) or one open
+//! A repository is implemented once, on `Session`, which is either the pool (each call its own statement) or one open
 //! transaction.
 
 mod comment;
@@ -162,10 +162,19 @@ impl SeaStore {
         self.ask::<i32>("SELECT 1").await.map(|_| ())
     }
 
-    /// Closes every connection, once those in use are given back.
+    /// Closes every connection, once those in use are given back; a database that hangs is waited for no longer than
+    /// for one statement, and what is open then ends with the process.
     pub async fn close(&self) {
-        for connection in [&self.reader.connection, &self.units, &self.migrations] {
-            connect::close(connection).await;
+        let closing = async {
+            // The readers first: on SQLite the last one to go tidies up, and that needs a writer.
+            for connection in [&self.reader.connection, &self.units, &self.migrations] {
+                if let Err(error) = connection.close_by_ref().await {
+                    tracing::warn!(%error, "A database connection could not be closed cleanly");
+                }
+            }
+        };
+        if tokio::time::timeout(self.limit.statement, closing).await.is_err() {
+            tracing::warn!("The database connections did not close in time");
         }
     }
 

@@ -64,7 +64,8 @@ impl Drop for Doubt<'_> {
 #[derive(Clone)]
 pub(crate) struct Trouble {
     start: Instant,
-    /// Milliseconds from `start`, plus one; 0 for never.
+    /// Nanoseconds from `start`, plus one; 0 for never. As fine as connections tell how long they lay idle: one that was
+    /// given back just before the trouble must not count as younger than it.
     last: Arc<AtomicU64>,
 }
 
@@ -77,14 +78,14 @@ impl Trouble {
     }
 
     fn mark(&self) {
-        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
         self.last.fetch_max(now + 1, Ordering::Relaxed);
     }
 
     /// How long ago it was.
     fn ago(&self) -> Option<Duration> {
         let last = self.last.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.start.elapsed().saturating_sub(Duration::from_millis(last)))
+        Some(self.start.elapsed().saturating_sub(Duration::from_nanos(last)))
     }
 
     /// Whether a connection that is given back must be tested.

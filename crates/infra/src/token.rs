@@ -122,6 +122,7 @@ impl AccessTokens for Ed25519Tokens {
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
+    use hmac::{Hmac, KeyInit as _, Mac as _};
     use mundap_domain::testing::noon;
     use serde_json::{Value, json};
 
@@ -229,7 +230,6 @@ mod tests {
         assert!(refused(&format!("{}.", unsigned.rsplit_once('.').unwrap().0)));
         let message = forge(&json!({ "alg": "HS256", "typ": "at+jwt" }), &part(&good, 1));
         let message = message.rsplit_once('.').unwrap().0;
-        use hmac::{Hmac, KeyInit as _, Mac as _};
         let public = tokens().public;
         let mac = Hmac::<sha2::Sha256>::new_from_slice(public.as_bytes()).unwrap().chain_update(message).finalize();
         assert!(refused(&format!("{message}.{}", URL_SAFE_NO_PAD.encode(mac.into_bytes()))));

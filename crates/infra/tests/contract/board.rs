@@ -1,6 +1,6 @@
 //! What a test works with: a database and things on it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use mundap_domain::account::PasswordHash;
 use mundap_domain::comment::{Comment, CommentContent, NewComment};
@@ -20,6 +20,8 @@ use crate::server::Server;
 pub(crate) struct Board {
     pub(crate) store: SeaStore,
     pub(crate) server: Arc<Server>,
+    /// What the test opened, to be closed at its end: a server has room for some 150 connections.
+    opened: Arc<Mutex<Vec<SeaStore>>>,
 }
 
 impl Board {
@@ -27,16 +29,37 @@ impl Board {
     /// file of its own: units that are held open on purpose would keep all others from writing.
     pub(crate) async fn new(server: &Arc<Server>) -> Self {
         let store = if server.is_sqlite() { server.migrated().await } else { server.shared().await.clone() };
-        Self { store, server: server.clone() }
+        Self { store, server: server.clone(), opened: Arc::default() }
+    }
+
+    /// Opens a database.
+    pub(crate) async fn connect(&self, settings: &DatabaseSettings) -> SeaStore {
+        let store = connect(settings).await.unwrap();
+        self.opened.lock().unwrap().push(store.clone());
+        store
+    }
+
+    /// The board on another database: opened, and with the schema.
+    pub(crate) async fn on(&self, settings: &DatabaseSettings) -> Self {
+        let store = self.connect(settings).await;
+        mundap_migration::up(store.writer()).await.unwrap();
+        Self { store, ..self.clone() }
+    }
+
+    /// Closes what was opened.
+    pub(crate) async fn close(&self) {
+        let opened = std::mem::take(&mut *self.opened.lock().unwrap());
+        for store in opened {
+            store.close().await;
+        }
     }
 
     /// A database of the test's own, with other settings.
     pub(crate) async fn own_with(&self, change: impl FnOnce(&mut DatabaseSettings)) -> Self {
         let mut settings = self.server.new_database().await;
+        settings.max_connections = 6;
         change(&mut settings);
-        let store = connect(&settings).await.unwrap();
-        mundap_migration::up(store.writer()).await.unwrap();
-        Self { store, server: self.server.clone() }
+        self.on(&settings).await
     }
 
     /// A database of the test's own.

@@ -7,6 +7,7 @@
 //! A MUST of a port has a test that is named after it.
 
 #![expect(clippy::print_stdout, reason = "a test program says what it runs on")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod board;
 mod comment;
@@ -55,7 +56,7 @@ const TIME_LIMIT: Duration = Duration::from_mins(1);
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // They wait, for disks and for each other's locks, more than they compute.
-    arguments.test_threads.get_or_insert(16);
+    arguments.test_threads.get_or_insert(8);
     let runtime = Arc::new(Runtime::new().expect("a runtime"));
     let servers = runtime.block_on(Server::all());
     if !arguments.list {
@@ -82,7 +83,11 @@ fn main() -> ExitCode {
                 let (runtime, server) = (runtime.clone(), server.clone());
                 trials.push(Trial::test(name, move || {
                     runtime.block_on(async {
-                        let test = async { run(Board::new(&server).await).await };
+                        let test = async {
+                            let board = Board::new(&server).await;
+                            run(board.clone()).await;
+                            board.close().await;
+                        };
                         tokio::time::timeout(TIME_LIMIT, test).await.map_err(|_| "took more than a minute".into())
                     })
                 }));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use mundap_infra::{DatabaseSettings, SeaStore, connect};
+use mundap_infra::{DatabaseSettings, SeaStore};
 use mundap_migration::{MigrationError, down, status, up};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement};
 
@@ -26,7 +26,7 @@ const NAMES: [&str; 4] = ["m0001_users", "m0002_qna", "m0003_comment", "m0004_si
 
 async fn empty(board: &Board) -> (SeaStore, DatabaseSettings) {
     let settings = board.server.new_database().await;
-    (connect(&settings).await.unwrap(), settings)
+    (board.connect(&settings).await, settings)
 }
 
 async fn sql(db: &DatabaseConnection, sql: &str) {
@@ -63,7 +63,7 @@ fn is_sqlite(store: &SeaStore) -> bool {
 }
 
 async fn up_down_up(board: Board) {
-    let (store, _) = empty(&board).await;
+    let (store, settings) = empty(&board).await;
     let db = store.writer();
     up(db).await.unwrap();
     let first = schema(&store).await;
@@ -81,7 +81,7 @@ async fn up_down_up(board: Board) {
     assert!(bare.iter().all(|line| line.contains("seaql_migrations")), "{bare:#?}");
     up(db).await.unwrap();
     assert_eq!(schema(&store).await, first);
-    let board = Board { store, ..board };
+    let board = board.on(&settings).await;
     let user = board.user().await;
     board.comment(board.qna(&user).await.id, &user).await;
 }
@@ -121,7 +121,7 @@ async fn many_that_start_at_once_make_the_schema_once(board: Board) {
     let settings = board.server.new_database().await;
     // Each with connections of its own, as a process has.
     let started = join_all((0..20).map(async |_| {
-        let store = connect(&settings).await.unwrap();
+        let store = board.connect(&settings).await;
         let applied = up(store.writer()).await.unwrap();
         assert!(status(store.writer()).await.unwrap().iter().all(|(_, applied)| *applied), "ready means migrated");
         store.close().await;
@@ -159,7 +159,7 @@ async fn a_lease_that_a_killed_migrator_left_is_taken_over(board: Board) {
     let (store, settings) = empty(&board).await;
     if is_sqlite(&store) {
         // There the lease is the transaction: killed is rolled back.
-        let killed = connect(&settings).await.unwrap();
+        let killed = board.connect(&settings).await;
         let transaction = sea_orm::TransactionTrait::begin(killed.writer()).await.unwrap();
         transaction.execute_unprepared("CREATE TABLE users (half INTEGER)").await.unwrap();
         let (applied, ()) = join(up(store.writer()), async {
