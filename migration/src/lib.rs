@@ -146,7 +146,6 @@ impl Change {
     async fn all<'c>(mut self, db: impl IntoSchemaManagerConnection<'c> + Copy) -> Result<Vec<String>, MigrationError> {
         let mut done = Vec::new();
         while let Some(name) = self.step(db).await? {
-            tracing::info!(migration = %name, "Migration {name} is done");
             done.push(name);
         }
         Ok(done)
@@ -206,4 +205,29 @@ fn is_contention(error: &DbErr) -> bool {
     }
     // SQLite: the low byte of BUSY (5) and LOCKED (6); the rest of the code says which kind.
     error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| matches!(code & 0xff, 5 | 6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is taken back is what comes last by name: that must be what was applied last.
+    #[test]
+    fn the_order_of_names_is_the_order_of_changes() {
+        let names: Vec<String> = names().collect();
+        assert!(names.is_sorted_by(|earlier, later| earlier < later), "{names:?}");
+    }
+
+    #[test]
+    fn the_next_step() {
+        let all: Vec<String> = names().collect();
+        assert_eq!(Change::Up.next(&[]).as_ref(), all.first());
+        assert_eq!(Change::Up.next(&all[..2]).as_ref(), all.get(2));
+        assert_eq!(Change::Up.next(&all), None);
+        // One that was added below others that are applied already, as two branches do it.
+        assert_eq!(Change::Up.next(&all[1..]).as_ref(), all.first());
+        assert_eq!(Change::Down { left: 1 }.next(&all).as_ref(), all.last());
+        assert_eq!(Change::Down { left: 0 }.next(&all), None);
+        assert_eq!(Change::Down { left: 1 }.next(&[]), None);
+    }
 }
