@@ -13,6 +13,7 @@ mod m0001_users;
 mod m0002_qna;
 mod m0003_comment;
 mod m0004_sign_in;
+mod m0005_receipt;
 mod sql;
 
 use std::collections::HashSet;
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_qna::Migration),
             Box::new(m0003_comment::Migration),
             Box::new(m0004_sign_in::Migration),
+            Box::new(m0005_receipt::Migration),
         ]
     }
 }

@@ -10,6 +10,7 @@ use actix_web::dev::{Server, ServiceFactory, ServiceRequest};
 use actix_web::http::header;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpServer, web};
+use mundap_domain::idempotency::FingerprintKey;
 use mundap_domain::page::CursorKey;
 use mundap_domain::{Ports, Services};
 use mundap_infra::{Argon2Pool, Ed25519Tokens, OsEntropy, SeaStore, SigningKey, SystemClock};
@@ -53,6 +54,7 @@ impl Board {
             passwords: Arc::new(Argon2Pool::start()),
             access_tokens: Arc::new(Ed25519Tokens::new(key, &public_url)),
             cursors: Arc::new(CursorKey::new(&key.derive("cursor"))),
+            fingerprints: Arc::new(FingerprintKey::new(&key.derive("fingerprint"))),
         };
         Self {
             services: Services::new(&ports),

@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{LocalBoxFuture, Ready, ready};
 use futures_util::{FutureExt as _, StreamExt as _};
 use mundap_domain::error::{Broken, Violations};
+use mundap_domain::idempotency::IdempotencyKey;
 use mundap_domain::page::{Order, PageRequest, PageSize};
 use mundap_domain::version::{Expected, Version};
 use mundap_domain::{Actor, Error};
@@ -119,6 +120,34 @@ fn expected(tags: &[&str]) -> Result<Expected, Problem> {
         }
     }
     Ok(Expected::OneOf(versions))
+}
+
+/// `Idempotency-Key`, where the client sent one.
+#[derive(Debug)]
+pub struct OnceKey(pub Option<IdempotencyKey>);
+
+impl FromRequest for OnceKey {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(Self::of(req))
+    }
+}
+
+impl OnceKey {
+    /// # Errors
+    /// 400 where it is no key.
+    pub fn of(req: &HttpRequest) -> Result<Self, Problem> {
+        let mut values = req.headers().get_all("idempotency-key");
+        let key = match (values.next(), values.next()) {
+            (None, _) => return Ok(Self(None)),
+            (Some(value), None) => value.to_str().ok().and_then(IdempotencyKey::parse),
+            (Some(_), Some(_)) => None,
+        };
+        let detail = "Idempotency-Key takes 1 to 255 visible ASCII characters, once.";
+        key.map(|key| Self(Some(key))).ok_or_else(|| Problem::invalid_header(detail))
+    }
 }
 
 /// The query string. Unknown and repeated parameters are refused: a misspelled filter must not list everything.

@@ -254,6 +254,15 @@ impl From<Error> for Problem {
             Error::EmailTaken => {
                 problem(StatusCode::CONFLICT, "Another account has this e-mail; sign in or use another one.")
             }
+            Error::KeyReused => problem(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "This Idempotency-Key came with something else before: use a new key for a new request.",
+            ),
+            Error::KeyInUse => problem(
+                StatusCode::CONFLICT,
+                "The first request with this Idempotency-Key is still running; ask again.",
+            )
+            .with(RETRY_AFTER, RETRY_SECONDS),
             Error::VersionMismatch => problem(
                 StatusCode::PRECONDITION_FAILED,
                 "It was changed since you read it: read it again, then send your change with the new ETag.",

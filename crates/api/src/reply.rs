@@ -8,6 +8,7 @@ use actix_web::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, LINK, LOCATION
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use mundap_domain::Error;
 use mundap_domain::env::Timestamp;
+use mundap_domain::idempotency::Outcome;
 use mundap_domain::page::Page;
 use mundap_domain::version::Version;
 use serde::{Serialize, Serializer};
@@ -49,9 +50,18 @@ pub fn single(req: &HttpRequest, version: Version, view: &impl Serialize) -> Ans
     tagged(req, HttpResponse::Ok(), version, view)
 }
 
-/// A resource that was just made at `path`: 201 with `Location` and `ETag`.
-pub fn created(req: &HttpRequest, path: &str, version: Version, view: &impl Serialize) -> Answer {
+/// A resource that was made at `path`: 201 with `Location` and `ETag`; a repetition says so and answers the same.
+pub fn created<T>(
+    req: &HttpRequest,
+    outcome: &Outcome<T>,
+    path: &str,
+    version: Version,
+    view: &impl Serialize,
+) -> Answer {
     let mut response = HttpResponse::Created();
+    if outcome.is_replayed() {
+        response.insert_header(("idempotent-replayed", "true"));
+    }
     response.insert_header((LOCATION, format!("{}{path}", public_url(req))));
     tagged(req, response, version, view)
 }

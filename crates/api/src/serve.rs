@@ -1,6 +1,7 @@
 //! `mundap serve`: start, serve, end.
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use actix_web::web;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -47,7 +48,9 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
         "the board is at {}, its documentation at {}/docs", board.public_url, board.public_url
     );
 
+    let housekeeping = actix_web::rt::spawn(keep_house(board.clone()));
     stop.requested().await;
+    housekeeping.abort();
     tracing::info!("stopping: requests in flight may finish; a second signal ends it at once");
     board.drain();
     tokio::select! {
@@ -62,6 +65,21 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
     let _ = tokio::join!(public, private);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How often what is old is forgotten.
+const HOUSEKEEPING: Duration = Duration::from_mins(10);
+
+async fn keep_house(board: web::Data<Board>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        ticks.tick().await;
+        match board.services.housekeeping.sweep().await {
+            Ok(rows) => tracing::debug!(rows, "forgot {rows} old rows"),
+            // The next tick tries again, and requests say it louder.
+            Err(error) => tracing::warn!(%error, "old rows could not be forgotten"),
+        }
+    }
 }
 
 fn listen(name: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Fault> {

@@ -9,10 +9,11 @@ use chrono::TimeDelta;
 use crate::actor::{Act, Actor};
 use crate::env::{Clock, Entropy, Timestamp, retrying};
 use crate::error::{Broken, Error, Kind, StoreError, Violations};
+use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::sign_in::{LIFETIME, NewSignIn, RefreshToken, SignInId, TurnedDown};
 use crate::text::{length, nfc};
-use crate::user::{DisplayName, Email, NewUser, Role, User, UserId, email_taken};
-use crate::{Ports, Store};
+use crate::user::{Author, DisplayName, Email, NewUser, Role, User, UserId, email_taken};
+use crate::{Ports, Repositories, Store};
 
 /// How long an access token is good.
 pub const ACCESS_LIFETIME: TimeDelta = TimeDelta::minutes(10);
@@ -167,6 +168,47 @@ pub struct AccountService {
     entropy: Arc<dyn Entropy>,
     passwords: Arc<dyn PasswordHasher>,
     access_tokens: Arc<dyn AccessTokens>,
+    desk: Desk,
+}
+
+/// An account that is being registered, with the password that was sent.
+#[derive(Clone)]
+struct NewAccount {
+    user: NewUser,
+    password: Password,
+}
+
+#[async_trait]
+impl Creation for NewAccount {
+    type Entity = User;
+
+    const OPERATION: &'static str = "register";
+
+    fn said(&self) -> Vec<&[u8]> {
+        let NewUser { email, display_name, .. } = &self.user;
+        // Not the hash, which is salted anew each time.
+        vec![email.as_str().as_bytes(), display_name.as_str().as_bytes(), self.password.expose().as_bytes()]
+    }
+
+    fn stamp(&self) -> (Timestamp, Option<&Author>) {
+        (self.user.created_at, None)
+    }
+
+    fn stamped(self, created_at: Timestamp, _: Option<Author>) -> Self {
+        Self { user: NewUser { created_at, ..self.user }, ..self }
+    }
+
+    async fn store(&self, unit: &dyn Repositories) -> Result<User, Error> {
+        unit.users().insert(&self.user).await.map_err(email_taken)
+    }
+
+    fn id(entity: &User) -> i64 {
+        entity.id.get()
+    }
+
+    fn stored_as(self, id: i64) -> User {
+        self.user.stored(UserId::new(id))
+    }
 }
 
 impl AccountService {
@@ -178,15 +220,20 @@ impl AccountService {
             entropy: ports.entropy.clone(),
             passwords: ports.passwords.clone(),
             access_tokens: ports.access_tokens.clone(),
+            desk: Desk::new(ports),
         }
     }
 
-    /// Registers an account. Anybody may.
+    /// Registers an account; with a key, once. Anybody may.
     ///
     /// # Errors
-    /// [`Error::EmailTaken`], [`Error::Busy`].
-    pub async fn register(&self, registration: &Registration) -> Result<User, Error> {
-        self.create(registration, Role::Member).await
+    /// [`Error::EmailTaken`], [`Error::Busy`], [`Error::KeyReused`], [`Error::KeyInUse`].
+    pub async fn register(
+        &self,
+        registration: &Registration,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Outcome<User>, Error> {
+        self.create(registration, Role::Member, key).await
     }
 
     /// Makes an account with a role: how the first administrator comes to be.
@@ -195,13 +242,19 @@ impl AccountService {
     /// As [`register`](Self::register), and what the ownership table says.
     pub async fn add(&self, by: &Actor, registration: &Registration, role: Role) -> Result<User, Error> {
         by.must(Act::Administer)?;
-        self.create(registration, role).await
+        Ok(self.create(registration, role, None).await?.into_inner())
     }
 
-    async fn create(&self, registration: &Registration, role: Role) -> Result<User, Error> {
+    async fn create(
+        &self,
+        registration: &Registration,
+        role: Role,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Outcome<User>, Error> {
         let Registration { email, password, display_name } = registration.clone();
-        let password = Some(self.passwords.hash(&password).await?);
-        self.insert(&NewUser { email, display_name, role, password, created_at: self.clock.now() }).await
+        let hash = self.passwords.hash(&password).await?;
+        let user = NewUser { email, display_name, role, password: Some(hash), created_at: self.clock.now() };
+        once(&self.desk, Claimant::anonymous(), key, NewAccount { user, password }).await
     }
 
     async fn insert(&self, new: &NewUser) -> Result<User, Error> {
@@ -410,6 +463,7 @@ impl AccountService {
                 other => other?,
             }
             unit.sign_ins().delete_all_of(id).await?;
+            unit.receipts().delete_all_of(id).await?;
             Ok(unit.commit().await?)
         })
         .await

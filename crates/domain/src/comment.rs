@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use crate::actor::{Act, Actor};
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, Kind, StoreError, Violations};
+use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::page::{CursorKey, Order, Page, PageRequest, Slice};
 use crate::qna::QnaId;
 use crate::text::{length, not_blank, printable, text_value};
 use crate::user::Author;
 use crate::version::{Expected, Version};
-use crate::{Ports, Store};
+use crate::{Ports, Repositories, Store};
 
 /// Identifies a comment; given by the database, below 2^53, never given twice, growing with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +117,62 @@ pub struct NewComment {
     pub created_at: Timestamp,
 }
 
+impl NewComment {
+    /// What is stored of it under this id, in its first version.
+    #[must_use]
+    pub fn stored(self, id: CommentId) -> Comment {
+        Comment::restore(CommentRecord {
+            id,
+            qna: self.qna,
+            author: self.author,
+            content: self.content,
+            created_at: self.created_at,
+            updated_at: self.created_at,
+            version: Version::FIRST,
+        })
+    }
+}
+
+#[async_trait]
+impl Creation for NewComment {
+    type Entity = Comment;
+
+    const OPERATION: &'static str = "comment";
+
+    fn said(&self) -> Vec<&[u8]> {
+        vec![self.content.as_str().as_bytes()]
+    }
+
+    fn below(&self) -> i64 {
+        self.qna.get()
+    }
+
+    fn stamp(&self) -> (Timestamp, Option<&Author>) {
+        (self.created_at, Some(&self.author))
+    }
+
+    fn stamped(self, created_at: Timestamp, author: Option<Author>) -> Self {
+        Self { created_at, author: author.unwrap_or(self.author), ..self }
+    }
+
+    async fn store(&self, unit: &dyn Repositories) -> Result<Comment, Error> {
+        // The count first: it locks the QnA exclusively. The insert alone would share the lock, and two commenters who
+        // then both wanted to count would deadlock.
+        if !unit.qnas().count_comments(self.qna, 1).await? {
+            return Err(Error::NotFound(Kind::Qna));
+        }
+        Ok(unit.comments().insert(self).await?)
+    }
+
+    fn id(entity: &Comment) -> i64 {
+        entity.id.get()
+    }
+
+    fn stored_as(self, id: i64) -> Comment {
+        self.stored(CommentId::new(id))
+    }
+}
+
 /// A comment as somebody wrote it, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommentDraft {
@@ -172,33 +229,36 @@ pub struct CommentService {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     cursors: Arc<CursorKey>,
+    desk: Desk,
 }
 
 impl CommentService {
     #[must_use]
     pub fn new(ports: &Ports) -> Self {
-        Self { store: ports.store.clone(), clock: ports.clock.clone(), cursors: ports.cursors.clone() }
+        Self {
+            store: ports.store.clone(),
+            clock: ports.clock.clone(),
+            cursors: ports.cursors.clone(),
+            desk: Desk::new(ports),
+        }
     }
 
-    /// Comments on a QnA.
+    /// Comments on a QnA; with a key, once.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where there is no such QnA, and what the ownership table says.
-    pub async fn write(&self, by: &Actor, qna: QnaId, draft: &CommentDraft) -> Result<Comment, Error> {
+    /// [`Error::NotFound`] where there is no such QnA, what the ownership table says, [`Error::KeyReused`],
+    /// [`Error::KeyInUse`].
+    pub async fn write(
+        &self,
+        by: &Actor,
+        qna: QnaId,
+        draft: &CommentDraft,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Outcome<Comment>, Error> {
         let author = by.account_that_may(Act::Post)?.author();
+        let claimant = Claimant::account(author.id);
         let new = NewComment { qna, author, content: draft.content.clone(), created_at: self.clock.now() };
-        retrying(&*self.clock, || async {
-            let unit = self.store.begin().await?;
-            // The count first: it locks the QnA exclusively. The insert alone would share the lock, and two
-            // commenters who then both wanted to count would deadlock.
-            if !unit.qnas().count_comments(qna, 1).await? {
-                return Err(Error::NotFound(Kind::Qna));
-            }
-            let comment = unit.comments().insert(&new).await?;
-            unit.commit().await?;
-            Ok(comment)
-        })
-        .await
+        once(&self.desk, claimant, key, new).await
     }
 
     /// # Errors

@@ -42,6 +42,12 @@ pub enum Error {
     /// Another account has this e-mail, in this or another spelling.
     #[error("another account has this e-mail")]
     EmailTaken,
+    /// The idempotency key came with something else before.
+    #[error("the idempotency key was used for something else")]
+    KeyReused,
+    /// The first request with this idempotency key is still running.
+    #[error("the first request with this idempotency key is still running")]
+    KeyInUse,
     /// The caller named a version that is no longer the current one.
     #[error("the version named is no longer the current one")]
     VersionMismatch,
@@ -61,7 +67,7 @@ pub enum Error {
 
 impl Error {
     /// Every code a client can meet, in the order of `docs/errors.md`.
-    pub const CODES: [&'static str; 17] = [
+    pub const CODES: [&'static str; 19] = [
         "validation_failed",
         "unauthenticated",
         "invalid_token",
@@ -74,6 +80,8 @@ impl Error {
         "comment_not_found",
         "user_not_found",
         "email_taken",
+        "idempotency_key_reused",
+        "idempotency_key_in_use",
         "version_mismatch",
         "invalid_cursor",
         "busy",
@@ -97,6 +105,8 @@ impl Error {
             Self::NotFound(Kind::Comment) => "comment_not_found",
             Self::NotFound(Kind::User) => "user_not_found",
             Self::EmailTaken => "email_taken",
+            Self::KeyReused => "idempotency_key_reused",
+            Self::KeyInUse => "idempotency_key_in_use",
             Self::VersionMismatch => "version_mismatch",
             Self::InvalidCursor => "invalid_cursor",
             Self::Busy(_) => "busy",

@@ -11,6 +11,8 @@
 //! | [`user`] | people: e-mail, display name, role, profile |
 //! | [`account`] | registering, signing in, tokens, the own account |
 //! | [`sign_in`] | a signed-in device and its rotating refresh token |
+//! | [`idempotency`] | doing something once, however often it is asked for |
+//! | [`housekeeping`] | what has to be done now and then |
 //! | [`page`] | keyset pages and sealed cursors |
 //! | [`text`] | what any text must be: NFC, counted in characters, no control characters |
 //! | [`version`] | optimistic concurrency: an edit names the version it was made on |
@@ -26,6 +28,8 @@ pub mod actor;
 pub mod comment;
 pub mod env;
 pub mod error;
+pub mod housekeeping;
+pub mod idempotency;
 pub mod page;
 pub mod qna;
 pub mod sign_in;
@@ -43,6 +47,8 @@ pub use account::AccountService;
 pub use actor::Actor;
 pub use comment::{CommentRepository, CommentService};
 pub use error::{Error, StoreError};
+pub use housekeeping::Housekeeping;
+pub use idempotency::ReceiptRepository;
 pub use qna::{QnaRepository, QnaService};
 pub use sign_in::SignInRepository;
 pub use user::{UserRepository, UserService};
@@ -54,6 +60,7 @@ pub trait Repositories: Send + Sync {
     fn comments(&self) -> &dyn CommentRepository;
     fn users(&self) -> &dyn UserRepository;
     fn sign_ins(&self) -> &dyn SignInRepository;
+    fn receipts(&self) -> &dyn ReceiptRepository;
 }
 
 /// An open transaction.
@@ -85,6 +92,7 @@ pub struct Ports {
     pub passwords: Arc<dyn account::PasswordHasher>,
     pub access_tokens: Arc<dyn account::AccessTokens>,
     pub cursors: Arc<page::CursorKey>,
+    pub fingerprints: Arc<idempotency::FingerprintKey>,
 }
 
 /// Every use case there is. A face (REST, gRPC, the command line) holds one of these and nothing below it.
@@ -93,6 +101,7 @@ pub struct Services {
     pub comments: CommentService,
     pub users: UserService,
     pub accounts: AccountService,
+    pub housekeeping: Housekeeping,
 }
 
 impl Services {
@@ -103,6 +112,7 @@ impl Services {
             comments: CommentService::new(ports),
             users: UserService::new(ports),
             accounts: AccountService::new(ports),
+            housekeeping: Housekeeping::new(ports),
         }
     }
 }

@@ -9,11 +9,12 @@ use crate::actor::{Act, Actor};
 use crate::comment::{Comment, CommentService};
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, Kind, StoreError, Violations};
+use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::page::{CursorKey, Order, Page, PageRequest, PageSize, Slice};
 use crate::text::{length, not_blank, printable, text_value};
 use crate::user::{Author, UserId};
 use crate::version::{Expected, Version};
-use crate::{Ports, Store};
+use crate::{Ports, Repositories, Store};
 
 /// Identifies a QnA; given by the database, below 2^53, never given twice, growing with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,6 +127,54 @@ pub struct NewQna {
     pub created_at: Timestamp,
 }
 
+impl NewQna {
+    /// What is stored of it under this id, in its first version.
+    #[must_use]
+    pub fn stored(self, id: QnaId) -> Qna {
+        Qna::restore(QnaRecord {
+            id,
+            author: self.author,
+            title: self.title,
+            content: self.content,
+            comment_count: 0,
+            created_at: self.created_at,
+            updated_at: self.created_at,
+            version: Version::FIRST,
+        })
+    }
+}
+
+#[async_trait]
+impl Creation for NewQna {
+    type Entity = Qna;
+
+    const OPERATION: &'static str = "ask";
+
+    fn said(&self) -> Vec<&[u8]> {
+        vec![self.title.as_str().as_bytes(), self.content.as_str().as_bytes()]
+    }
+
+    fn stamp(&self) -> (Timestamp, Option<&Author>) {
+        (self.created_at, Some(&self.author))
+    }
+
+    fn stamped(self, created_at: Timestamp, author: Option<Author>) -> Self {
+        Self { created_at, author: author.unwrap_or(self.author), ..self }
+    }
+
+    async fn store(&self, unit: &dyn Repositories) -> Result<Qna, Error> {
+        Ok(unit.qnas().insert(self).await?)
+    }
+
+    fn id(entity: &Qna) -> i64 {
+        entity.id.get()
+    }
+
+    fn stored_as(self, id: i64) -> Qna {
+        self.stored(QnaId::new(id))
+    }
+}
+
 /// A question as somebody wrote it, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QnaDraft {
@@ -206,6 +255,7 @@ pub struct QnaService {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     cursors: Arc<CursorKey>,
+    desk: Desk,
     comments: CommentService,
 }
 
@@ -219,25 +269,21 @@ impl QnaService {
             store: ports.store.clone(),
             clock: ports.clock.clone(),
             cursors: ports.cursors.clone(),
+            desk: Desk::new(ports),
             comments: CommentService::new(ports),
         }
     }
 
-    /// Asks a question.
+    /// Asks a question; with a key, once.
     ///
     /// # Errors
-    /// What the ownership table says.
-    pub async fn ask(&self, by: &Actor, draft: &QnaDraft) -> Result<Qna, Error> {
+    /// What the ownership table says, [`Error::KeyReused`], [`Error::KeyInUse`].
+    pub async fn ask(&self, by: &Actor, draft: &QnaDraft, key: Option<&IdempotencyKey>) -> Result<Outcome<Qna>, Error> {
         let author = by.account_that_may(Act::Post)?.author();
         let QnaDraft { title, content } = draft.clone();
+        let claimant = Claimant::account(author.id);
         let new = NewQna { author, title, content, created_at: self.clock.now() };
-        retrying(&*self.clock, || async {
-            let unit = self.store.begin().await?;
-            let qna = unit.qnas().insert(&new).await?;
-            unit.commit().await?;
-            Ok(qna)
-        })
-        .await
+        once(&self.desk, claimant, key, new).await
     }
 
     /// # Errors

@@ -28,14 +28,15 @@ use crate::account::{MockAccessTokens, MockPasswordHasher};
 use crate::comment::{Comment, CommentContent, CommentId, CommentRecord, MockCommentRepository};
 use crate::env::{Clock, Entropy, Timestamp};
 use crate::error::StoreError;
+use crate::idempotency::{FingerprintKey, MockReceiptRepository};
 use crate::page::CursorKey;
 use crate::qna::{Content, MockQnaRepository, Qna, QnaId, QnaRecord, Title};
 use crate::sign_in::MockSignInRepository;
 use crate::user::{Author, DisplayName, Email, MockUserRepository, Role, User, UserId, UserRecord};
 use crate::version::Version;
 use crate::{
-    CommentRepository, Ports, QnaRepository, Repositories, Services, SignInRepository, Store, UnitOfWork,
-    UserRepository,
+    CommentRepository, Ports, QnaRepository, ReceiptRepository, Repositories, Services, SignInRepository, Store,
+    UnitOfWork, UserRepository,
 };
 
 /// One mock a port. A call that no test expects fails that test.
@@ -45,6 +46,7 @@ pub struct Mocks {
     pub comments: MockCommentRepository,
     pub users: MockUserRepository,
     pub sign_ins: MockSignInRepository,
+    pub receipts: MockReceiptRepository,
     pub passwords: MockPasswordHasher,
     pub access_tokens: MockAccessTokens,
 }
@@ -59,6 +61,7 @@ struct MockRepositories {
     comments: MockCommentRepository,
     users: MockUserRepository,
     sign_ins: MockSignInRepository,
+    receipts: MockReceiptRepository,
     begun: AtomicUsize,
     commits: AtomicUsize,
 }
@@ -92,6 +95,9 @@ impl Repositories for MockRepositories {
     fn sign_ins(&self) -> &dyn SignInRepository {
         &self.sign_ins
     }
+    fn receipts(&self) -> &dyn ReceiptRepository {
+        &self.receipts
+    }
 }
 
 impl Repositories for MockUnit {
@@ -106,6 +112,9 @@ impl Repositories for MockUnit {
     }
     fn sign_ins(&self) -> &dyn SignInRepository {
         self.0.sign_ins()
+    }
+    fn receipts(&self) -> &dyn ReceiptRepository {
+        self.0.receipts()
     }
 }
 
@@ -173,9 +182,9 @@ pub struct Board {
 /// Wires the services over `mocks`.
 #[must_use]
 pub fn board(mocks: Mocks) -> Board {
-    let Mocks { qnas, comments, users, sign_ins, passwords, access_tokens } = mocks;
+    let Mocks { qnas, comments, users, sign_ins, receipts, passwords, access_tokens } = mocks;
     let (begun, commits) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let repositories = Arc::new(MockRepositories { qnas, comments, users, sign_ins, begun, commits });
+    let repositories = Arc::new(MockRepositories { qnas, comments, users, sign_ins, receipts, begun, commits });
     let store = Arc::new(MockStore { repositories });
     let clock = Arc::new(FixedClock::default());
     let services = Services::new(&Ports {
@@ -185,6 +194,7 @@ pub fn board(mocks: Mocks) -> Board {
         passwords: Arc::new(passwords),
         access_tokens: Arc::new(access_tokens),
         cursors: Arc::new(CursorKey::new(&[7; 32])),
+        fingerprints: Arc::new(FingerprintKey::new(&[8; 32])),
     });
     Board { services, store, clock }
 }

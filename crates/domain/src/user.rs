@@ -226,6 +226,23 @@ pub struct NewUser {
     pub created_at: Timestamp,
 }
 
+impl NewUser {
+    /// What is stored of it under this id, in its first version.
+    #[must_use]
+    pub fn stored(self, id: UserId) -> User {
+        User::restore(UserRecord {
+            id,
+            email: self.email,
+            display_name: self.display_name,
+            role: self.role,
+            suspended_at: None,
+            created_at: self.created_at,
+            updated_at: self.created_at,
+            version: Version::FIRST,
+        })
+    }
+}
+
 /// A change of the own account; an absent field stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserEdit {

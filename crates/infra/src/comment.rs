@@ -131,15 +131,7 @@ impl<C: ConnectionTrait + Send> CommentRepository for Session<C> {
             version: Set(Version::FIRST.get()),
         };
         let inserted = self.run(Entity::insert(row).exec(&self.connection)).await?;
-        Ok(Comment::restore(CommentRecord {
-            id: CommentId::new(inserted.last_insert_id),
-            qna: comment.qna,
-            author: comment.author.clone(),
-            content: comment.content.clone(),
-            created_at,
-            updated_at: created_at,
-            version: Version::FIRST,
-        }))
+        Ok(comment.clone().stored(CommentId::new(inserted.last_insert_id)))
     }
 
     async fn update(&self, comment: &Comment) -> Result<(), StoreError> {

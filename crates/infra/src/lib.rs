@@ -2,7 +2,7 @@
 //!
 //! | module | implements |
 //! | --- | --- |
-//! | `qna`, `comment`, `user`, `sign_in` | one repository each, on SQLite, MariaDB and MySQL alike |
+//! | `qna`, `comment`, `user`, `sign_in`, `receipt` | one repository each, on SQLite, MariaDB and MySQL alike |
 //! | `connect` | [`connect()`]: pools, sessions, time limits |
 //! | `failure` | what a driver's error means: the only place that makes a [`StoreError`] of one |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
@@ -23,6 +23,7 @@ mod key;
 mod limit;
 mod password;
 mod qna;
+mod receipt;
 mod row;
 mod sign_in;
 mod token;
@@ -32,7 +33,8 @@ use std::fmt;
 
 use async_trait::async_trait;
 use mundap_domain::{
-    CommentRepository, QnaRepository, Repositories, SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
+    CommentRepository, QnaRepository, ReceiptRepository, Repositories, SignInRepository, Store, StoreError, UnitOfWork,
+    UserRepository,
 };
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, Statement,
@@ -92,6 +94,9 @@ impl<C: ConnectionTrait + Send> Repositories for Session<C> {
         self
     }
     fn sign_ins(&self) -> &dyn SignInRepository {
+        self
+    }
+    fn receipts(&self) -> &dyn ReceiptRepository {
         self
     }
 }

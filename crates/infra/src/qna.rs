@@ -139,16 +139,7 @@ impl<C: ConnectionTrait + Send> QnaRepository for Session<C> {
             version: Set(Version::FIRST.get()),
         };
         let inserted = self.run(Entity::insert(row).exec(&self.connection)).await?;
-        Ok(Qna::restore(QnaRecord {
-            id: QnaId::new(inserted.last_insert_id),
-            author: qna.author.clone(),
-            title: qna.title.clone(),
-            content: qna.content.clone(),
-            comment_count: 0,
-            created_at,
-            updated_at: created_at,
-            version: Version::FIRST,
-        }))
+        Ok(qna.clone().stored(QnaId::new(inserted.last_insert_id)))
     }
 
     async fn update(&self, qna: &Qna) -> Result<(), StoreError> {

@@ -118,16 +118,7 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
             version: Set(Version::FIRST.get()),
         };
         let inserted = self.run(Entity::insert(row).exec(&self.connection)).await?;
-        Ok(User::restore(UserRecord {
-            id: UserId::new(inserted.last_insert_id),
-            email: user.email.clone(),
-            display_name: user.display_name.clone(),
-            role: user.role,
-            suspended_at: None,
-            created_at,
-            updated_at: created_at,
-            version: Version::FIRST,
-        }))
+        Ok(user.clone().stored(UserId::new(inserted.last_insert_id)))
     }
 
     async fn update(&self, user: &User) -> Result<(), StoreError> {

@@ -1,6 +1,7 @@
 //! The OpenAPI 3.1 document: what the handlers say of themselves, and what is true of all of them.
 
 use bytes::Bytes;
+use mundap_domain::idempotency::IdempotencyKey;
 use utoipa::openapi::content::Content;
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
@@ -81,7 +82,7 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             if seed::is_path(path) {
-                seed::complete(method, operation);
+                seed::complete(path, method, operation);
             } else {
                 complete_operation(path, method, operation);
             }
@@ -154,16 +155,35 @@ fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
         if has_parameter(operation, &ParameterIn::Query) {
             problems.extend([(400, "The request cannot be read"), (422, "A parameter is out of its range")]);
         }
-        if has_parameter(operation, &ParameterIn::Header) && writes {
+        if has_parameter(operation, &ParameterIn::Header) && matches!(method, "patch" | "delete") {
             problems.extend([(400, "The request cannot be read"), (412, "It was changed since you read it")]);
         }
-        if path == "/api/v1/users" || path == "/api/v1/users/me" && method == "patch" {
+        if operation.responses.responses.contains_key("201") {
+            add_idempotency_key(operation);
+            problems.push((409, "The first request with this `Idempotency-Key` is still running"));
+        }
+        if path == "/api/v1/users/me" && method == "patch" {
             problems.push((409, "Another account has this e-mail"));
         }
     }
     for (status, description) in problems {
         add_response(operation, status, description, "Problem", "application/problem+json");
     }
+}
+
+/// What [`crate::input::OnceKey`] reads.
+pub fn add_idempotency_key(operation: &mut Operation) {
+    let text = "A name for this request and its repetitions, for 24 hours: a repetition is answered as the first was, with \
+                `Idempotent-Replayed: true`; with another body it is 422";
+    let key = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(IdempotencyKey::MAX));
+    let parameter = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(text))
+        .schema(Some(key.pattern(Some("^[!-~]+$")).build()))
+        .build();
+    operation.parameters.get_or_insert_with(Vec::new).push(RefOr::T(parameter));
 }
 
 /// Entity tags: what [`crate::reply`] sends and [`crate::input::IfMatch`] reads.

@@ -23,9 +23,9 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::app::Board;
-use crate::docs::document::add_response;
+use crate::docs::document::{add_idempotency_key, add_response};
 use crate::docs::schema::{ContentText, EmailText, TitleText};
-use crate::input::{Caller, Fields, body, is_json, parse_id};
+use crate::input::{Caller, Fields, OnceKey, body, is_json, parse_id};
 use crate::problem::{CHALLENGE, INVALID_TOKEN_CHALLENGE, Problem, RETRY_SECONDS};
 use crate::reply::Time;
 use crate::settings::Identity;
@@ -198,6 +198,12 @@ impl From<Error> for Refusal {
             Error::NotAuthor => Self::not_writer(),
             Error::NotFound(kind) => refusal(StatusCode::NOT_FOUND, &format!("{kind} not found")),
             Error::EmailTaken => refusal(StatusCode::CONFLICT, "email is taken"),
+            Error::KeyReused => {
+                refusal(StatusCode::UNPROCESSABLE_ENTITY, "the idempotency key was used for something else")
+            }
+            Error::KeyInUse => {
+                refusal(StatusCode::CONFLICT, "the first request with this idempotency key is still running")
+            }
             Error::VersionMismatch => refusal(StatusCode::PRECONDITION_FAILED, "it was changed meanwhile"),
             Error::InvalidCursor => refusal(StatusCode::BAD_REQUEST, "invalid cursor"),
             Error::Busy(cause) => later("too busy, try again", cause),
@@ -337,14 +343,24 @@ async fn writer(board: &Board, by: Caller, email: &Email, may_be_new: bool) -> R
     responses((status = 200, description = "The row", body = RowView))
 )]
 #[post("/upload")]
-async fn upload(board: web::Data<Board>, by: Caller, body: SeedFields) -> Result<HttpResponse, Refusal> {
+async fn upload(
+    board: web::Data<Board>,
+    by: Caller,
+    req: HttpRequest,
+    body: SeedFields,
+) -> Result<HttpResponse, Refusal> {
     let SeedFields { mut fields, sent } = body;
     let (email, title, content) = (fields.text("email"), fields.text("title"), fields.text("content"));
     let draft = with_email(email.as_deref(), QnaDraft::parse(title.as_deref(), content.as_deref()));
     let (email, draft) = fields.finish(draft).map_err(|violations| invalid(&violations, &sent))?;
+    let once = OnceKey::of(&req).map_err(|problem| from_problem(&problem))?;
     let by = writer(&board, by, &email, true).await?;
-    let qna = board.services.qnas.ask(&by, &draft).await?;
-    Ok(HttpResponse::Ok().json(RowView::new(&qna, &board, &by)))
+    let qna = board.services.qnas.ask(&by, &draft, once.0.as_ref()).await?;
+    let mut response = HttpResponse::Ok();
+    if qna.is_replayed() {
+        response.insert_header(("idempotent-replayed", "true"));
+    }
+    Ok(response.json(RowView::new(qna.get(), &board, &by)))
 }
 
 /// Every question, oldest first
@@ -463,7 +479,7 @@ fn missing_is_not_yours(error: Error) -> Refusal {
 }
 
 /// What the document says of every route of this face.
-pub fn complete(method: &str, operation: &mut Operation) {
+pub fn complete(path: &str, method: &str, operation: &mut Operation) {
     let mut add =
         |status, description, schema| add_response(operation, status, description, schema, "application/json");
     add(500, "A fault of ours", "Detail");
@@ -480,6 +496,16 @@ pub fn complete(method: &str, operation: &mut Operation) {
         add_response(operation, 408, "The body took too long to arrive", "Detail", "application/json");
         add_response(operation, 413, "The body is too large", "Detail", "application/json");
         add_response(operation, 422, "A field breaks a rule", "HTTPValidationError", "application/json");
+    }
+    if path == "/upload" {
+        add_response(
+            operation,
+            409,
+            "The first request with this Idempotency-Key is still running",
+            "Detail",
+            "application/json",
+        );
+        add_idempotency_key(operation);
     }
     let named = |name: &str| SecurityRequirement::new::<_, _, String>(name, []);
     let mut security = vec![named("oauth2"), named("bearer")];

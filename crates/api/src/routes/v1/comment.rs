@@ -12,7 +12,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use super::user::AuthorView;
 use crate::app::Board;
 use crate::docs::schema::CommentText;
-use crate::input::{Caller, Fields, Id, IfMatch, Query};
+use crate::input::{Caller, Fields, Id, IfMatch, OnceKey, Query};
 use crate::reply::{Answer, Time, created, page, single};
 
 pub fn routes(config: &mut ServiceConfig) {
@@ -120,10 +120,19 @@ async fn list(req: HttpRequest, board: web::Data<Board>, by: Caller, qna: Id) ->
     responses((status = 201, description = "Written", body = CommentView))
 )]
 #[post("/qna/{qna_id}/comments")]
-async fn write(req: HttpRequest, board: web::Data<Board>, by: Caller, qna: Id, fields: Fields) -> Answer {
+async fn write(
+    req: HttpRequest,
+    board: web::Data<Board>,
+    by: Caller,
+    qna: Id,
+    once: OnceKey,
+    fields: Fields,
+) -> Answer {
     let draft = CommentBody::parse(fields)?;
-    let comment = board.services.comments.write(&by, QnaId::new(qna.0), &draft).await?;
-    created(&req, &format!("/api/v1/comments/{}", comment.id), comment.version, &CommentView::new(&comment, &by))
+    let outcome = board.services.comments.write(&by, QnaId::new(qna.0), &draft, once.0.as_ref()).await?;
+    let comment = outcome.get();
+    let path = format!("/api/v1/comments/{}", comment.id);
+    created(&req, &outcome, &path, comment.version, &CommentView::new(comment, &by))
 }
 
 /// Read a comment

@@ -14,7 +14,7 @@ use super::comment::{CommentPage, CommentView};
 use super::user::AuthorView;
 use crate::app::Board;
 use crate::docs::schema::{ContentText, TitleText};
-use crate::input::{Caller, Fields, Id, IfMatch, Query};
+use crate::input::{Caller, Fields, Id, IfMatch, OnceKey, Query};
 use crate::reply::{Answer, Time, created, page, single};
 
 pub fn routes(config: &mut ServiceConfig) {
@@ -136,10 +136,11 @@ async fn list(req: HttpRequest, board: web::Data<Board>, by: Caller) -> Answer {
     responses((status = 201, description = "Asked", body = QnaView))
 )]
 #[post("/qna")]
-async fn ask(req: HttpRequest, board: web::Data<Board>, by: Caller, fields: Fields) -> Answer {
+async fn ask(req: HttpRequest, board: web::Data<Board>, by: Caller, once: OnceKey, fields: Fields) -> Answer {
     let draft = QnaBody::parse(fields)?;
-    let qna = board.services.qnas.ask(&by, &draft).await?;
-    created(&req, &format!("/api/v1/qna/{}", qna.id), qna.version, &QnaView::new(&qna, &by))
+    let outcome = board.services.qnas.ask(&by, &draft, once.0.as_ref()).await?;
+    let qna = outcome.get();
+    created(&req, &outcome, &format!("/api/v1/qna/{}", qna.id), qna.version, &QnaView::new(qna, &by))
 }
 
 /// Read a question

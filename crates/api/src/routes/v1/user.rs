@@ -11,7 +11,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::app::Board;
 use crate::docs::schema::{DisplayNameText, EmailText, PasswordText, RoleName};
-use crate::input::{Caller, Fields, Id, IfMatch, OpenFields};
+use crate::input::{Caller, Fields, Id, IfMatch, OnceKey, OpenFields};
 use crate::reply::{Answer, Time, created, json, single};
 
 pub fn routes(config: &mut ServiceConfig) {
@@ -152,10 +152,11 @@ impl PasswordBody {
     responses((status = 201, description = "Registered", body = AccountView))
 )]
 #[post("/users")]
-async fn register(req: HttpRequest, board: web::Data<Board>, fields: OpenFields) -> Answer {
+async fn register(req: HttpRequest, board: web::Data<Board>, once: OnceKey, fields: OpenFields) -> Answer {
     let registration = RegistrationBody::parse(fields.0)?;
-    let user = board.services.accounts.register(&registration).await?;
-    created(&req, &format!("/api/v1/users/{}", user.id), user.version, &AccountView::new(&user))
+    let outcome = board.services.accounts.register(&registration, once.0.as_ref()).await?;
+    let user = outcome.get();
+    created(&req, &outcome, &format!("/api/v1/users/{}", user.id), user.version, &AccountView::new(user))
 }
 
 /// Read the own account

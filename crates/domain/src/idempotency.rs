@@ -1,0 +1,262 @@
+//! Doing something once, however often it is asked for: a client that lost an answer repeats its request with the same
+//! key and gets the answer it would have got (draft-ietf-httpapi-idempotency-key-header).
+//!
+//! The mechanism is [`once`]; a use case that creates something calls it with a [`Creation`] and is done. What is
+//! remembered is a [`Receipt`]: it is stored in the same unit of work as the thing itself, so that there is either both
+//! or neither. A receipt needs only what the request does not say again: the fingerprint proves that the rest is the
+//! same.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use crate::env::{Clock, Timestamp, retrying};
+use crate::error::{Error, StoreError};
+use crate::user::{Author, UserId};
+use crate::{Ports, Repositories, Store};
+
+/// How long an outcome is remembered.
+pub const REMEMBERED: TimeDelta = TimeDelta::hours(24);
+
+/// What a client calls one request and its repetitions: 1 to 255 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    pub const MAX: usize = 255;
+
+    /// `None` for what is no key.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let good = (1..=Self::MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        good.then(|| Self(text.to_owned()))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What came of a request that may be a repetition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// It was done now.
+    Fresh(T),
+    /// It was done before; this is what came of it then.
+    Replayed(T),
+}
+
+impl<T> Outcome<T> {
+    pub const fn get(&self) -> &T {
+        match self {
+            Self::Fresh(value) | Self::Replayed(value) => value,
+        }
+    }
+
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Fresh(value) | Self::Replayed(value) => value,
+        }
+    }
+
+    #[must_use]
+    pub const fn is_replayed(&self) -> bool {
+        matches!(self, Self::Replayed(_))
+    }
+}
+
+/// Whose key it is. The same key of two callers is two keys; all that are not signed in are one caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimant(Option<UserId>);
+
+impl Claimant {
+    #[must_use]
+    pub const fn account(id: UserId) -> Self {
+        Self(Some(id))
+    }
+
+    #[must_use]
+    pub const fn anonymous() -> Self {
+        Self(None)
+    }
+
+    #[must_use]
+    pub const fn account_id(self) -> Option<UserId> {
+        self.0
+    }
+
+    /// 0 for those who are not signed in: no account has that id.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0.map_or(0, UserId::get)
+    }
+}
+
+/// What is remembered of something that was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    pub claimant: Claimant,
+    pub key: IdempotencyKey,
+    pub fingerprint: [u8; 32],
+    /// The id of what was created.
+    pub id: i64,
+    /// As whom it was created; `None` where the thing is the account itself.
+    pub author: Option<Author>,
+    pub created_at: Timestamp,
+}
+
+impl Receipt {
+    fn is_good(&self, now: Timestamp) -> bool {
+        now < self.created_at.plus(REMEMBERED)
+    }
+}
+
+/// Where receipts are kept.
+#[cfg_attr(any(test, feature = "testing"), mockall::automock)]
+#[async_trait]
+pub trait ReceiptRepository: Send + Sync {
+    async fn find(&self, claimant: Claimant, key: &IdempotencyKey) -> Result<Option<Receipt>, StoreError>;
+    /// MUST be [`StoreError::Duplicate`] where the claimant has used this key; MUST wait for a unit that is about to use
+    /// it, and be [`StoreError::Contention`] where that takes too long.
+    async fn insert(&self, receipt: &Receipt) -> Result<(), StoreError>;
+    /// Forgets one key; no error where it is not there.
+    async fn delete(&self, claimant: Claimant, key: &IdempotencyKey) -> Result<(), StoreError>;
+    /// Forgets all keys of an account.
+    async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError>;
+    /// Forgets every receipt that is older than `before`, and says how many there were.
+    async fn delete_older(&self, before: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// Something about to be created.
+#[async_trait]
+pub(crate) trait Creation: Clone + Send + Sync {
+    type Entity: Send;
+
+    /// Names the use case; part of the fingerprint, so that one key does not serve two of them.
+    const OPERATION: &'static str;
+
+    /// All that the caller said, and nothing else.
+    fn said(&self) -> Vec<&[u8]>;
+    /// The id of what it is created below; 0 where it stands alone.
+    fn below(&self) -> i64 {
+        0
+    }
+    /// The time it is created at, and as whom.
+    fn stamp(&self) -> (Timestamp, Option<&Author>);
+    /// The same, stamped as it was then.
+    fn stamped(self, created_at: Timestamp, author: Option<Author>) -> Self;
+    /// Does it, in an open unit.
+    async fn store(&self, unit: &dyn Repositories) -> Result<Self::Entity, Error>;
+    fn id(entity: &Self::Entity) -> i64;
+    /// What was stored under this id, in its first version.
+    fn stored_as(self, id: i64) -> Self::Entity;
+}
+
+/// Fingerprints what was asked for. Keyed: a request may hold a password, and a bare hash of one could be guessed.
+pub struct FingerprintKey(Hmac<Sha256>);
+
+impl FingerprintKey {
+    #[must_use]
+    pub fn new(key: &[u8; 32]) -> Self {
+        // RFC 2104 pads a short key with zeros to the hash's block of 64 bytes.
+        let mut block = [0; 64];
+        block[..key.len()].copy_from_slice(key);
+        Self(Hmac::new(&block.into()))
+    }
+
+    fn of<C: Creation>(&self, creation: &C) -> [u8; 32] {
+        let mut mac = self.0.clone().chain_update(C::OPERATION).chain_update(creation.below().to_be_bytes());
+        for part in creation.said() {
+            // With its length before it, no part runs into the next.
+            mac = mac.chain_update((part.len() as u64).to_be_bytes()).chain_update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+}
+
+/// What [`once`] stands on.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    fingerprints: Arc<FingerprintKey>,
+}
+
+impl Desk {
+    pub(crate) fn new(ports: &Ports) -> Self {
+        let Ports { store, clock, fingerprints, .. } = ports.clone();
+        Self { store, clock, fingerprints }
+    }
+}
+
+/// Creates something, or says what came of it when the same claimant asked for it with the same key before.
+///
+/// # Errors
+/// [`Error::KeyReused`] where the key came with something else, [`Error::KeyInUse`] where the first request with it is
+/// still running, and what [`Creation::store`] says.
+pub(crate) async fn once<C: Creation>(
+    desk: &Desk,
+    claimant: Claimant,
+    key: Option<&IdempotencyKey>,
+    creation: C,
+) -> Result<Outcome<C::Entity>, Error> {
+    let creation = &creation;
+    let Some(key) = key else {
+        return retrying(&*desk.clock, || async move {
+            let unit = desk.store.begin().await?;
+            let entity = creation.store(&*unit).await?;
+            unit.commit().await?;
+            Ok(Outcome::Fresh(entity))
+        })
+        .await;
+    };
+    let fingerprint = desk.fingerprints.of(creation);
+    retrying(&*desk.clock, || async move {
+        let (now, author) = creation.stamp();
+        let mut stale = false;
+        if let Some(receipt) = desk.store.reader().receipts().find(claimant, key).await? {
+            if receipt.is_good(now) {
+                return replay(receipt, fingerprint, creation.clone());
+            }
+            stale = true;
+        }
+        let unit = desk.store.begin().await?;
+        if stale {
+            unit.receipts().delete(claimant, key).await?;
+        }
+        let entity = match creation.store(&*unit).await {
+            Ok(entity) => entity,
+            Err(error) => {
+                drop(unit);
+                // Perhaps it failed because the first request came between, as a second registration does.
+                let receipt = desk.store.reader().receipts().find(claimant, key).await?;
+                return match receipt.filter(|receipt| receipt.is_good(now)) {
+                    Some(receipt) => replay(receipt, fingerprint, creation.clone()),
+                    None => Err(error),
+                };
+            }
+        };
+        let (id, key, author) = (C::id(&entity), key.clone(), author.cloned());
+        let receipt = Receipt { claimant, key, fingerprint, id, author, created_at: now };
+        match unit.receipts().insert(&receipt).await {
+            Ok(()) => unit.commit().await?,
+            // Somebody was faster: the next try finds what came of it.
+            Err(error @ StoreError::Duplicate(_)) => return Err(Error::Busy(error.into())),
+            Err(StoreError::Contention(_)) => return Err(Error::KeyInUse),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Outcome::Fresh(entity))
+    })
+    .await
+}
+
+fn replay<C: Creation>(receipt: Receipt, fingerprint: [u8; 32], creation: C) -> Result<Outcome<C::Entity>, Error> {
+    if receipt.fingerprint != fingerprint {
+        return Err(Error::KeyReused);
+    }
+    Ok(Outcome::Replayed(creation.stamped(receipt.created_at, receipt.author).stored_as(receipt.id)))
+}

@@ -1,0 +1,95 @@
+//! Receipts of idempotent requests in the database.
+
+use async_trait::async_trait;
+use mundap_domain::StoreError;
+use mundap_domain::env::Timestamp;
+use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt, ReceiptRepository};
+use mundap_domain::user::{Author, UserId};
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _};
+
+use crate::Session;
+use crate::row::{Moment, Reading};
+use row::{ActiveModel, Column, Entity, Model};
+
+mod row {
+    use sea_orm::entity::prelude::*;
+
+    use crate::row::Moment;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "receipt")]
+    pub(super) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub claimant: i64,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub idem_key: String,
+        pub fingerprint: Vec<u8>,
+        pub created_id: i64,
+        pub display_name: Option<String>,
+        pub email: Option<String>,
+        pub created_at: Moment,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(super) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+fn read(row: Model, claimant: Claimant, key: &IdempotencyKey) -> Result<Receipt, StoreError> {
+    let reading = Reading { table: "receipt", id: row.created_id };
+    let fingerprint = row.fingerprint.try_into();
+    let author: Option<Author> = match claimant.account_id() {
+        Some(id) => Some(reading.author(id.get(), row.display_name.as_deref(), row.email.as_deref())?),
+        None => None,
+    };
+    Ok(Receipt {
+        claimant,
+        key: key.clone(),
+        fingerprint: fingerprint.map_err(|_| reading.corrupt("fingerprint: not 32 bytes".to_owned()))?,
+        id: row.created_id,
+        author,
+        created_at: row.created_at.into(),
+    })
+}
+
+#[async_trait]
+impl<C: ConnectionTrait + Send> ReceiptRepository for Session<C> {
+    async fn find(&self, claimant: Claimant, key: &IdempotencyKey) -> Result<Option<Receipt>, StoreError> {
+        let found = Entity::find_by_id((claimant.get(), key.as_str().to_owned()));
+        let row = self.run(found.one(&self.connection)).await?;
+        row.map(|row| read(row, claimant, key)).transpose()
+    }
+
+    async fn insert(&self, receipt: &Receipt) -> Result<(), StoreError> {
+        let author = receipt.author.as_ref();
+        let row = ActiveModel {
+            claimant: Set(receipt.claimant.get()),
+            idem_key: Set(receipt.key.as_str().to_owned()),
+            fingerprint: Set(receipt.fingerprint.to_vec()),
+            created_id: Set(receipt.id),
+            display_name: Set(author.and_then(|author| Some(author.display_name.as_ref()?.as_str().to_owned()))),
+            email: Set(author.and_then(|author| Some(author.email.as_ref()?.as_str().to_owned()))),
+            created_at: Set(receipt.created_at.into()),
+        };
+        self.run(Entity::insert(row).exec_without_returning(&self.connection)).await?;
+        Ok(())
+    }
+
+    async fn delete(&self, claimant: Claimant, key: &IdempotencyKey) -> Result<(), StoreError> {
+        let delete = Entity::delete_by_id((claimant.get(), key.as_str().to_owned()));
+        self.run(delete.exec(&self.connection)).await?;
+        Ok(())
+    }
+
+    async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError> {
+        let delete = Entity::delete_many().filter(Column::Claimant.eq(user.get()));
+        self.run(delete.exec(&self.connection)).await?;
+        Ok(())
+    }
+
+    async fn delete_older(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let delete = Entity::delete_many().filter(Column::CreatedAt.lt(Moment::from(before)));
+        Ok(self.run(delete.exec(&self.connection)).await?.rows_affected)
+    }
+}
