@@ -26,10 +26,10 @@ async fn write_posts(services: &Services, by: &Actor) -> [(&'static str, &'stati
     let comment_edit = CommentEdit::parse(Some("text")).expect("an edit");
     let (qna, id) = (QnaId::new(7), CommentId::new(5));
     [
-        ("ask", code(qnas.ask(by, &question).await)),
+        ("ask", code(qnas.ask(by, &question, None).await)),
         ("edit a question", code(qnas.edit(by, qna, &question_edit, &Expected::Any).await)),
         ("delete a question", code(qnas.delete(by, qna, &Expected::Any).await)),
-        ("comment", code(comments.write(by, qna, &comment).await)),
+        ("comment", code(comments.write(by, qna, &comment, None).await)),
         ("edit a comment", code(comments.edit(by, id, &comment_edit, &Expected::Any).await)),
         ("delete a comment", code(comments.delete(by, id, &Expected::Any).await)),
     ]
@@ -108,6 +108,7 @@ async fn a_suspended_account_can_still_see_and_delete_itself() {
     mocks.users.expect_find().returning(|_| Ok(Some(a_user(1, Role::Member))));
     mocks.users.expect_erase().returning(|_, _| Ok(()));
     mocks.sign_ins.expect_delete_all_of().returning(|_| Ok(()));
+    mocks.receipts.expect_delete_all_of().returning(|_| Ok(()));
     let Board { services, .. } = board(mocks);
     all_answer("suspended", see_and_delete_own_account(&services, &banned(1)).await, "ok");
 }

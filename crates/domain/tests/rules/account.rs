@@ -72,7 +72,7 @@ mod registering {
             Ok(a_user(7, Role::Member))
         });
         let tape = stage.tape.clone();
-        let registered = stage.services().accounts.register(&registration()).await.unwrap();
+        let registered = stage.services().accounts.register(&registration(), None).await.unwrap().into_inner();
         assert_eq!(registered, a_user(7, Role::Member), "as it was stored");
         assert_eq!(tape, ["hash", "begin", "insert", "commit"]);
     }
@@ -97,7 +97,7 @@ mod registering {
         mocks.passwords.expect_hash().returning(|_| Ok(hash("a password")));
         mocks.users.expect_insert().returning(|_| Err(duplicate()));
         let Board { services, store, clock } = board(mocks);
-        assert_eq!(code(services.accounts.register(&registration()).await), "email_taken");
+        assert_eq!(code(services.accounts.register(&registration(), None).await), "email_taken");
         assert_eq!(code(services.accounts.add(&Actor::Operator, &registration(), Role::Admin).await), "email_taken");
         assert_eq!((store.begun(), store.commits(), clock.pauses()), (2, 0, 0), "refused, and not tried again");
     }
@@ -107,7 +107,7 @@ mod registering {
         let mut mocks = Mocks::default();
         mocks.passwords.expect_hash().once().returning(|_| Err(Error::Busy("a full queue".into())));
         let Board { services, store, clock } = board(mocks);
-        assert_eq!(code(services.accounts.register(&registration()).await), "busy");
+        assert_eq!(code(services.accounts.register(&registration(), None).await), "busy");
         assert_eq!((store.begun(), clock.pauses()), (0, 0));
     }
 }
@@ -667,8 +667,13 @@ mod deleting {
             Ok(())
         });
         let tape = stage.tape.clone();
+        stage.inside.receipts.expect_delete_all_of().with(eq(USER)).once().returning(move |_| {
+            tape.note("forget receipts");
+            Ok(())
+        });
+        let tape = stage.tape.clone();
         assert_eq!(code(stage.services().accounts.delete(&member(7)).await), "ok");
-        assert_eq!(tape, ["begin", "erase", "end sign-ins", "commit"]);
+        assert_eq!(tape, ["begin", "erase", "end sign-ins", "forget receipts", "commit"]);
     }
 
     #[tokio::test]

@@ -52,7 +52,7 @@ async fn a_comment_is_counted_and_then_stored_under_its_author_at_the_time_of_th
         Ok(a_comment(5, 7, 3))
     });
     let tape = stage.tape.clone();
-    let written = stage.services().comments.write(&member(3), QNA, &draft()).await.unwrap();
+    let written = stage.services().comments.write(&member(3), QNA, &draft(), None).await.unwrap().into_inner();
     assert_eq!(written, a_comment(5, 7, 3), "as it was stored");
     assert_eq!(tape, ["begin", "count", "insert", "commit"]);
 }
@@ -64,7 +64,7 @@ async fn whoever_may_post_may_comment_on_anybodys_question() {
         mocks.qnas.expect_count_comments().once().returning(|_, _| Ok(true));
         mocks.comments.expect_insert().once().returning(|_| Ok(a_comment(5, 7, 9)));
         let Board { services, store, .. } = board(mocks);
-        assert_eq!(code(services.comments.write(&by, QNA, &draft()).await), "ok", "{by:?}");
+        assert_eq!(code(services.comments.write(&by, QNA, &draft(), None).await), "ok", "{by:?}");
         assert_eq!((store.begun(), store.commits()), (1, 1));
     }
 }
@@ -74,7 +74,7 @@ async fn nothing_is_written_below_a_question_that_is_not_there() {
     let mut stage = Stage::default();
     stage.inside.qnas.expect_count_comments().with(eq(QNA), eq(1)).once().returning(|_, _| Ok(false));
     let tape = stage.tape.clone();
-    assert_eq!(code(stage.services().comments.write(&member(1), QNA, &draft()).await), "qna_not_found");
+    assert_eq!(code(stage.services().comments.write(&member(1), QNA, &draft(), None).await), "qna_not_found");
     assert_eq!(tape, ["begin", "rollback"]);
 }
 

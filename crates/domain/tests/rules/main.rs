@@ -7,6 +7,7 @@ mod account;
 mod comment;
 mod deps;
 mod errors;
+mod idempotency;
 mod page;
 mod properties;
 mod qna;

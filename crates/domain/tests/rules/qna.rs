@@ -46,7 +46,7 @@ async fn a_question_is_stored_under_its_asker_at_the_time_of_the_clock() {
         Ok(a_qna(7, 3))
     });
     let tape = stage.tape.clone();
-    let asked = stage.services().qnas.ask(&member(3), &draft()).await.unwrap();
+    let asked = stage.services().qnas.ask(&member(3), &draft(), None).await.unwrap().into_inner();
     assert_eq!(asked, a_qna(7, 3), "as it was stored");
     assert_eq!(tape, ["begin", "insert", "commit"]);
 }
@@ -57,7 +57,7 @@ async fn whoever_may_post_may_ask() {
         let mut mocks = Mocks::default();
         mocks.qnas.expect_insert().once().returning(|_| Ok(a_qna(7, 1)));
         let Board { services, store, .. } = board(mocks);
-        assert_eq!(code(services.qnas.ask(&by, &draft()).await), "ok", "{by:?}");
+        assert_eq!(code(services.qnas.ask(&by, &draft(), None).await), "ok", "{by:?}");
         assert_eq!((store.begun(), store.commits()), (1, 1));
     }
 }
@@ -67,7 +67,7 @@ async fn a_question_that_the_store_refuses_is_not_asked() {
     let mut mocks = Mocks::default();
     mocks.qnas.expect_insert().once().returning(|_| Err(duplicate()));
     let Board { services, store, .. } = board(mocks);
-    assert_eq!(code(services.qnas.ask(&member(1), &draft()).await), "internal_error");
+    assert_eq!(code(services.qnas.ask(&member(1), &draft(), None).await), "internal_error");
     assert_eq!(store.commits(), 0);
 }
 

@@ -46,17 +46,17 @@ const USE_CASES: [&str; 16] = [
 ];
 
 async fn call(use_case: &str, services: &Services) -> &'static str {
-    let Services { qnas, comments, users, accounts } = services;
+    let Services { qnas, comments, users, accounts, .. } = services;
     let (by, any) = (&member(1), &Expected::Any);
     let comment = CommentId::new(5);
     let email = &Email::parse("user1@example.com").expect("an address");
     let registration = &Registration::parse(Some("a@b.example"), Some("password"), Some("name")).expect("one");
     let token = &URL_SAFE_NO_PAD.encode([[9; 32], [8; 32]].concat());
     match use_case {
-        "ask" => code(qnas.ask(by, &draft()).await),
+        "ask" => code(qnas.ask(by, &draft(), None).await),
         "edit a question" => code(qnas.edit(by, QNA, &edit(), any).await),
         "delete a question" => code(qnas.delete(by, QNA, any).await),
-        "comment" => code(comments.write(by, QNA, &CommentDraft::parse(Some("text")).expect("one")).await),
+        "comment" => code(comments.write(by, QNA, &CommentDraft::parse(Some("text")).expect("one"), None).await),
         "edit a comment" => {
             code(comments.edit(by, comment, &CommentEdit::parse(Some("text")).expect("one"), any).await)
         }
@@ -65,7 +65,7 @@ async fn call(use_case: &str, services: &Services) -> &'static str {
             code(users.edit_me(by, &UserEdit::parse(None, Some("name")).expect("one"), any).await)
         }
         "give a role" => code(users.assign_role(&Actor::Operator, email, Role::Admin).await),
-        "register" => code(accounts.register(registration).await),
+        "register" => code(accounts.register(registration, None).await),
         "add an account" => code(accounts.add(&Actor::Operator, registration, Role::Admin).await),
         "sign in" => code(accounts.sign_in("user1@example.com", "password").await),
         "refresh" => code(accounts.refresh(token).await),
@@ -115,6 +115,7 @@ fn stage() -> Stage {
     inside.sign_ins.expect_update().returning(|_| Ok(()));
     inside.sign_ins.expect_delete().returning(|_| Ok(()));
     inside.sign_ins.expect_delete_all_of().returning(|_| Ok(()));
+    inside.receipts.expect_delete_all_of().returning(|_| Ok(()));
     inside.sign_ins.expect_find_locked().returning(|_| {
         Ok(Some(SignIn::restore(SignInRecord {
             id: SignInId::new(1),
@@ -194,7 +195,7 @@ async fn a_write_that_meets_another_one_is_tried_again_and_may_succeed() {
             if calls < 3 { Err(met()) } else { Ok(a_qna(7, 1)) }
         });
         let Board { services, store, clock } = board(mocks);
-        assert_eq!(services.qnas.ask(&member(1), &draft()).await.unwrap(), a_qna(7, 1));
+        assert_eq!(services.qnas.ask(&member(1), &draft(), None).await.unwrap().into_inner(), a_qna(7, 1));
         assert_eq!((store.begun(), store.commits(), clock.pauses()), (3, 1, 2));
     }
 }
@@ -205,7 +206,7 @@ async fn a_write_that_always_meets_another_one_is_busy_after_three_more_tries() 
         let mut mocks = Mocks::default();
         mocks.qnas.expect_insert().times(4).returning(move |_| Err(met()));
         let Board { services, store, clock } = board(mocks);
-        assert_eq!(code(services.qnas.ask(&member(1), &draft()).await), "busy");
+        assert_eq!(code(services.qnas.ask(&member(1), &draft(), None).await), "busy");
         assert_eq!((store.begun(), store.commits(), clock.pauses()), (4, 0, 3));
     }
 }
@@ -222,7 +223,7 @@ async fn what_trying_again_cannot_help_is_not_tried_again() {
         let mut mocks = Mocks::default();
         mocks.qnas.expect_insert().once().returning(move |_| Err(report()));
         let Board { services, store, clock } = board(mocks);
-        assert_eq!(code(services.qnas.ask(&member(1), &draft()).await), outcome);
+        assert_eq!(code(services.qnas.ask(&member(1), &draft(), None).await), outcome);
         assert_eq!((store.begun(), store.commits(), clock.pauses()), (1, 0, 0));
     }
 }

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use mundap_domain::env::{Clock, Timestamp};
+use mundap_domain::idempotency::FingerprintKey;
 use mundap_domain::page::CursorKey;
 use mundap_domain::testing::{CountingEntropy, Mocks, a_user, noon, suspended};
 use mundap_domain::user::Role;
 use mundap_domain::version::{Expected, Version};
 use mundap_domain::{
-    Actor, CommentRepository, Error, Ports, QnaRepository, Repositories, Services, SignInRepository, Store, StoreError,
-    UnitOfWork, UserRepository,
+    Actor, CommentRepository, Error, Ports, QnaRepository, ReceiptRepository, Repositories, Services, SignInRepository,
+    Store, StoreError, UnitOfWork, UserRepository,
 };
 
 pub(crate) fn member(id: i64) -> Actor {
@@ -109,16 +110,17 @@ impl Default for Stage {
 
 impl Stage {
     pub(crate) fn services(self) -> Services {
-        let Mocks { qnas, comments, users, sign_ins, passwords, access_tokens } = self.outside;
+        let Mocks { qnas, comments, users, sign_ins, receipts, passwords, access_tokens } = self.outside;
         let tape = self.tape;
         let store = StageStore {
             tape: tape.clone(),
-            reader: Shelf { qnas, comments, users, sign_ins },
+            reader: Shelf { qnas, comments, users, sign_ins, receipts },
             units: Arc::new(Shelf {
                 qnas: self.inside.qnas,
                 comments: self.inside.comments,
                 users: self.inside.users,
                 sign_ins: self.inside.sign_ins,
+                receipts: self.inside.receipts,
             }),
             begin: Mutex::new(self.begin),
             commit: Arc::new(Mutex::new(self.commit)),
@@ -130,6 +132,7 @@ impl Stage {
             passwords: Arc::new(passwords),
             access_tokens: Arc::new(access_tokens),
             cursors: Arc::new(CursorKey::new(&[7; 32])),
+            fingerprints: Arc::new(FingerprintKey::new(&[8; 32])),
         })
     }
 }
@@ -153,6 +156,7 @@ struct Shelf {
     comments: mundap_domain::comment::MockCommentRepository,
     users: mundap_domain::user::MockUserRepository,
     sign_ins: mundap_domain::sign_in::MockSignInRepository,
+    receipts: mundap_domain::idempotency::MockReceiptRepository,
 }
 
 impl Repositories for Shelf {
@@ -167,6 +171,9 @@ impl Repositories for Shelf {
     }
     fn sign_ins(&self) -> &dyn SignInRepository {
         &self.sign_ins
+    }
+    fn receipts(&self) -> &dyn ReceiptRepository {
+        &self.receipts
     }
 }
 
@@ -213,6 +220,9 @@ impl Repositories for StageUnit {
     }
     fn sign_ins(&self) -> &dyn SignInRepository {
         self.repositories.sign_ins()
+    }
+    fn receipts(&self) -> &dyn ReceiptRepository {
+        self.repositories.receipts()
     }
 }
 

@@ -1,0 +1,197 @@
+//! Doing something once.
+
+use mundap_domain::comment::CommentDraft;
+use mundap_domain::error::StoreError;
+use mundap_domain::idempotency::{IdempotencyKey, Outcome, Receipt};
+use mundap_domain::qna::{QnaDraft, QnaId};
+use mundap_domain::testing::{a_comment, a_qna, a_user, board, noon};
+use mundap_domain::user::Role;
+use mundap_domain::version::Version;
+use std::sync::{Arc, Mutex};
+
+use crate::stage::{Stage, Tape, code, contention, duplicate, member};
+
+fn key() -> IdempotencyKey {
+    IdempotencyKey::parse("k-1").expect("a key")
+}
+
+fn draft(title: &str) -> QnaDraft {
+    QnaDraft::parse(Some(title), Some("I have read the README.")).expect("a draft")
+}
+
+/// What a first request leaves behind.
+async fn receipt_of_a_first_request() -> Receipt {
+    let mut stage = Stage::default();
+    let kept = Arc::new(Mutex::new(None));
+    stage.outside.receipts.expect_find().returning(|_, _| Ok(None));
+    stage.inside.qnas.expect_insert().returning(|new| Ok(new.clone().stored(QnaId::new(7))));
+    let keep = kept.clone();
+    stage.inside.receipts.expect_insert().returning(move |receipt| {
+        *keep.lock().unwrap() = Some(receipt.clone());
+        Ok(())
+    });
+    let asked = stage.services().qnas.ask(&member(1), &draft("How do I start?"), Some(&key())).await.unwrap();
+    assert!(matches!(asked, Outcome::Fresh(qna) if *qna == *a_qna(7, 1)));
+    let receipt = kept.lock().unwrap().take();
+    receipt.expect("a receipt")
+}
+
+#[tokio::test]
+async fn the_receipt_is_stored_in_the_unit_that_creates() {
+    let mut stage = Stage::default();
+    let tape = stage.tape.clone();
+    let note = |tape: &Tape, what: &'static str| {
+        let tape = tape.clone();
+        move || tape.note(what)
+    };
+    let (find, create, remember) = (note(&tape, "find"), note(&tape, "insert"), note(&tape, "remember"));
+    stage.outside.receipts.expect_find().returning(move |_, _| {
+        find();
+        Ok(None)
+    });
+    stage.inside.qnas.expect_insert().returning(move |new| {
+        create();
+        Ok(new.clone().stored(QnaId::new(7)))
+    });
+    stage.inside.receipts.expect_insert().returning(move |receipt| {
+        remember();
+        assert_eq!((receipt.id, receipt.claimant.get(), receipt.created_at), (7, 1, noon()));
+        Ok(())
+    });
+    stage.services().qnas.ask(&member(1), &draft("x"), Some(&key())).await.unwrap();
+    assert_eq!(tape, ["find", "begin", "insert", "remember", "commit"]);
+}
+
+#[tokio::test]
+async fn without_a_key_nothing_is_looked_for_or_remembered() {
+    let mut stage = Stage::default();
+    stage.inside.qnas.expect_insert().returning(|new| Ok(new.clone().stored(QnaId::new(7))));
+    let asked = stage.services().qnas.ask(&member(1), &draft("x"), None).await.unwrap();
+    assert!(!asked.is_replayed());
+}
+
+#[tokio::test]
+async fn a_repetition_gets_the_first_answer_and_opens_no_unit() {
+    let receipt = receipt_of_a_first_request().await;
+    let mut mocks = mundap_domain::testing::Mocks::default();
+    mocks.receipts.expect_find().returning(move |_, _| Ok(Some(receipt.clone())));
+    let board = board(mocks);
+    // The name has changed since; the answer is the one of then.
+    let mut renamed = (*a_user(1, Role::Member)).clone();
+    renamed.display_name = mundap_domain::user::DisplayName::parse("renamed").unwrap();
+    let by = mundap_domain::user::User::restore(renamed).into();
+    let asked = board.services.qnas.ask(&by, &draft("How do I start?"), Some(&key())).await.unwrap();
+    assert_eq!(asked, Outcome::Replayed(a_qna(7, 1)));
+    assert_eq!((board.store.begun(), asked.get().version), (0, Version::FIRST));
+}
+
+#[tokio::test]
+async fn the_same_key_with_something_else_is_refused() {
+    let receipt = receipt_of_a_first_request().await;
+    let mut mocks = mundap_domain::testing::Mocks::default();
+    mocks.receipts.expect_find().returning(move |_, _| Ok(Some(receipt.clone())));
+    let board = board(mocks);
+    let other = board.services.qnas.ask(&member(1), &draft("Something else"), Some(&key())).await;
+    assert_eq!(code(other), "idempotency_key_reused");
+    // The same words below a QnA are something else too.
+    let comment = CommentDraft::parse(Some("How do I start?")).unwrap();
+    let below = board.services.comments.write(&member(1), QnaId::new(7), &comment, Some(&key())).await;
+    assert_eq!(code(below), "idempotency_key_reused");
+    assert_eq!(board.store.begun(), 0);
+}
+
+#[tokio::test]
+async fn an_outcome_is_forgotten_after_a_day() {
+    let mut receipt = receipt_of_a_first_request().await;
+    receipt.created_at = noon().plus(-mundap_domain::idempotency::REMEMBERED);
+    let mut stage = Stage::default();
+    stage.outside.receipts.expect_find().returning(move |_, _| Ok(Some(receipt.clone())));
+    stage.inside.receipts.expect_delete().times(1).returning(|_, _| Ok(()));
+    stage.inside.qnas.expect_insert().returning(|new| Ok(new.clone().stored(QnaId::new(8))));
+    stage.inside.receipts.expect_insert().times(1).returning(|_| Ok(()));
+    let asked = stage.services().qnas.ask(&member(1), &draft("Something else"), Some(&key())).await.unwrap();
+    assert!(!asked.is_replayed());
+}
+
+#[tokio::test]
+async fn the_slower_of_two_gets_the_answer_of_the_faster() {
+    let receipt = receipt_of_a_first_request().await;
+    let mut stage = Stage::default();
+    let tape = stage.tape.clone();
+    let mut looks = 0;
+    stage.outside.receipts.expect_find().returning(move |_, _| {
+        looks += 1;
+        Ok((looks > 1).then(|| receipt.clone()))
+    });
+    stage.inside.qnas.expect_insert().returning(|new| Ok(new.clone().stored(QnaId::new(8))));
+    stage.inside.receipts.expect_insert().returning(|_| Err(duplicate()));
+    let asked = stage.services().qnas.ask(&member(1), &draft("How do I start?"), Some(&key())).await.unwrap();
+    assert_eq!(asked, Outcome::Replayed(a_qna(7, 1)));
+    assert_eq!(tape, ["begin", "rollback", "pause 1"]);
+}
+
+#[tokio::test]
+async fn while_the_first_still_runs_the_second_is_told_so() {
+    let mut stage = Stage::default();
+    stage.outside.receipts.expect_find().returning(|_, _| Ok(None));
+    stage.inside.qnas.expect_insert().returning(|new| Ok(new.clone().stored(QnaId::new(8))));
+    stage.inside.receipts.expect_insert().returning(|_| Err(contention()));
+    let asked = stage.services().qnas.ask(&member(1), &draft("x"), Some(&key())).await;
+    assert_eq!(code(asked), "idempotency_key_in_use");
+}
+
+#[tokio::test]
+async fn what_fails_because_the_first_came_between_is_a_repetition() {
+    // The first comment is there and its QnA was deleted since: the second cannot be counted, and need not be.
+    let mut stage = Stage::default();
+    let kept = Arc::new(Mutex::new(None::<Receipt>));
+    let (found, keep) = (kept.clone(), kept.clone());
+    stage.outside.receipts.expect_find().returning(move |_, _| Ok(found.lock().unwrap().clone()));
+    stage.inside.qnas.expect_count_comments().returning(|_, _| Ok(true));
+    stage.inside.comments.expect_insert().returning(|new| Ok(new.clone().stored(a_comment(5, 7, 1).id)));
+    stage.inside.receipts.expect_insert().returning(move |receipt| {
+        *keep.lock().unwrap() = Some(receipt.clone());
+        Ok(())
+    });
+    let comment = CommentDraft::parse(Some("Read it again.")).unwrap();
+    stage.services().comments.write(&member(1), QnaId::new(7), &comment, Some(&key())).await.unwrap();
+    let receipt = kept.lock().unwrap().clone().expect("a receipt");
+
+    let mut stage = Stage::default();
+    let mut looks = 0;
+    stage.outside.receipts.expect_find().returning(move |_, _| {
+        looks += 1;
+        Ok((looks > 1).then(|| receipt.clone()))
+    });
+    stage.inside.qnas.expect_count_comments().returning(|_, _| Ok(false));
+    let again = stage.services().comments.write(&member(1), QnaId::new(7), &comment, Some(&key())).await.unwrap();
+    assert_eq!(again, Outcome::Replayed(a_comment(5, 7, 1)));
+}
+
+#[tokio::test]
+async fn housekeeping_forgets_what_is_older_than_a_day() {
+    let mut stage = Stage::default();
+    let tape = stage.tape.clone();
+    stage.inside.receipts.expect_delete_older().returning(|before| {
+        assert_eq!(before, noon().plus(-mundap_domain::idempotency::REMEMBERED));
+        Ok::<_, StoreError>(3)
+    });
+    assert_eq!(stage.services().housekeeping.sweep().await.unwrap(), 3);
+    assert_eq!(tape, ["begin", "commit"]);
+}
+
+#[test]
+fn a_key_is_visible_ascii() {
+    for (text, good) in [
+        ("a", true),
+        (&"k".repeat(255), true),
+        (&"k".repeat(256), false),
+        ("", false),
+        ("a b", false),
+        ("a\n", false),
+        ("한국어", false),
+        ("8e03978e-40d5-43e8-bc93-6894a57f9324", true),
+    ] {
+        assert_eq!(IdempotencyKey::parse(text).is_some(), good, "{text:?}");
+    }
+}
