@@ -15,6 +15,7 @@ mod migration;
 mod outage;
 mod proxy;
 mod qna;
+mod receipt;
 mod server;
 mod sign_in;
 mod store;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         ("comment", comment::tests()),
         ("user", user::tests()),
         ("sign_in", sign_in::tests()),
+        ("receipt", receipt::tests()),
         ("store", store::tests()),
         ("outage", outage::tests()),
         ("migration", migration::tests()),

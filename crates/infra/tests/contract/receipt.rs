@@ -1,0 +1,128 @@
+//! `ReceiptRepository`.
+
+use chrono::TimeDelta;
+use mundap_domain::StoreError;
+use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt};
+use mundap_domain::testing::noon;
+
+use crate::board::{Board, assert_outcome, times};
+
+crate::tests![
+    insert_is_found_by_claimant_and_key,
+    an_anonymous_claimant_s_receipt_names_no_author,
+    insert_of_a_used_key_is_duplicate,
+    insert_waits_for_a_unit_that_is_about_to_use_the_key,
+    keys_differ_in_case_and_by_claimant,
+    delete_forgets_one_key_and_is_no_error_where_there_is_none,
+    delete_all_of_forgets_every_key_of_that_account_alone,
+    delete_older_spares_what_is_not_older,
+    times_come_back_to_the_microsecond,
+];
+
+fn key(text: &str) -> IdempotencyKey {
+    IdempotencyKey::parse(text).unwrap()
+}
+
+/// A receipt of a new account's, with a key of its own.
+async fn new(board: &Board) -> Receipt {
+    let author = board.user().await.author();
+    let claimant = Claimant::account(author.id);
+    let key = key(&format!("key-{}", author.id));
+    Receipt { claimant, key, fingerprint: [7; 32], id: 5, author: Some(author), created_at: noon() }
+}
+
+async fn insert(board: &Board, receipt: &Receipt) -> Result<(), StoreError> {
+    board.unit(async |unit| unit.receipts().insert(receipt).await).await
+}
+
+async fn stored(board: &Board, receipt: &Receipt) -> Option<Receipt> {
+    board.reader().receipts().find(receipt.claimant, &receipt.key).await.unwrap()
+}
+
+async fn insert_is_found_by_claimant_and_key(board: Board) {
+    let receipt = new(&board).await;
+    assert_eq!(stored(&board, &receipt).await, None);
+    insert(&board, &receipt).await.unwrap();
+    assert_eq!(stored(&board, &receipt).await, Some(receipt));
+}
+
+async fn an_anonymous_claimant_s_receipt_names_no_author(board: Board) {
+    let receipt = Receipt { claimant: Claimant::anonymous(), author: None, ..new(&board).await };
+    insert(&board, &receipt).await.unwrap();
+    assert_eq!(stored(&board, &receipt).await, Some(receipt));
+}
+
+async fn insert_of_a_used_key_is_duplicate(board: Board) {
+    let receipt = new(&board).await;
+    insert(&board, &receipt).await.unwrap();
+    let other = Receipt { id: 6, fingerprint: [8; 32], ..receipt.clone() };
+    assert_outcome!(insert(&board, &other).await, Err(StoreError::Duplicate(_)));
+    assert_eq!(stored(&board, &receipt).await, Some(receipt));
+}
+
+async fn insert_waits_for_a_unit_that_is_about_to_use_the_key(board: Board) {
+    let receipt = new(&board).await;
+    let unit = board.begin().await;
+    unit.receipts().insert(&receipt).await.unwrap();
+    board.assert_blocked(async |other| other.receipts().insert(&receipt).await).await;
+    drop(unit);
+    insert(&board, &receipt).await.unwrap();
+}
+
+async fn keys_differ_in_case_and_by_claimant(board: Board) {
+    let one = new(&board).await;
+    let upper = Receipt { key: key(&one.key.as_str().to_uppercase()), id: 6, ..one.clone() };
+    let another = new(&board).await;
+    let another = Receipt { key: one.key.clone(), id: 7, ..another };
+    for receipt in [&one, &upper, &another] {
+        insert(&board, receipt).await.unwrap();
+    }
+    for receipt in [one, upper, another] {
+        assert_eq!(stored(&board, &receipt).await, Some(receipt));
+    }
+}
+
+async fn delete_forgets_one_key_and_is_no_error_where_there_is_none(board: Board) {
+    let receipt = new(&board).await;
+    let kept = Receipt { key: key("kept"), ..receipt.clone() };
+    insert(&board, &receipt).await.unwrap();
+    insert(&board, &kept).await.unwrap();
+    for _ in 0..2 {
+        board.unit(async |unit| unit.receipts().delete(receipt.claimant, &receipt.key).await).await.unwrap();
+        assert_eq!(stored(&board, &receipt).await, None);
+    }
+    assert_eq!(stored(&board, &kept).await, Some(kept));
+}
+
+async fn delete_all_of_forgets_every_key_of_that_account_alone(board: Board) {
+    let one = new(&board).await;
+    let two = Receipt { key: key("two"), ..one.clone() };
+    let others = new(&board).await;
+    for receipt in [&one, &two, &others] {
+        insert(&board, receipt).await.unwrap();
+    }
+    let user = one.author.as_ref().unwrap().id;
+    board.unit(async |unit| unit.receipts().delete_all_of(user).await).await.unwrap();
+    assert_eq!((stored(&board, &one).await, stored(&board, &two).await), (None, None));
+    assert_eq!(stored(&board, &others).await, Some(others));
+}
+
+async fn delete_older_spares_what_is_not_older(board: Board) {
+    let board = board.own().await;
+    let kept = new(&board).await;
+    let old = Receipt { created_at: noon().plus(TimeDelta::microseconds(-1)), ..new(&board).await };
+    insert(&board, &kept).await.unwrap();
+    insert(&board, &old).await.unwrap();
+    let forgotten = board.unit(async |unit| unit.receipts().delete_older(noon()).await).await.unwrap();
+    assert_eq!((forgotten, stored(&board, &old).await), (1, None));
+    assert_eq!(stored(&board, &kept).await, Some(kept));
+    board.close().await;
+}
+
+async fn times_come_back_to_the_microsecond(board: Board) {
+    for created_at in times() {
+        let receipt = Receipt { created_at, ..new(&board).await };
+        insert(&board, &receipt).await.unwrap();
+        assert_eq!(stored(&board, &receipt).await, Some(receipt));
+    }
+}
