@@ -22,7 +22,18 @@ crate::tests![
     a_database_of_a_newer_version_is_refused,
 ];
 
-const NAMES: [&str; 4] = ["m0001_users", "m0002_qna", "m0003_comment", "m0004_sign_in"];
+/// Every migration, oldest first, as the folder of the crate holds them.
+fn names() -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migration/src");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = files
+        .filter(|file| file.starts_with('m'))
+        .filter_map(|file| file.strip_suffix(".rs").map(str::to_owned))
+        .collect();
+    names.sort();
+    assert!(names.len() >= 5, "{names:?}");
+    names
+}
 
 async fn empty(board: &Board) -> (SeaStore, DatabaseSettings) {
     let settings = board.server.new_database().await;
@@ -71,12 +82,13 @@ async fn up_down_up(board: Board) {
         assert!(first.iter().any(|line| line.contains(name)), "{name} in {first:#?}");
     }
     // One deeper each time: each takes back what it made, and no more.
-    for steps in 1..=4 {
+    let all = u32::try_from(names().len()).unwrap();
+    for steps in 1..=all {
         down(db, steps).await.unwrap();
         up(db).await.unwrap();
         assert_eq!(schema(&store).await, first);
     }
-    down(db, 4).await.unwrap();
+    down(db, all).await.unwrap();
     let bare = schema(&store).await;
     assert!(bare.iter().all(|line| line.contains("seaql_migrations")), "{bare:#?}");
     up(db).await.unwrap();
@@ -88,7 +100,7 @@ async fn up_down_up(board: Board) {
 
 async fn up_applies_each_once_and_names_it(board: Board) {
     let (store, _) = empty(&board).await;
-    assert_eq!(up(store.writer()).await.unwrap(), NAMES);
+    assert_eq!(up(store.writer()).await.unwrap(), names());
     assert!(up(store.writer()).await.unwrap().is_empty());
 }
 
@@ -98,23 +110,23 @@ async fn down_takes_back_the_last_ones(board: Board) {
     assert!(down(db, 3).await.unwrap().is_empty(), "nothing is there yet");
     up(db).await.unwrap();
     assert!(down(db, 0).await.unwrap().is_empty());
-    assert_eq!(down(db, 2).await.unwrap(), ["m0004_sign_in", "m0003_comment"]);
-    assert_eq!(down(db, 99).await.unwrap(), ["m0002_qna", "m0001_users"]);
+    let newest_first: Vec<String> = names().into_iter().rev().collect();
+    assert_eq!(down(db, 2).await.unwrap(), newest_first[..2]);
+    assert_eq!(down(db, 99).await.unwrap(), newest_first[2..]);
 }
 
 async fn status_changes_nothing(board: Board) {
     let (store, _) = empty(&board).await;
     let db = store.writer();
-    let pending = |applied: usize| {
-        NAMES.iter().enumerate().map(|(n, name)| ((*name).to_owned(), n < applied)).collect::<Vec<_>>()
-    };
+    let pending =
+        |applied: usize| names().into_iter().enumerate().map(|(n, name)| (name, n < applied)).collect::<Vec<_>>();
     assert_eq!(status(db).await.unwrap(), pending(0));
     assert!(schema(&store).await.is_empty());
     up(db).await.unwrap();
     down(db, 1).await.unwrap();
-    assert_eq!(status(db).await.unwrap(), pending(3));
+    assert_eq!(status(db).await.unwrap(), pending(names().len() - 1));
     up(db).await.unwrap();
-    assert_eq!(status(db).await.unwrap(), pending(4));
+    assert_eq!(status(db).await.unwrap(), pending(names().len()));
 }
 
 async fn many_that_start_at_once_make_the_schema_once(board: Board) {
@@ -129,7 +141,7 @@ async fn many_that_start_at_once_make_the_schema_once(board: Board) {
     }));
     let mut applied: Vec<String> = started.await.into_iter().flatten().collect();
     applied.sort_unstable();
-    assert_eq!(applied, NAMES, "each by one of them");
+    assert_eq!(applied, names(), "each by one of them");
 }
 
 async fn where_nothing_is_pending_nothing_is_written(board: Board) {
@@ -169,12 +181,12 @@ async fn a_lease_that_a_killed_migrator_left_is_taken_over(board: Board) {
             killed.close().await;
         })
         .await;
-        assert_eq!(applied.unwrap(), NAMES);
+        assert_eq!(applied.unwrap(), names());
         return;
     }
     sql(store.writer(), LEASE).await;
     sql(store.writer(), "INSERT INTO migration_lease VALUES (1, 'killed', UTC_TIMESTAMP(6) - INTERVAL 1 SECOND)").await;
-    assert_eq!(up(store.writer()).await.unwrap(), NAMES);
+    assert_eq!(up(store.writer()).await.unwrap(), names());
 }
 
 async fn a_lease_in_force_is_waited_for(board: Board) {
@@ -193,7 +205,7 @@ async fn a_lease_in_force_is_waited_for(board: Board) {
         sql(db, "UPDATE migration_lease SET expires_at = '1970-01-01' WHERE holder = 'working'").await;
     })
     .await;
-    assert_eq!(applied.unwrap(), NAMES);
+    assert_eq!(applied.unwrap(), names());
 }
 
 async fn what_a_killed_migrator_left_half_done_is_completed(board: Board) {
