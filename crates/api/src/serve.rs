@@ -25,7 +25,10 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
     let (http, http_addr) = listen("MUNDAP_HTTP_ADDR", settings.http_addr)?;
     let (ops, ops_addr) = listen("MUNDAP_OPS_ADDR", settings.ops_addr)?;
     let store = store(&settings).await?;
-    mundap_migration::up(store.writer()).await?;
+    let applied = mundap_migration::up(store.writer()).await?;
+    if !applied.is_empty() {
+        tracing::info!(migrations = applied.join(","), "migrated the database: {}", applied.join(", "));
+    }
     if settings.identity == Identity::TrustedEmail {
         tracing::warn!(
             "MUNDAP_IDENTITY=trusted-email: the e-mail in the body of /upload, /update_qna and /delete_qna is believed; \
