@@ -136,11 +136,12 @@ pub struct Settings {
     pub mail_from: Option<String>,
 
     /// Origins that browsers may call from, comma-separated
-    #[arg(long, global = true, env = "MUNDAP_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
+    #[arg(long, global = true, env = "MUNDAP_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',',
+          value_parser = origin)]
     pub cors_origins: Vec<String>,
 
     /// The address that clients know the board by, for links and tokens [default: from --http-addr]
-    #[arg(long, global = true, env = "MUNDAP_PUBLIC_URL", value_name = "URL")]
+    #[arg(long, global = true, env = "MUNDAP_PUBLIC_URL", value_name = "URL", value_parser = public_url)]
     pub public_url: Option<url::Url>,
 
     /// The most bytes that a JSON or form body may have
@@ -170,7 +171,7 @@ pub enum SettingsError {
     Unknown { name: String, nearest: Option<String> },
     #[error("both {0} and {0}_FILE are set; keep one of them")]
     Twice(&'static str),
-    #[error("cannot read {}, which {name} names: {source}", path.display())]
+    #[error("cannot read {}, which {name}_FILE names: {source}", path.display())]
     File { name: &'static str, path: PathBuf, source: std::io::Error },
     #[error("the .env file in this folder cannot be read: {0}")]
     DotEnv(String),
@@ -253,6 +254,26 @@ impl Settings {
             Some(url) => url.as_str().trim_end_matches('/').to_owned(),
             None => format!("http://{bound}"),
         }
+    }
+}
+
+/// A browser's `Origin` is scheme, host and port; anything else would never match one.
+fn origin(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text.trim()).map_err(|error| error.to_string())?;
+    let origin = url.origin().ascii_serialization();
+    if matches!(url.scheme(), "http" | "https") && url.as_str().trim_end_matches('/') == origin {
+        Ok(origin)
+    } else {
+        Err("an origin is such as https://board.example.com".to_owned())
+    }
+}
+
+fn public_url(text: &str) -> Result<url::Url, String> {
+    let url = url::Url::parse(text).map_err(|error| error.to_string())?;
+    if matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none() {
+        Ok(url)
+    } else {
+        Err("it must start with http:// or https://, and have no query".to_owned())
     }
 }
 

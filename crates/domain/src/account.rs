@@ -421,7 +421,7 @@ impl AccountService {
     pub async fn reset_password(&self, by: &Actor, email: &Email, new: &Password) -> Result<(), Error> {
         by.must(Act::Administer)?;
         let user = self.store.reader().users().find_by_email(email).await?;
-        self.set_password(user.ok_or(Error::NotFound(Kind::User))?.id, new, None).await
+        self.set_password(user.ok_or(Error::NotFound(Kind::USER))?.id, new, None).await
     }
 
     async fn set_password(
@@ -440,7 +440,7 @@ impl AccountService {
             }
             match unit.users().set_password_hash(id, hash).await {
                 // Deleted a moment ago.
-                Err(StoreError::Stale) => return Err(Error::NotFound(Kind::User)),
+                Err(StoreError::Stale) => return Err(Error::NotFound(Kind::USER)),
                 other => other?,
             }
             unit.sign_ins().delete_all_of(id).await?;

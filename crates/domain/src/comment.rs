@@ -16,6 +16,10 @@ use crate::user::Author;
 use crate::version::{Expected, Version};
 use crate::{Ports, Repositories, Store};
 
+impl Kind {
+    pub const COMMENT: Self = Self::new("comment", "comment_not_found");
+}
+
 /// Identifies a comment; given by the database, below 2^53, never given twice, growing with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommentId(i64);
@@ -159,7 +163,7 @@ impl Creation for NewComment {
         // The count first: it locks the QnA exclusively. The insert alone would share the lock, and two commenters who
         // then both wanted to count would deadlock.
         if !unit.qnas().count_comments(self.qna, 1).await? {
-            return Err(Error::NotFound(Kind::Qna));
+            return Err(Error::NotFound(Kind::QNA));
         }
         Ok(unit.comments().insert(self).await?)
     }
@@ -265,7 +269,7 @@ impl CommentService {
     /// [`Error::NotFound`].
     pub async fn read(&self, by: &Actor, id: CommentId) -> Result<Comment, Error> {
         by.must(Act::Read)?;
-        self.store.reader().comments().find(id).await?.ok_or(Error::NotFound(Kind::Comment))
+        self.store.reader().comments().find(id).await?.ok_or(Error::NotFound(Kind::COMMENT))
     }
 
     /// The comments of a QnA, oldest first.
@@ -277,7 +281,7 @@ impl CommentService {
         let page = self.page(qna, request).await?;
         // Only an empty list leaves open whether the QnA is there.
         if page.items.is_empty() && self.store.reader().qnas().find(qna).await?.is_none() {
-            return Err(Error::NotFound(Kind::Qna));
+            return Err(Error::NotFound(Kind::QNA));
         }
         Ok(page)
     }
@@ -303,7 +307,7 @@ impl CommentService {
         by.must_be_able_to_write()?;
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
-            let mut comment = unit.comments().find_locked(id).await?.ok_or(Error::NotFound(Kind::Comment))?;
+            let mut comment = unit.comments().find_locked(id).await?.ok_or(Error::NotFound(Kind::COMMENT))?;
             let Some(content) = &edit.content else {
                 comment.must_be_changeable(by, expected)?;
                 return Ok(comment);
@@ -324,7 +328,7 @@ impl CommentService {
         by.must_be_able_to_write()?;
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
-            let comment = unit.comments().find(id).await?.ok_or(Error::NotFound(Kind::Comment))?;
+            let comment = unit.comments().find(id).await?.ok_or(Error::NotFound(Kind::COMMENT))?;
             comment.must_be_changeable(by, expected)?;
             // QnA before comment, as `write` and deleting a QnA lock them.
             unit.qnas().count_comments(comment.qna, -1).await?;

@@ -66,8 +66,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Every code a client can meet, in the order of `docs/errors.md`.
-    pub const CODES: [&'static str; 19] = [
+    /// Every code a client can meet, in the order of `docs/errors.md`, save those of [`Kind`]s, which stand with their
+    /// entities.
+    pub const CODES: [&'static str; 16] = [
         "validation_failed",
         "unauthenticated",
         "invalid_token",
@@ -76,9 +77,6 @@ impl Error {
         "account_suspended",
         "not_author",
         "not_admin",
-        "qna_not_found",
-        "comment_not_found",
-        "user_not_found",
         "email_taken",
         "idempotency_key_reused",
         "idempotency_key_in_use",
@@ -101,9 +99,7 @@ impl Error {
             Self::Suspended => "account_suspended",
             Self::NotAuthor => "not_author",
             Self::NotAdmin => "not_admin",
-            Self::NotFound(Kind::Qna) => "qna_not_found",
-            Self::NotFound(Kind::Comment) => "comment_not_found",
-            Self::NotFound(Kind::User) => "user_not_found",
+            Self::NotFound(kind) => kind.code,
             Self::EmailTaken => "email_taken",
             Self::KeyReused => "idempotency_key_reused",
             Self::KeyInUse => "idempotency_key_in_use",
@@ -121,21 +117,24 @@ impl Error {
     }
 }
 
-/// What was looked for and not found.
+/// What was looked for and not found. An entity's file declares its own, as `impl Kind { pub const QNA: … }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Qna,
-    Comment,
-    User,
+pub struct Kind {
+    name: &'static str,
+    code: &'static str,
+}
+
+impl Kind {
+    /// `name` goes into messages; `code` is the error's, such as `qna_not_found`, and never changes once released.
+    #[must_use]
+    pub const fn new(name: &'static str, code: &'static str) -> Self {
+        Self { name, code }
+    }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Qna => "QnA",
-            Self::Comment => "comment",
-            Self::User => "user",
-        })
+        f.write_str(self.name)
     }
 }
 

@@ -16,6 +16,10 @@ use crate::user::{Author, UserId};
 use crate::version::{Expected, Version};
 use crate::{Ports, Repositories, Store};
 
+impl Kind {
+    pub const QNA: Self = Self::new("QnA", "qna_not_found");
+}
+
 /// Identifies a QnA; given by the database, below 2^53, never given twice, growing with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QnaId(i64);
@@ -290,7 +294,7 @@ impl QnaService {
     /// [`Error::NotFound`].
     pub async fn read(&self, by: &Actor, id: QnaId) -> Result<Qna, Error> {
         by.must(Act::Read)?;
-        self.store.reader().qnas().find(id).await?.ok_or(Error::NotFound(Kind::Qna))
+        self.store.reader().qnas().find(id).await?.ok_or(Error::NotFound(Kind::QNA))
     }
 
     /// A QnA and its first comments, oldest first.
@@ -337,7 +341,7 @@ impl QnaService {
         by.must_be_able_to_write()?;
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
-            let mut qna = unit.qnas().find_locked(id).await?.ok_or(Error::NotFound(Kind::Qna))?;
+            let mut qna = unit.qnas().find_locked(id).await?.ok_or(Error::NotFound(Kind::QNA))?;
             if edit.is_empty() {
                 qna.must_be_changeable(by, expected)?;
                 return Ok(qna);
@@ -358,7 +362,7 @@ impl QnaService {
         by.must_be_able_to_write()?;
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
-            let qna = unit.qnas().find_locked(id).await?.ok_or(Error::NotFound(Kind::Qna))?;
+            let qna = unit.qnas().find_locked(id).await?.ok_or(Error::NotFound(Kind::QNA))?;
             qna.must_be_changeable(by, expected)?;
             unit.qnas().delete(id, qna.version).await?;
             Ok(unit.commit().await?)

@@ -12,6 +12,10 @@ use crate::text::{email, length, not_blank, printable, text_value};
 use crate::version::{Expected, Version};
 use crate::{Ports, Store};
 
+impl Kind {
+    pub const USER: Self = Self::new("user", "user_not_found");
+}
+
 /// Identifies an account; given by the database, below 2^53, never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(i64);
@@ -309,7 +313,7 @@ impl UserService {
     /// [`Error::NotFound`] for an unknown or deleted one.
     pub async fn profile(&self, by: &Actor, id: UserId) -> Result<Author, Error> {
         by.must(Act::Read)?;
-        let user = self.store.reader().users().find(id).await?.ok_or(Error::NotFound(Kind::User))?;
+        let user = self.store.reader().users().find(id).await?.ok_or(Error::NotFound(Kind::USER))?;
         Ok(user.author())
     }
 
@@ -351,8 +355,8 @@ impl UserService {
         by.must(Act::Administer)?;
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
-            let found = unit.users().find_by_email(email).await?.ok_or(Error::NotFound(Kind::User))?;
-            let mut user = unit.users().find_locked(found.id).await?.ok_or(Error::NotFound(Kind::User))?;
+            let found = unit.users().find_by_email(email).await?.ok_or(Error::NotFound(Kind::USER))?;
+            let mut user = unit.users().find_locked(found.id).await?.ok_or(Error::NotFound(Kind::USER))?;
             user.assign(by, role, self.clock.now())?;
             unit.users().update(&user).await?;
             unit.commit().await?;

@@ -1,5 +1,7 @@
 //! The OpenAPI 3.1 document: what the handlers say of themselves, and what is true of all of them.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use mundap_domain::idempotency::IdempotencyKey;
 use utoipa::openapi::content::Content;
@@ -79,11 +81,14 @@ pub fn base() -> OpenApi {
 /// errors that its kind of route can answer.
 #[must_use]
 pub fn complete(mut document: OpenApi) -> OpenApi {
+    let versioned = versioned(&document);
     for (path, item) in &mut document.paths.paths {
+        let is_versioned = item.get.as_ref().is_some_and(|get| answers_one_of(get, &versioned));
         for (method, operation) in operations(item) {
             if seed::is_path(path) {
                 seed::complete(path, method, operation);
             } else {
+                add_headers(method, operation, &versioned, is_versioned);
                 complete_operation(path, method, operation);
             }
         }
@@ -126,7 +131,6 @@ fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
     let open = security.iter().any(|requirement| *requirement == SecurityRequirement::default());
     let anybody = open && writes;
 
-    add_headers(method, operation);
     let mut problems = vec![(500, "A fault of ours"), (503, "Too busy, or the database is away; see `Retry-After`")];
     if oauth {
         add_response(operation, 400, "What is wrong with the form or the grant", "OAuthError", "application/json");
@@ -186,8 +190,24 @@ pub fn add_idempotency_key(operation: &mut Operation) {
     operation.parameters.get_or_insert_with(Vec::new).push(RefOr::T(parameter));
 }
 
+/// The schemas that carry a `version`: what they describe has an entity tag.
+fn versioned(document: &OpenApi) -> HashSet<String> {
+    let schemas = document.components.iter().flat_map(|components| &components.schemas);
+    let has_version = |schema: &RefOr<Schema>| matches!(schema, RefOr::T(Schema::Object(object)) if object.properties.contains_key("version"));
+    schemas.filter(|(_, schema)| has_version(schema)).map(|(name, _)| format!("#/components/schemas/{name}")).collect()
+}
+
+/// Whether the operation's success is one of these schemas.
+fn answers_one_of(operation: &Operation, schemas: &HashSet<String>) -> bool {
+    ["200", "201"].into_iter().filter_map(|status| operation.responses.responses.get(status)).any(|response| {
+        let RefOr::T(response) = response else { return false };
+        let Some(RefOr::T(content)) = response.content.get("application/json") else { return false };
+        matches!(&content.schema, Some(RefOr::Ref(Ref { ref_location, .. })) if schemas.contains(ref_location))
+    })
+}
+
 /// Entity tags: what [`crate::reply`] sends and [`crate::input::IfMatch`] reads.
-fn add_headers(method: &str, operation: &mut Operation) {
+fn add_headers(method: &str, operation: &mut Operation, versioned: &HashSet<String>, path_is_versioned: bool) {
     let header = |text: &str| {
         let mut header = Header::new(ObjectBuilder::new().schema_type(Type::String).build());
         header.description = Some(text.to_owned());
@@ -202,21 +222,7 @@ fn add_headers(method: &str, operation: &mut Operation) {
             .schema(Some(ObjectBuilder::new().schema_type(Type::String).build()))
             .build()
     };
-    let tagged = |operation: &Operation| {
-        let body = |status: &str| match operation.responses.responses.get(status) {
-            Some(RefOr::T(response)) => match response.content.get("application/json") {
-                Some(RefOr::T(content)) => content.schema.clone(),
-                Some(RefOr::Ref(_)) | None => None,
-            },
-            Some(RefOr::Ref(_)) | None => None,
-        };
-        let names = ["Qna", "Comment", "Account"];
-        [body("200"), body("201")].into_iter().flatten().any(|schema| {
-            matches!(schema, RefOr::Ref(Ref { ref_location, .. })
-                if names.iter().any(|name| ref_location.ends_with(&format!("/{name}"))))
-        })
-    };
-    let is_tagged = tagged(operation);
+    let is_tagged = answers_one_of(operation, versioned);
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         if is_tagged {
@@ -231,7 +237,7 @@ fn add_headers(method: &str, operation: &mut Operation) {
         "patch" => {
             Some(parameter("If-Match", "The `ETag` that the change was made on; 412 where another change came between"))
         }
-        "delete" if has_parameter(operation, &ParameterIn::Path) => {
+        "delete" if path_is_versioned && has_parameter(operation, &ParameterIn::Path) => {
             Some(parameter("If-Match", "The `ETag` that was read; 412 where another change came between"))
         }
         _ => None,

@@ -6,33 +6,36 @@ use mundap_domain::page::Order;
 use mundap_domain::qna::{Content, Title};
 use mundap_domain::user::{DisplayName, Email, Role};
 use serde_json::json;
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
-use utoipa::openapi::{ArrayBuilder, RefOr};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 
 /// No control character save newline and tab.
-const TEXT: &str = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$";
+pub const TEXT: &str = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$";
 /// The same, and something to read in it.
-const NOT_BLANK: &str = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$";
+pub const NOT_BLANK: &str = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$";
 
-fn text() -> ObjectBuilder {
+#[must_use]
+pub fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
 }
 
+/// Makes a type that stands for a value object's schema, for `#[schema(value_type = …, inline)]`; a new entity's file may
+/// make its own.
 macro_rules! text_schema {
     ($(#[$doc:meta])* $name:ident, $schema:expr) => {
         $(#[$doc])*
         pub struct $name;
 
-        impl PartialSchema for $name {
-            fn schema() -> RefOr<Schema> {
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
                 $schema.build().into()
             }
         }
 
-        impl ToSchema for $name {}
+        impl utoipa::ToSchema for $name {}
     };
 }
+
+pub(crate) use text_schema;
 
 text_schema!(
     TitleText,
@@ -80,11 +83,3 @@ text_schema!(
 );
 text_schema!(RoleName, text().enum_values(Some(Role::NAMES)));
 text_schema!(OrderName, text().enum_values(Some(Order::NAMES)));
-text_schema!(GrantType, text().enum_values(Some(["password", "refresh_token"])));
-text_schema!(
-    /// RFC 7517, 5.
-    JwkSet,
-    ObjectBuilder::new()
-        .property("keys", ArrayBuilder::new().items(ObjectBuilder::new().schema_type(Type::Object)))
-        .required("keys")
-);

@@ -19,9 +19,9 @@ fn every_error() -> Vec<Error> {
         Error::Suspended,
         Error::NotAuthor,
         Error::NotAdmin,
-        Error::NotFound(Kind::Qna),
-        Error::NotFound(Kind::Comment),
-        Error::NotFound(Kind::User),
+        Error::NotFound(Kind::QNA),
+        Error::NotFound(Kind::COMMENT),
+        Error::NotFound(Kind::USER),
         Error::EmailTaken,
         Error::KeyReused,
         Error::KeyInUse,
@@ -61,7 +61,8 @@ fn every_error_has_its_code() {
             "internal_error",
         ]
     );
-    assert_eq!(codes, Error::CODES);
+    let general: Vec<&str> = codes.iter().copied().filter(|code| !code.ends_with("_not_found")).collect();
+    assert_eq!(general, Error::CODES);
     assert_eq!(codes.iter().collect::<BTreeSet<_>>().len(), codes.len(), "no code twice");
 }
 
@@ -117,7 +118,7 @@ fn a_cause_is_kept_for_the_log_and_not_shown() {
 
 #[test]
 fn an_error_says_what_is_missing() {
-    let said = [Kind::Qna, Kind::Comment, Kind::User].map(|kind| Error::NotFound(kind).to_string());
+    let said = [Kind::QNA, Kind::COMMENT, Kind::USER].map(|kind| Error::NotFound(kind).to_string());
     assert_eq!(said, ["QnA not found", "comment not found", "user not found"]);
 }
 

@@ -12,9 +12,12 @@ use mundap_domain::Error;
 use mundap_domain::account::TokenPair;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::ArrayBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::app::Board;
+use crate::docs::schema::{text, text_schema};
 use crate::input::form;
 use crate::problem::Problem;
 
@@ -22,10 +25,19 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(token).service(revoke);
 }
 
+text_schema!(GrantType, text().enum_values(Some(["password", "refresh_token"])));
+text_schema!(
+    /// RFC 7517, 5.
+    JwkSet,
+    ObjectBuilder::new()
+        .property("keys", ArrayBuilder::new().items(ObjectBuilder::new().schema_type(Type::Object)))
+        .required("keys")
+);
+
 /// `grant_type=password` with `username` (the e-mail) and `password`, or `grant_type=refresh_token` with `refresh_token`.
 #[derive(ToSchema)]
 pub struct TokenForm {
-    #[schema(value_type = crate::docs::schema::GrantType, inline)]
+    #[schema(value_type = GrantType, inline)]
     pub grant_type: String,
     /// The e-mail.
     #[schema(required = false, nullable = false)]
@@ -141,7 +153,7 @@ async fn revoke(board: web::Data<Board>, form: Form) -> Result<HttpResponse, Pro
 #[utoipa::path(
     tag = "Sign-in",
     security(()),
-    responses((status = 200, description = "A JWK set", body = crate::docs::schema::JwkSet))
+    responses((status = 200, description = "A JWK set", body = JwkSet))
 )]
 #[get("/.well-known/jwks.json")]
 pub(crate) async fn jwks(board: web::Data<Board>) -> HttpResponse {
