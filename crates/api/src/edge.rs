@@ -194,12 +194,14 @@ impl Drop for Record {
             _ => Cow::Borrowed("other"),
         };
         let route = std::mem::take(&mut self.route);
+        // The body of a HEAD's answer is made, and not sent.
+        let bytes = if self.method == Method::HEAD { 0 } else { self.bytes };
         tracing::info!(
             http.method = %method,
             http.route = route,
             http.status = self.status,
             duration_ms = duration.as_secs_f64() * 1000.0,
-            bytes = self.bytes,
+            bytes,
             whole = self.whole,
             request.id = self.id,
             actor.id = self.actor,

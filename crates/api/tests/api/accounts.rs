@@ -1,15 +1,45 @@
 //! Registering, the own account, profiles.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::board::{Board, PASSWORD, new_email};
+use crate::board::{Board, PASSWORD, User, new_email};
+use crate::client::Reply;
+use crate::server::Server;
 
 crate::tests![
     registering_answers_with_the_account,
     an_email_is_one_account_in_every_spelling,
     everything_that_is_wrong_is_told_at_once,
     limits_of_an_account,
+    what_the_board_decides_cannot_be_sent,
+    a_profile_holds_a_name_and_nothing_private,
+    a_new_name_shows_on_everything_written,
+    a_new_email_moves_the_sign_in,
+    an_empty_patch_writes_nothing,
+    an_edit_of_a_stale_account_is_refused,
+    a_patch_is_checked_as_a_registration_is,
+    a_new_password_ends_every_sign_in,
+    a_refused_change_of_password_changes_nothing,
+    a_deleted_account_leaves_its_posts,
+    a_deleted_account_is_gone,
+    a_suspended_account_may_be_read_and_deleted,
 ];
+
+const ME: &str = "/api/v1/users/me";
+const NEW_PASSWORD: &str = "battery staple correct";
+
+fn edit_me(server: &Server, by: &User, body: Value) -> Reply {
+    server.patch(ME).by(by).json(body).send()
+}
+
+fn change_password(server: &Server, by: &User, current: &str, new: &str) -> Reply {
+    let body = json!({"current_password": current, "new_password": new});
+    server.post("/api/v1/users/me/password").by(by).json(body).send()
+}
+
+fn refuses_to_sign_in(server: &Server, email: &str, password: &str) {
+    assert_eq!(server.sign_in(email, password).is(400).json()["error"], "invalid_grant");
+}
 
 fn registering_answers_with_the_account(board: &Board) {
     let server = board.server();
@@ -79,8 +109,260 @@ fn limits_of_an_account(board: &Board) {
     let email = new_email();
     register(&email, &"p".repeat(257), &"가".repeat(51)).violates(&["/password too_long", "/display_name too_long"]);
     register(&email, "1234567", "").violates(&["/password too_short", "/display_name too_short"]);
-    for bad in ["a@b", "a b@example.com", "@example.com", "a@", "a@example..com", "a@[127.0.0.1]", "a@example.com\n"] {
+    for bad in ["a@b", "a b@example.com", "@example.com", "a@example..com", "a@[127.0.0.1]", "a@example.com\n"] {
         register(bad, PASSWORD, "Nobody").violates(&["/email not_an_email"]);
     }
-    register("", PASSWORD, "Nobody").problem(422, "validation_failed");
+    for short in ["", "a", "a@"] {
+        register(short, PASSWORD, "Nobody").violates(&["/email not_an_email", "/email too_short"]);
+    }
+    // 254 characters in all, with a domain of labels that are not longer than DNS allows.
+    let domain = format!("{}.{}.{}.example", "d".repeat(63), "d".repeat(63), "d".repeat(53));
+    let local = "x".repeat(64);
+    let longest = format!("{local}@{domain}");
+    assert_eq!(longest.len(), 254);
+    assert_eq!(register(&longest, PASSWORD, "Nobody").is(201).json()["email"], longest);
+    register(&longest.replace(".example", "d.example"), PASSWORD, "Nobody").violates(&["/email too_long"]);
+}
+
+fn what_the_board_decides_cannot_be_sent(board: &Board) {
+    let server = board.server();
+    let fields = [
+        ("user_id", json!(1)),
+        ("role", json!("admin")),
+        ("suspended", json!(false)),
+        ("created_at", json!("2026-01-02T12:00:00.000000Z")),
+        ("updated_at", json!("2026-01-02T12:00:00.000000Z")),
+        ("version", json!(1)),
+        ("author", json!({"user_id": 1})),
+    ];
+    let user = server.new_user();
+    let before = server.get(ME).by(&user).send().is(200).json();
+    for (name, value) in fields {
+        let expected = format!("/{name} unknown_field");
+        let mut body = json!({"email": new_email(), "password": PASSWORD, "display_name": "Somebody"});
+        body[name] = value.clone();
+        server.post("/api/v1/users").json(body).send().violates(&[&expected]);
+        let mut patch = json!({"display_name": "Another"});
+        patch[name] = value;
+        edit_me(server, &user, patch).violates(&[&expected]);
+    }
+    assert_eq!(server.get(ME).by(&user).send().is(200).json(), before);
+}
+
+fn a_profile_holds_a_name_and_nothing_private(board: &Board) {
+    let server = board.server();
+    let ann = board.ann();
+    let path = format!("/api/v1/users/{}", ann.id);
+    let expected = json!({"user_id": ann.id, "display_name": ann.name});
+    assert_eq!(server.get(&path).send().is(200).json(), expected);
+    for by in [ann, board.bob(), board.moderator(), board.admin()] {
+        assert_eq!(server.get(&path).by(by).send().is(200).json(), expected);
+    }
+    for nobody in ["0", "-1", "9007199254740991", "99999999999999999999999"] {
+        server.get(format!("/api/v1/users/{nobody}")).send().problem(404, "user_not_found");
+    }
+    server.get("/api/v1/users/someone").send().problem(400, "invalid_path");
+}
+
+fn a_new_name_shows_on_everything_written(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let qna = server.ask_at(&user, "Before the rename");
+    let comment = server.comment_at(&user, &qna, "Before the rename");
+    let before = server.get(ME).by(&user).send().is(200);
+    let reply = edit_me(server, &user, json!({"display_name": "  \u{1112}\u{1161}\u{11ab} Kim "})).is(200);
+    let mut expected = before.json();
+    expected["display_name"] = json!("  한 Kim ");
+    expected["version"] = json!(2);
+    expected["updated_at"] = reply.json()["updated_at"].clone();
+    assert_eq!(reply.json(), expected);
+    assert!(expected["updated_at"].as_str() > before.json()["updated_at"].as_str());
+    assert!(reply.etag().starts_with("\"2-"), "{reply}");
+    let now = server.get(ME).by(&user).send().is(200);
+    assert_eq!((now.json(), now.etag()), (expected, reply.etag()));
+    let profile = format!("/api/v1/users/{}", user.id);
+    assert_eq!(server.get(profile).send().is(200).json()["display_name"], "  한 Kim ");
+    for path in [qna, comment] {
+        assert_eq!(server.get(path).send().is(200).json()["author"]["display_name"], "  한 Kim ");
+    }
+}
+
+fn a_new_email_moves_the_sign_in(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let email = new_email();
+    let reply = edit_me(server, &user, json!({"email": email.replace("example.com", "EXAMPLE.com")})).is(200).json();
+    assert_eq!((&reply["email"], &reply["version"]), (&json!(email), &json!(2)));
+    // Whoever is signed in stays so; the next time takes the new address.
+    assert_eq!(server.get(ME).by(&user).send().is(200).json(), reply);
+    server.sign_in(&email, PASSWORD).is(200);
+    refuses_to_sign_in(server, &user.email, PASSWORD);
+
+    // The old one is free for others, the new one is not, in no spelling; a spelling of one's own is no clash.
+    let body = json!({"email": user.email, "password": PASSWORD, "display_name": "The next one"});
+    server.post("/api/v1/users").json(body).send().is(201);
+    for taken in [user.email.clone(), user.email.to_uppercase(), board.ann().email.clone()] {
+        edit_me(server, &user, json!({"email": taken, "display_name": "Not to be"})).problem(409, "email_taken");
+    }
+    assert_eq!(server.get(ME).by(&user).send().is(200).json(), reply, "a refused edit leaves nothing behind");
+    let shouted = email.replace("somebody", "SOMEBODY");
+    assert_eq!(edit_me(server, &user, json!({"email": shouted})).is(200).json()["email"], shouted);
+    server.sign_in(&email, PASSWORD).is(200);
+}
+
+fn an_empty_patch_writes_nothing(board: &Board) {
+    let server = board.server();
+    let ann = board.ann();
+    let before = server.get(ME).by(ann).send().is(200);
+    let reply = edit_me(server, ann, json!({})).is(200);
+    assert_eq!((reply.json(), reply.etag()), (before.json(), before.etag()));
+    server.patch(ME).by(ann).header("if-match", "\"0-stale\"").json(json!({})).send().problem(412, "version_mismatch");
+    let after = server.get(ME).by(ann).send().is(200);
+    assert_eq!((after.json(), after.etag()), (before.json(), before.etag()));
+}
+
+fn an_edit_of_a_stale_account_is_refused(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let first = server.get(ME).by(&user).send().is(200).etag();
+    server.get(ME).by(&user).header("if-none-match", &first).send().is(304);
+    let edit = |tag: &str, name: &str| {
+        server.patch(ME).by(&user).header("if-match", tag).json(json!({"display_name": name})).send()
+    };
+    let second = edit(&first, "Second").is(200).etag();
+    assert_ne!(second, first);
+    edit(&first, "Third").problem(412, "version_mismatch");
+    let me = server.get(ME).by(&user).header("if-none-match", &first).send().is(200).json();
+    assert_eq!((&me["display_name"], &me["version"]), (&json!("Second"), &json!(2)));
+    edit(&second, "Third").is(200);
+    assert_eq!(edit("*", "Fourth").is(200).json()["version"], 4);
+}
+
+fn a_patch_is_checked_as_a_registration_is(board: &Board) {
+    let server = board.server();
+    let ann = board.ann();
+    let before = server.get(ME).by(ann).send().is(200).json();
+    edit_me(server, ann, json!({"email": null, "display_name": null}))
+        .violates(&["/email not_a_string", "/display_name not_a_string"]);
+    edit_me(server, ann, json!({"email": "nobody", "display_name": "가".repeat(51)}))
+        .violates(&["/email not_an_email", "/display_name too_long"]);
+    edit_me(server, ann, json!({"display_name": " \t"})).violates(&["/display_name blank"]);
+    edit_me(server, ann, json!({"password": PASSWORD})).violates(&["/password unknown_field"]);
+    server.patch(ME).json(json!({"display_name": "Nobody"})).send().problem(401, "unauthenticated");
+    server.get(ME).send().problem(401, "unauthenticated");
+    assert_eq!(server.get(ME).by(ann).send().is(200).json(), before);
+}
+
+fn a_new_password_ends_every_sign_in(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let mut devices = vec![(user.token.clone(), user.refresh.clone())];
+    for _ in 0..2 {
+        let tokens = server.sign_in(&user.email, PASSWORD).is(200).json();
+        let text = |name: &str| tokens[name].as_str().unwrap().to_owned();
+        devices.push((text("access_token"), text("refresh_token")));
+    }
+    for (access, _) in &devices {
+        server.get(ME).bearer(access).send().is(200);
+    }
+    change_password(server, &user, PASSWORD, NEW_PASSWORD).is(204);
+    for (access, refresh) in &devices {
+        server.get(ME).bearer(access).send().problem(401, "invalid_token");
+        server.get("/api/v1/qna").bearer(access).send().problem(401, "invalid_token");
+        assert_eq!(server.refresh(refresh).is(400).json()["error"], "invalid_grant");
+    }
+    refuses_to_sign_in(server, &user.email, PASSWORD);
+    server.sign_in(&user.email, NEW_PASSWORD).is(200);
+    server.get(ME).by(board.ann()).send().is(200);
+}
+
+fn a_refused_change_of_password_changes_nothing(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    change_password(server, &user, "correct horse batterz", NEW_PASSWORD).problem(403, "invalid_credentials");
+    change_password(server, &user, PASSWORD, "1234567").violates(&["/new_password too_short"]);
+    change_password(server, &user, PASSWORD, &"p".repeat(257)).violates(&["/new_password too_long"]);
+    server.post("/api/v1/users/me/password").by(&user).json(json!({"password": PASSWORD})).send().violates(&[
+        "/password unknown_field",
+        "/current_password required",
+        "/new_password required",
+    ]);
+    let body = json!({"current_password": PASSWORD, "new_password": NEW_PASSWORD});
+    server.post("/api/v1/users/me/password").json(body).send().problem(401, "unauthenticated");
+    server.get(ME).by(&user).send().is(200);
+    refuses_to_sign_in(server, &user.email, NEW_PASSWORD);
+    server.sign_in(&user.email, PASSWORD).is(200);
+}
+
+fn a_deleted_account_leaves_its_posts(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let qna = server.ask_at(&user, "What stays of me?");
+    let comment = server.comment_at(&user, &qna, "This stays.");
+    let elsewhere = server.ask_at(board.ann(), "What stays of others?");
+    server.comment_at(&user, &elsewhere, "This stays too.");
+    let before = server.get(&qna).send().is(200);
+    server.delete(ME).by(&user).send().is(204);
+
+    let nobody = json!({"user_id": user.id, "display_name": "deleted user"});
+    let mut expected = before.json();
+    expected["author"] = nobody.clone();
+    let after = server.get(&qna).send().is(200);
+    assert_eq!(after.json(), expected);
+    assert_ne!(after.etag(), before.etag());
+    // An administrator sees no e-mail of theirs either: it is forgotten.
+    for by in [board.bob(), board.moderator(), board.admin()] {
+        assert_eq!(server.get(&qna).by(by).send().is(200).json()["author"], nobody);
+    }
+    let list = server.get(format!("/api/v1/qna?author={}", user.id)).by(board.admin()).send().is(200).json();
+    assert_eq!(list["items"], json!([expected]));
+    assert_eq!(server.get(&comment).send().is(200).json()["author"], nobody);
+    for path in [qna, elsewhere] {
+        let comments = server.get(format!("{path}/comments")).send().is(200).json();
+        assert_eq!(comments["items"][0]["author"], nobody);
+        let along = server.get(format!("{path}?comments=1")).send().is(200).json();
+        assert_eq!(along["comments"]["items"], comments["items"]);
+        assert_eq!(along["comment_count"], 1);
+    }
+}
+
+fn a_deleted_account_is_gone(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let qna = server.ask_at(&user, "Who will look after this?");
+    server.delete(ME).by(&user).send().is(204);
+    server.get(ME).by(&user).send().problem(401, "invalid_token");
+    server.get(&qna).by(&user).send().problem(401, "invalid_token");
+    server.delete(ME).by(&user).send().problem(401, "invalid_token");
+    assert_eq!(server.refresh(&user.refresh).is(400).json()["error"], "invalid_grant");
+    refuses_to_sign_in(server, &user.email, PASSWORD);
+    server.get(format!("/api/v1/users/{}", user.id)).send().problem(404, "user_not_found");
+    server.delete(ME).send().problem(401, "unauthenticated");
+
+    // Whoever takes the address up is somebody else.
+    let body = json!({"email": user.email, "password": NEW_PASSWORD, "display_name": "The next one"});
+    let next = server.post("/api/v1/users").json(body).send().is(201).json();
+    assert_ne!(next["user_id"], user.id);
+    refuses_to_sign_in(server, &user.email, PASSWORD);
+    let tokens = server.sign_in(&user.email, NEW_PASSWORD).is(200).json();
+    let token = tokens["access_token"].as_str().unwrap();
+    server.patch(&qna).bearer(token).json(json!({"title": "Mine?"})).send().problem(403, "not_author");
+    server.patch(&qna).by(board.moderator()).json(json!({"title": "Looked after"})).send().is(200);
+}
+
+fn a_suspended_account_may_be_read_and_deleted(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let qna = server.ask_at(&user, "Asked while all was well");
+    server.suspend(user.id);
+    let me = server.get(ME).by(&user).send().is(200).json();
+    assert_eq!((&me["suspended"], &me["email"]), (&json!(true), &json!(user.email)));
+    edit_me(server, &user, json!({"display_name": "Another"})).problem(403, "account_suspended");
+    edit_me(server, &user, json!({})).problem(403, "account_suspended");
+    change_password(server, &user, PASSWORD, NEW_PASSWORD).problem(403, "account_suspended");
+    assert_eq!(server.get(ME).by(&user).send().is(200).json(), me);
+    server.sign_in(&user.email, PASSWORD).is(200);
+    assert_eq!(server.get(&qna).by(&user).send().is(200).json()["author"]["email"], user.email);
+    server.delete(ME).by(&user).send().is(204);
+    server.get(ME).by(&user).send().problem(401, "invalid_token");
 }

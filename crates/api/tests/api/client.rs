@@ -134,7 +134,11 @@ impl<'s> Call<'s> {
     fn check(&self, reply: &Reply) {
         let path = self.target.split('?').next().unwrap_or_default();
         let path = path.strip_prefix(&self.server.base()).unwrap_or(path);
-        assert!(self.may_fail || reply.status < 500, "{reply}");
+        if !self.may_fail && reply.status >= 500 {
+            let id = reply.request_id();
+            let why = |line: &Value| line["request.id"] == id && line["error.code"].is_string();
+            panic!("{reply}\n{}", self.server.log.wait_for("the cause of this", why));
+        }
         reply.request_id();
         assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{reply}");
         let is_head = self.method == Method::HEAD;

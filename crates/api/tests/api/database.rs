@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use sea_orm::{ConnectionTrait as _, Database as Connection, DatabaseConnection, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database as Connection, DatabaseConnection, Statement};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
@@ -82,6 +82,17 @@ pub(crate) fn execute(url: &str, sql: &str) {
         connection.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql:.200}: {error}"));
         connection.close().await.unwrap();
     });
+}
+
+/// Does something while a connection that ran this statement is open.
+pub(crate) fn while_held(url: &str, sql: &str, something: impl FnOnce()) {
+    let runtime = runtime();
+    let mut options = ConnectOptions::new(url);
+    options.max_connections(1);
+    let connection = runtime.block_on(Connection::connect(options)).unwrap();
+    runtime.block_on(connection.execute_unprepared(sql)).unwrap();
+    something();
+    runtime.block_on(connection.close()).unwrap();
 }
 
 /// The one number that a query finds, under the name `n`.

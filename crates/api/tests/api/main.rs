@@ -18,6 +18,8 @@ mod comments;
 mod conditional;
 mod database;
 mod document;
+mod documents;
+mod idempotency;
 mod lists;
 mod openapi;
 mod ops;
@@ -73,6 +75,8 @@ fn main() -> ExitCode {
         ("accounts", accounts::TESTS),
         ("comments", comments::TESTS),
         ("conditional", conditional::TESTS),
+        ("documents", documents::TESTS),
+        ("idempotency", idempotency::TESTS),
         ("lists", lists::TESTS),
         ("openapi", openapi::TESTS),
         ("ops", ops::TESTS),

@@ -1,1 +1,668 @@
-crate::tests![];
+//! The command line: how the program refuses to start, its commands, and how it ends.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::board::{Board, PASSWORD, new_email};
+use crate::database::{insert_qnas, number};
+use crate::documents::{read, table};
+use crate::server::{Ended, Options, PATIENCE, Server, Starting, mundap, run, run_with_input};
+
+crate::tests![
+    a_database_that_refuses_is_one_line_without_the_password,
+    a_database_url_comes_from_a_file,
+    check_tells_the_settings_and_tries_them,
+    migrations_go_up_and_down,
+    accounts_come_from_the_console,
+    a_console_account_that_breaks_a_rule_is_refused,
+    a_role_from_the_console_bites_at_once,
+    a_password_from_the_console_ends_sign_ins,
+    nodes_that_start_at_once_share_database_and_tokens,
+    what_was_acknowledged_survives_a_kill,
+    a_client_that_hangs_up_stops_its_query;
+    once:
+    an_unknown_variable_names_the_nearest,
+    a_bad_flag_is_wrong_usage,
+    a_bad_value_is_wrong_usage,
+    an_unreachable_database_is_one_line,
+    a_port_that_is_taken_names_its_setting,
+    a_data_folder_that_is_a_file_is_refused,
+    a_signing_key_that_is_none_is_refused,
+    flags_go_before_the_environment_and_that_before_the_env_file,
+    an_env_file_is_held_to_the_same_names,
+    help_and_the_readme_list_the_same_settings,
+    a_signal_ends_it_well,
+    a_request_in_flight_finishes,
+    idle_connections_do_not_delay_the_end,
+    a_request_that_never_ends_is_given_up_in_time,
+    a_second_signal_ends_it_at_once,
+];
+
+/// Runs a command that should end by itself, and does not wait for ever where it starts serving instead.
+fn ends(command: &mut Command) -> Ended {
+    let mut child = command.spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it does not end: {command:?}: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+impl Ended {
+    /// Holds it to success; what it printed.
+    #[track_caller]
+    fn done(self) -> String {
+        assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{self:?}");
+        self.out
+    }
+
+    /// Holds it to a code and one line; that line.
+    #[track_caller]
+    fn refused(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let line = self.err.strip_prefix("mundap: ").and_then(|line| line.strip_suffix('\n'));
+        let line = line.unwrap_or_else(|| panic!("not the program's own message: {self:?}"));
+        assert!(!line.is_empty() && !line.contains('\n'), "more or less than one line: {self:?}");
+        line.to_owned()
+    }
+}
+
+/// The program in `dir`, on ports that are free.
+fn in_dir(dir: &Path) -> Command {
+    let mut command = mundap(dir);
+    command.env("MUNDAP_HTTP_ADDR", "127.0.0.1:0").env("MUNDAP_OPS_ADDR", "127.0.0.1:0");
+    command
+}
+
+/// The program in a folder of its own with these variables.
+fn with(variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+    let dir = tempfile::tempdir().unwrap();
+    ends(in_dir(dir.path()).envs(variables.iter().copied()).args(arguments))
+}
+
+fn an_unknown_variable_names_the_nearest(_: &Board) {
+    for arguments in [&[][..], &["serve"], &["check"], &["openapi"], &["migrate", "status"], &["--help"]] {
+        let line = with(&[("MUNDAP_HTP_ADDR", "127.0.0.1:0")], arguments).refused(2);
+        assert_eq!(line, "MUNDAP_HTP_ADDR is not a setting; did you mean MUNDAP_HTTP_ADDR?", "{arguments:?}");
+    }
+    let line = with(&[("MUNDAP_DATABSE_URL_FLIE", "x")], &["check"]).refused(2);
+    assert!(line.ends_with("did you mean MUNDAP_DATABASE_URL_FILE?"), "{line}");
+    // The tests' own, and names that only look alike.
+    let allowed = [("MUNDAP_TEST_MYSQL_URLS", "x"), ("MUNDAPX", "x"), ("mundap_http_addr", "x")];
+    with(&allowed, &["check"]).done();
+}
+
+fn a_bad_flag_is_wrong_usage(_: &Board) {
+    let cases: [(&[&str], &str); 6] = [
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["serve", "--http-adr", "127.0.0.1:0"], "--http-adr"),
+        (&["surf"], "surf"),
+        (&["migrate", "sideways"], "sideways"),
+        (&["user", "add"], "<EMAIL>"),
+        (&["user", "role", "ann@example.com", "king"], "king"),
+    ];
+    for (arguments, named) in cases {
+        let ended = with(&[], arguments);
+        assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""), "{ended:?}");
+        assert!(ended.err.starts_with("error: ") && ended.err.contains(named), "{ended:?}");
+    }
+}
+
+fn a_bad_value_is_wrong_usage(_: &Board) {
+    let cases = [
+        ("MUNDAP_HTTP_ADDR", "localhost"),
+        ("MUNDAP_GRPC_ADDR", "no"),
+        ("MUNDAP_OPS_ADDR", "8002"),
+        ("MUNDAP_DATABASE_URL", "postgres://ann:s3cret@127.0.0.1/qna"),
+        ("MUNDAP_DATABASE_URL", ""),
+        ("MUNDAP_DATABASE_MAX_CONNECTIONS", "0"),
+        ("MUNDAP_DATABASE_ACQUIRE_TIMEOUT", "5"),
+        ("MUNDAP_IDENTITY", "nobody"),
+        ("MUNDAP_LOG", "mundap=["),
+        ("MUNDAP_LOG_FORMAT", "xml"),
+        ("MUNDAP_RATE_LIMIT", "maybe"),
+        ("MUNDAP_CORS_ORIGINS", "https://board.example.com,not an origin"),
+        ("MUNDAP_CORS_ORIGINS", "https://board.example.com/path"),
+        ("MUNDAP_CORS_ORIGINS", "*"),
+        ("MUNDAP_PUBLIC_URL", "board.example.com"),
+        ("MUNDAP_PUBLIC_URL", "mailto:ann@example.com"),
+        ("MUNDAP_HTTP_BODY_LIMIT", "1MB"),
+        ("MUNDAP_HTTP_BODY_TIMEOUT", "soon"),
+        ("MUNDAP_WORKERS", "0"),
+    ];
+    for (name, value) in cases {
+        let ended = with(&[(name, value)], &[]);
+        assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""), "{name}={value}: {ended:?}");
+        let flag = name.replace("MUNDAP_", "--").replace('_', "-").to_lowercase();
+        let first = ended.err.lines().next().unwrap_or_default();
+        assert!(first.contains(name) || first.contains(&flag), "{name} is not named: {ended:?}");
+        assert!(!ended.err.contains("s3cret"), "{ended:?}");
+    }
+}
+
+fn an_unreachable_database_is_one_line(_: &Board) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("mysql://qna:s3cret@127.0.0.1:{port}/qna");
+    for arguments in [&[][..], &["migrate", "up"], &["user", "role", "ann@example.com", "admin"], &["check"]] {
+        let ended = with(&[("MUNDAP_DATABASE_URL", &url)], arguments);
+        assert!(!format!("{ended:?}").contains("s3cret"), "{ended:?}");
+        let line = ended.refused(1);
+        assert!(line.contains(&format!("mysql://qna:***@127.0.0.1:{port}/qna")), "{line}");
+        assert!(line.contains("MUNDAP_DATABASE_URL") && line.contains("refused"), "{line}");
+    }
+}
+
+fn a_database_that_refuses_is_one_line_without_the_password(board: &Board) {
+    let mut url = board.database.fresh();
+    if let Ok(mut parsed) = url::Url::parse(&url)
+        && parsed.scheme() == "mysql"
+    {
+        parsed.set_password(Some("wr0ng-s3cret")).unwrap();
+        url = parsed.to_string();
+    } else {
+        // A folder is no database.
+        url = format!("sqlite://{}", std::env::temp_dir().display());
+    }
+    for arguments in [&[][..], &["check"]] {
+        let ended = with(&[("MUNDAP_DATABASE_URL", &url)], arguments);
+        assert!(!format!("{ended:?}").contains("s3cret"), "{ended:?}");
+        let line = ended.refused(1);
+        assert!(line.starts_with("cannot reach the database ") && line.contains("MUNDAP_DATABASE_URL"), "{line}");
+    }
+}
+
+fn a_port_that_is_taken_names_its_setting(_: &Board) {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for name in ["MUNDAP_HTTP_ADDR", "MUNDAP_OPS_ADDR"] {
+        let line = with(&[(name, &address)], &[]).refused(1);
+        assert!(line.starts_with(&format!("cannot listen on {address} ({name}): ")), "{line}");
+    }
+    // Both on one port is no different.
+    drop(taken);
+    let line = with(&[("MUNDAP_HTTP_ADDR", &address), ("MUNDAP_OPS_ADDR", &address)], &[]).refused(1);
+    assert!(line.contains("MUNDAP_OPS_ADDR"), "{line}");
+}
+
+fn a_data_folder_that_is_a_file_is_refused(_: &Board) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("data"), "a file").unwrap();
+    for data in ["data", "data/below"] {
+        for arguments in [&[][..], &["check"], &["migrate", "up"], &["user", "add", "ann@example.com"]] {
+            let line = ends(in_dir(dir.path()).env("MUNDAP_DATA_DIR", data).args(arguments)).refused(1);
+            assert!(line.starts_with(&format!("cannot use the data folder {data} (MUNDAP_DATA_DIR): ")), "{line}");
+        }
+    }
+    assert_eq!(std::fs::read_to_string(dir.path().join("data")).unwrap(), "a file");
+}
+
+fn a_signing_key_that_is_none_is_refused(_: &Board) {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key.pem");
+    std::fs::write(&key, "not a key").unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for arguments in [&[][..], &["check"]] {
+        let line = ends(in_dir(dir.path()).env("MUNDAP_SIGNING_KEY_FILE", "key.pem").args(arguments)).refused(1);
+        assert!(line.contains("MUNDAP_SIGNING_KEY_FILE") && line.contains("key.pem"), "{line}");
+    }
+    assert_eq!(std::fs::read_to_string(&key).unwrap(), "not a key");
+}
+
+fn a_database_url_comes_from_a_file(board: &Board) {
+    let dir = tempfile::tempdir().unwrap();
+    let url = board.database.fresh();
+    std::fs::write(dir.path().join("url"), format!("{url}\n")).unwrap();
+    let from_file = |arguments: &[&str]| {
+        let mut command = in_dir(dir.path());
+        command.env("MUNDAP_DATABASE_URL_FILE", "url").args(arguments);
+        command
+    };
+    assert!(!ends(&mut from_file(&["migrate", "up"])).done().is_empty());
+    assert_eq!(number(&url, "SELECT COUNT(*) AS n FROM users"), 0, "the tables are somewhere else");
+    assert!(!dir.path().join("mundap-data/mundap.db").exists());
+
+    let line = ends(from_file(&["check"]).env("MUNDAP_DATABASE_URL", &url)).refused(2);
+    assert_eq!(line, "both MUNDAP_DATABASE_URL and MUNDAP_DATABASE_URL_FILE are set; keep one of them");
+    let line = ends(from_file(&["check"]).env("MUNDAP_DATABASE_URL_FILE", "nowhere")).refused(2);
+    assert!(line.contains("nowhere") && line.contains("MUNDAP_DATABASE_URL_FILE"), "{line}");
+}
+
+/// The value that `mundap check` shows.
+fn shown<'a>(check: &'a str, name: &str) -> &'a str {
+    let value = check.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("{name} is not shown:\n{check}"))
+}
+
+fn flags_go_before_the_environment_and_that_before_the_env_file(_: &Board) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = "# a comment\nMUNDAP_HTTP_ADDR=127.0.0.1:4001\nMUNDAP_OPS_ADDR=127.0.0.1:4002\n\
+                MUNDAP_GRPC_ADDR='127.0.0.1:4003'\nMUNDAP_WORKERS=3\n";
+    std::fs::write(dir.path().join(".env"), file).unwrap();
+    let mut command = mundap(dir.path());
+    command.env("MUNDAP_OPS_ADDR", "127.0.0.1:5002").env("MUNDAP_GRPC_ADDR", "127.0.0.1:5003");
+    let check = ends(command.args(["--grpc-addr", "127.0.0.1:6003", "check"])).done();
+    assert_eq!(shown(&check, "MUNDAP_HTTP_ADDR"), "127.0.0.1:4001");
+    assert_eq!(shown(&check, "MUNDAP_OPS_ADDR"), "127.0.0.1:5002");
+    assert!(shown(&check, "MUNDAP_GRPC_ADDR").contains("127.0.0.1:6003"), "{check}");
+    assert_eq!(shown(&check, "MUNDAP_WORKERS"), "3");
+}
+
+fn an_env_file_is_held_to_the_same_names(_: &Board) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(".env");
+    std::fs::write(&file, "MUNDAP_DATA_DIRECTORY=/data\n").unwrap();
+    let line = ends(mundap(dir.path()).arg("check")).refused(2);
+    assert_eq!(line, "MUNDAP_DATA_DIRECTORY is not a setting; did you mean MUNDAP_DATA_DIR?");
+    std::fs::write(&file, "MUNDAP_WORKERS=two\n").unwrap();
+    let ended = ends(mundap(dir.path()).arg("check"));
+    assert!(ended.code == Some(2) && ended.err.contains("--workers"), "{ended:?}");
+    std::fs::write(&file, "this is no line of it\n").unwrap();
+    let line = ends(mundap(dir.path()).arg("check")).refused(2);
+    assert!(line.contains(".env"), "{line}");
+}
+
+/// Every word of a text that names a variable of the program's.
+fn variables(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| c != '_' && !c.is_ascii_uppercase());
+    words.filter(|word| word.starts_with("MUNDAP_")).map(str::to_owned).collect()
+}
+
+fn help_and_the_readme_list_the_same_settings(_: &Board) {
+    let help = with(&[], &["--help"]).done();
+    let listed: BTreeSet<String> =
+        help.split("[env: ").skip(1).flat_map(|rest| variables(rest.split(']').next().unwrap())).collect();
+    let rows = table(&read("README.md"), "variable");
+    let documented: BTreeSet<String> = rows.iter().flat_map(|row| variables(&row[0])).collect();
+    assert!(documented.len() > 20, "{documented:?}");
+    assert_eq!(listed, documented);
+    for row in rows {
+        let default = row[1].strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
+        let Some(default) = default.filter(|default| !default.contains('`')) else { continue };
+        let (_, rest) = help.split_once(&format!("[env: {}", variables(&row[0])[0])).unwrap();
+        let block = rest.split("\n      --").next().unwrap();
+        assert!(block.contains(&format!("[default: {default}]")), "{row:?} is not the default of:\n{block}");
+    }
+    // A subcommand knows the same settings.
+    for command in ["serve", "check"] {
+        let help = with(&[], &[command, "--help"]).done();
+        assert!(listed.iter().all(|name| help.contains(name)), "{help}");
+    }
+}
+
+fn check_tells_the_settings_and_tries_them(board: &Board) {
+    let dir = tempfile::tempdir().unwrap();
+    let url = board.database.fresh();
+    let check = || {
+        let mut command = in_dir(dir.path());
+        command.arg("check").env("MUNDAP_DATABASE_URL", &url).env("MUNDAP_SMTP_URL", "smtp://ann:s3cret@mail.invalid");
+        command
+    };
+    let out = ends(&mut check()).done();
+    assert!(!out.contains("s3cret"), "{out}");
+    if let Some(password) = url::Url::parse(&url).unwrap().password() {
+        assert!(!out.contains(&format!(":{password}@")), "{out}");
+        assert!(shown(&out, "MUNDAP_DATABASE_URL").contains(":***@"), "{out}");
+    } else {
+        assert_eq!(shown(&out, "MUNDAP_DATABASE_URL"), url);
+    }
+    let names: BTreeSet<String> = table(&read("README.md"), "variable")
+        .iter()
+        .flat_map(|row| variables(&row[0]))
+        .filter(|name| !name.ends_with("_URL_FILE"))
+        .collect();
+    for name in names {
+        assert!(!shown(&out, &name).is_empty() || name == "MUNDAP_CORS_ORIGINS", "{name}:\n{out}");
+    }
+    let pending = |out: &str| {
+        let line = out.lines().find(|line| line.starts_with("migrations: ")).unwrap().to_owned();
+        line.split(' ').nth(1).unwrap().parse::<u32>().unwrap()
+    };
+    assert!(pending(&out) > 0, "it must not migrate: {out}");
+    assert!(out.contains("database: ") && out.contains("data folder: ") && out.contains("signing key: ok"), "{out}");
+    run(in_dir(dir.path()).args(["migrate", "up"]).env("MUNDAP_DATABASE_URL", &url)).done();
+    assert_eq!(pending(&ends(&mut check()).done()), 0);
+    // Nothing is left in the data folder but what belongs there.
+    let left = std::fs::read_dir(dir.path().join("mundap-data")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["signing-key.pem"]);
+}
+
+fn migrations_go_up_and_down(board: &Board) {
+    let dir = tempfile::tempdir().unwrap();
+    let url = board.database.fresh();
+    let migrate = |arguments: &[&str]| {
+        let out = ends(in_dir(dir.path()).env("MUNDAP_DATABASE_URL", &url).arg("migrate").args(arguments)).done();
+        out.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let rest = |lines: &[String], prefix: &str| -> Vec<String> {
+        lines.iter().filter_map(|line| line.strip_prefix(prefix)).map(str::to_owned).collect()
+    };
+    let all = rest(&migrate(&["status"]), "pending ");
+    assert!(!all.is_empty());
+    assert_eq!(rest(&migrate(&["up"]), "applied "), all);
+    assert_eq!(migrate(&["up"]), [""; 0], "a second time there is nothing to do");
+    assert_eq!(rest(&migrate(&["status"]), "applied "), all);
+    assert_eq!(number(&url, "SELECT COUNT(*) AS n FROM qna"), 0);
+
+    let newest = all.last().unwrap();
+    assert_eq!(migrate(&["down", "1"]), [format!("took back {newest}")]);
+    let status = migrate(&["status"]);
+    assert_eq!(rest(&status, "pending "), [newest.clone()]);
+    assert_eq!(rest(&status, "applied "), all[..all.len() - 1]);
+    assert_eq!(migrate(&["up"]), [format!("applied {newest}")]);
+    let mut taken_back = rest(&migrate(&["down", "99"]), "took back ");
+    taken_back.reverse();
+    assert_eq!(taken_back, all);
+    assert_eq!(rest(&migrate(&["status"]), "pending "), all);
+}
+
+fn accounts_come_from_the_console(board: &Board) {
+    let server = board.server();
+    let (from_file, from_input) = (new_email(), new_email());
+    // The first line is the password, with the spaces that are part of it.
+    std::fs::write(server.dir.path().join("password"), " a pass phrase \r\nnot this\n").unwrap();
+    let arguments = ["user", "add", &from_file, "--role", "admin", "--password-file", "password"];
+    let out = ends(&mut server.command(&arguments)).done();
+    let expected = format!("admin {from_file} is there, with user_id ");
+    let id: i64 = out.trim().strip_prefix(&expected).unwrap_or_else(|| panic!("{out}")).parse().unwrap();
+    let tokens = server.sign_in(&from_file, " a pass phrase ").is(200).json();
+    let me = server.get("/api/v1/users/me").bearer(tokens["access_token"].as_str().unwrap()).send().is(200).json();
+    let name = from_file.split('@').next().unwrap();
+    assert_eq!(
+        (&me["user_id"], &me["role"], &me["display_name"], &me["email"]),
+        (&json!(id), &json!("admin"), &json!(name), &json!(from_file))
+    );
+
+    let arguments = ["user", "add", &from_input, "--display-name", "문답이", "--password-file", "-"];
+    let out = run_with_input(&mut server.command(&arguments), "another pass phrase").done();
+    assert!(out.starts_with(&format!("member {from_input} is there")), "{out}");
+    let tokens = server.sign_in(&from_input, "another pass phrase").is(200).json();
+    let me = server.get("/api/v1/users/me").bearer(tokens["access_token"].as_str().unwrap()).send().is(200).json();
+    assert_eq!((&me["role"], &me["display_name"]), (&json!("member"), &json!("문답이")));
+}
+
+fn a_console_account_that_breaks_a_rule_is_refused(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let nobody = new_email();
+    let users = || number(&server.database_url, &format!("SELECT COUNT(*) AS n FROM users WHERE email = '{nobody}'"));
+    let input = |arguments: &[&str], input: &str| run_with_input(&mut server.command(arguments), input);
+
+    for arguments in [["user", "add", &nobody], ["user", "password", &user.email]] {
+        let line = ends(&mut server.command(&arguments)).refused(1);
+        assert!(line.contains("no terminal") && line.contains("--password-file"), "{line}");
+        let line = ends(server.command(&arguments).args(["--password-file", "nowhere"])).refused(1);
+        assert!(line.starts_with("cannot read the password"), "{line}");
+        let ended = run_with_input(server.command(&arguments).args(["--password-file", "-"]), "shortie\n");
+        assert!(!ended.err.contains("shortie"), "{ended:?}");
+        let line = ended.refused(2);
+        assert!(line == "password must have at least 8 characters.", "{line}");
+        let line = run_with_input(server.command(&arguments).args(["--password-file", "-"]), "").refused(2);
+        assert!(line.starts_with("password "), "{line}");
+    }
+    let line = input(&["user", "add", "nobody", "--password-file", "-"], PASSWORD).refused(2);
+    assert!(line.starts_with("email "), "{line}");
+    let long = "n".repeat(51);
+    let arguments = ["user", "add", &nobody, "--display-name", &long, "--password-file", "-"];
+    let line = input(&arguments, PASSWORD).refused(2);
+    assert!(line.starts_with("display_name "), "{line}");
+    for spelling in [user.email.clone(), user.email.to_uppercase()] {
+        let line = input(&["user", "add", &spelling, "--password-file", "-"], PASSWORD).refused(1);
+        assert!(line.contains("e-mail"), "{line}");
+    }
+    for arguments in [&["user", "role", &nobody, "admin"][..], &["user", "password", &nobody, "--password-file", "-"]] {
+        let line = input(arguments, PASSWORD).refused(1);
+        assert!(line.contains("not found") || line.contains("no "), "{line}");
+    }
+    assert_eq!(users(), 0);
+    server.sign_in(&user.email, PASSWORD).is(200);
+}
+
+fn a_role_from_the_console_bites_at_once(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let path = server.ask_at(board.bob(), "Whose question is this?");
+    let edit = |title: &str| server.patch(&path).by(&user).json(json!({"title": title})).send();
+    let role = |name: &str| {
+        let out = ends(&mut server.command(&["user", "role", &user.email.to_uppercase(), name])).done();
+        assert_eq!(out, format!("{} is {name} now\n", user.email));
+    };
+    edit("Mine").problem(403, "not_author");
+    role("moderator");
+    assert_eq!(edit("Moderated").is(200).json()["title"], "Moderated");
+    role("member");
+    edit("Mine").problem(403, "not_author");
+    role("member");
+    assert_eq!(server.get("/api/v1/users/me").by(&user).send().is(200).json()["role"], "member");
+}
+
+fn a_password_from_the_console_ends_sign_ins(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let arguments = ["user", "password", &user.email, "--password-file", "-"];
+    let ended = run_with_input(&mut server.command(&arguments), "quite another one\n");
+    assert!(!ended.out.contains("quite"), "{ended:?}");
+    assert!(ended.done().starts_with(&user.email));
+    server.get("/api/v1/users/me").by(&user).send().problem(401, "invalid_token");
+    assert_eq!(server.refresh(&user.refresh).is(400).json()["error"], "invalid_grant");
+    assert_eq!(server.sign_in(&user.email, PASSWORD).is(400).json()["error"], "invalid_grant");
+    server.sign_in(&user.email, "quite another one").is(200);
+}
+
+/// A connection on which a request's head and half its body are sent; the rest of the body.
+fn half_a_request(server: &Server, email: &str) -> (TcpStream, String) {
+    let body = json!({"email": email, "password": PASSWORD, "display_name": "Slow"}).to_string();
+    let (first, rest) = body.split_at(body.len() / 2);
+    let mut connection = TcpStream::connect(&server.http).unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!(
+        "POST /api/v1/users HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        server.http,
+        body.len()
+    );
+    connection.write_all(format!("{head}{first}").as_bytes()).unwrap();
+    eventually("the request to be in flight", || {
+        let metrics = server.operator("/metrics").1;
+        metrics.lines().any(|line| line == "mundap_http_requests_in_flight 1")
+    });
+    (connection, rest.to_owned())
+}
+
+/// Asks again until it is so.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn stopping(server: &Server) {
+    server.log.wait_for("that it stops", |line| {
+        line["message"].as_str().is_some_and(|message| message.starts_with("stopping"))
+    });
+}
+
+fn a_signal_ends_it_well(board: &Board) {
+    for name in ["TERM", "INT"] {
+        let server = board.own(&Options::default());
+        server.get("/api/v1/qna").send().is(200);
+        let started = Instant::now();
+        server.signal(name);
+        assert_eq!(server.end().code(), Some(0), "{name}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{name} took {:?}", started.elapsed());
+        let lines = server.log.lines();
+        assert!(lines.last().unwrap().contains("\"stopped\""), "{lines:?}");
+        assert!(TcpStream::connect(&server.http).is_err() && TcpStream::connect(&server.ops).is_err());
+    }
+}
+
+fn a_request_in_flight_finishes(board: &Board) {
+    let server = board.own(&Options::default());
+    let email = new_email();
+    assert_eq!(server.operator("/readyz").0, 200);
+    let (mut connection, rest) = half_a_request(&server, &email);
+    server.signal("TERM");
+    stopping(&server);
+    let mut state = (0, String::new());
+    eventually("it not to be ready", || {
+        state = server.operator("/readyz");
+        state.0 == 503
+    });
+    let body: Value = serde_json::from_str(&state.1).unwrap();
+    assert_eq!(body, json!({"status": "not ready", "database": "ok", "draining": true}));
+    assert_eq!(server.operator("/livez").0, 200);
+    eventually("the public port to be closed", || TcpStream::connect(&server.http).is_err());
+
+    connection.write_all(rest.as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert!(answer.to_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
+    assert!(answer.contains(&email) && answer.ends_with('}'), "{answer}");
+    assert_eq!(server.end().code(), Some(0));
+    let sql = format!("SELECT COUNT(*) AS n FROM users WHERE email = '{email}'");
+    assert_eq!(number(&server.database_url, &sql), 1);
+}
+
+fn idle_connections_do_not_delay_the_end(board: &Board) {
+    let server = board.own(&Options::default());
+    // One that was used and is kept alive, and one that never said a word.
+    let mut used = TcpStream::connect(&server.http).unwrap();
+    used.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(used, "HEAD /api/v1/qna HTTP/1.1\r\nHost: {}\r\n\r\n", server.http).unwrap();
+    let mut head = String::new();
+    let mut reader = BufReader::new(used);
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(reader.read_line(&mut head).unwrap(), 0, "{head}");
+    }
+    assert!(head.starts_with("HTTP/1.1 200 ") && !head.to_lowercase().contains("connection: close"), "{head}");
+    let silent = TcpStream::connect(&server.http).unwrap();
+    let started = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.end().code(), Some(0));
+    // It takes about a second; kept alive, they would last for 15, and the time to finish is 20.
+    assert!(started.elapsed() < Duration::from_secs(4), "it took {:?}", started.elapsed());
+    drop((reader, silent));
+}
+
+fn a_request_that_never_ends_is_given_up_in_time(board: &Board) {
+    let server = board.own(&Options::env("MUNDAP_SHUTDOWN_TIMEOUT", "2s"));
+    let (_connection, _) = half_a_request(&server, &new_email());
+    let started = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.end().code(), Some(0));
+    let took = started.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&took), "it took {took:?}");
+}
+
+fn a_second_signal_ends_it_at_once(board: &Board) {
+    for (first, second) in [("TERM", "TERM"), ("TERM", "INT")] {
+        let server = board.own(&Options::default());
+        let (_connection, _) = half_a_request(&server, &new_email());
+        server.signal(first);
+        stopping(&server);
+        let started = Instant::now();
+        server.signal(second);
+        assert!(server.end().code().is_some(), "the program ends by itself");
+        assert!(started.elapsed() < Duration::from_secs(3), "it took {:?}", started.elapsed());
+        let lines = server.log.lines();
+        assert!(lines.iter().any(|line| line.contains("stopped at once")), "{lines:?}");
+    }
+}
+
+fn nodes_that_start_at_once_share_database_and_tokens(board: &Board) {
+    let shared = tempfile::tempdir().unwrap();
+    let url = board.database.fresh();
+    // Neither the tables nor the key are there yet.
+    let options = Options {
+        env: vec![
+            ("MUNDAP_SIGNING_KEY_FILE", shared.path().join("key.pem").display().to_string()),
+            ("MUNDAP_PUBLIC_URL", "https://board.example.com".to_owned()),
+        ],
+        dir: None,
+    };
+    let starting: Vec<Starting> = (0..3).map(|_| Starting::on(&url, &options)).collect();
+    let nodes: Vec<Server> = starting.into_iter().map(Starting::ready).collect();
+    for node in &nodes {
+        assert_eq!(node.operator("/readyz").0, 200);
+    }
+    let user = nodes[0].new_user();
+    let keys = nodes[0].get("/.well-known/jwks.json").send().is(200).text();
+    let path = nodes[0].ask_at(&user, "Who answers?");
+    let edited = nodes[1].patch(&path).by(&user).json(json!({"title": "All of us"})).send().is(200);
+    let read = nodes[2].get(&path).by(&user).send().is(200);
+    assert_eq!((read.json(), read.etag()), (edited.json(), edited.etag()));
+    for node in &nodes[1..] {
+        assert_eq!(node.get("/.well-known/jwks.json").send().is(200).text(), keys);
+    }
+    // A cursor of one is a cursor of all; a sign-in that one ends has ended everywhere.
+    nodes[1].ask_at(&user, "And another?");
+    let next = nodes[1].get("/api/v1/qna?limit=1").send().is(200).json()["next"].as_str().unwrap().to_owned();
+    let page = nodes[2].get(format!("/api/v1/qna?limit=1&cursor={next}")).send().is(200).json();
+    assert_eq!(page["items"][0]["title"], "All of us");
+    nodes[2].post("/api/v1/auth/revoke").form(&[("token", &user.refresh)]).send().is(200);
+    nodes[0].get("/api/v1/users/me").by(&user).send().problem(401, "invalid_token");
+}
+
+fn what_was_acknowledged_survives_a_kill(board: &Board) {
+    let url = board.database.fresh();
+    let options = Options::env("MUNDAP_PUBLIC_URL", "https://board.example.com");
+    let server = Server::start(&url, &options);
+    let user = server.new_user();
+    let written: Vec<_> = (1..=20).map(|number| server.ask(&user, &format!("Question {number}"))).collect();
+    let path = format!("/api/v1/qna/{}", written[0]["qna_id"]);
+    server.comment_at(&user, &path, "The last word");
+    server.signal("KILL");
+    assert_eq!(server.end().code(), None);
+
+    let again = Server::start(&url, &Options { dir: Some(server.dir.clone()), ..options });
+    let first = again.get(&path).by(&user).send().is(200).json();
+    assert_eq!(first["comment_count"], 1);
+    for qna in &written[1..] {
+        let read = again.get(format!("/api/v1/qna/{}", qna["qna_id"])).by(&user).send().is(200).json();
+        assert_eq!(&read, qna);
+    }
+    assert_eq!(number(&url, "SELECT COUNT(*) AS n FROM qna"), 20);
+    again.ask_at(&user, "And it goes on");
+}
+
+fn a_client_that_hangs_up_stops_its_query(board: &Board) {
+    const ROWS: u32 = 20_000;
+    const LENGTH: usize = 2_000;
+    let server = board.own(&Options::default());
+    let user = server.new_user();
+    insert_qnas(&server.database_url, user.id, ROWS, &"x".repeat(LENGTH));
+    let total = u64::from(ROWS) * LENGTH as u64;
+
+    let mut connection = TcpStream::connect(&server.http).unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(connection, "GET /load_all_qna HTTP/1.1\r\nHost: x\r\nX-Request-Id: hangs-up\r\n\r\n").unwrap();
+    let mut beginning = vec![0; 100_000];
+    connection.read_exact(&mut beginning).unwrap();
+    assert!(beginning.starts_with(b"HTTP/1.1 200 "));
+    drop(connection);
+    let line = server.access("hangs-up");
+    let bytes = line["bytes"].as_u64().unwrap();
+    assert_eq!((&line["whole"], &line["http.status"]), (&json!(false), &json!(200)), "{line}");
+    assert!((100_000..total / 2).contains(&bytes), "{bytes} of {total}: {line}");
+
+    // Whoever stays gets all of it.
+    let reply = server.get("/load_all_qna").send().is(200);
+    let line = server.access(reply.request_id());
+    assert_eq!((&line["whole"], &line["bytes"]), (&json!(true), &json!(reply.body.len())), "{line}");
+    assert_eq!(reply.json().as_array().unwrap().len(), ROWS as usize);
+}
