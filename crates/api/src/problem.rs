@@ -261,8 +261,7 @@ impl From<Error> for Problem {
             Error::KeyInUse => problem(
                 StatusCode::CONFLICT,
                 "The first request with this Idempotency-Key is still running; ask again.",
-            )
-            .with(RETRY_AFTER, RETRY_SECONDS),
+            ),
             Error::VersionMismatch => problem(
                 StatusCode::PRECONDITION_FAILED,
                 "It was changed since you read it: read it again, then send your change with the new ETag.",

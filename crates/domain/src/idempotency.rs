@@ -1,7 +1,7 @@
 //! Doing something once, however often it is asked for: a client that lost an answer repeats its request with the same
 //! key and gets the answer it would have got (draft-ietf-httpapi-idempotency-key-header).
 //!
-//! The mechanism is [`once`]; a use case that creates something calls it with a [`Creation`] and is done. What is
+//! The mechanism is `once`; a use case that creates something calls it with a `Creation` and is done. What is
 //! remembered is a [`Receipt`]: it is stored in the same unit of work as the thing itself, so that there is either both
 //! or neither. A receipt needs only what the request does not say again: the fingerprint proves that the rest is the
 //! same.

@@ -51,7 +51,8 @@ fn split(text: &str) -> (Vec<&str>, Vec<String>) {
                 blocks.push(format!("{line}\n"));
             }
         } else if inside {
-            blocks.last_mut().unwrap().push_str(&format!("{line}\n"));
+            let block: &mut String = blocks.last_mut().unwrap();
+            block.extend([line, "\n"]);
         } else {
             lines.push(line);
         }

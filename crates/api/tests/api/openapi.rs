@@ -1,1 +1,127 @@
-crate::tests![];
+//! The document, and whether the program is what it says.
+
+use mundap_domain::account::Password;
+use mundap_domain::comment::CommentContent;
+use mundap_domain::qna::{Content, Title};
+use mundap_domain::user::{DisplayName, Email};
+use serde_json::{Map, Value, json};
+
+use crate::board::Board;
+use crate::server::run;
+
+crate::tests![
+    every_operation_is_described,
+    limits_are_the_domains,
+    a_body_is_what_the_document_says,
+    pages_work_without_a_network;
+    once: the_command_prints_what_is_served,
+];
+
+fn every_operation_is_described(board: &Board) {
+    let document = board.server().document();
+    assert!(document.0["openapi"].as_str().unwrap().starts_with("3.1."));
+    let operations = document.operations();
+    assert!(operations.len() >= 24, "{}", operations.len());
+    for operation in operations {
+        let about = operation.about;
+        assert!(about["summary"].as_str().is_some_and(|text| !text.is_empty()), "{operation:?}");
+        assert!(about["tags"].as_array().is_some_and(|tags| tags.len() == 1), "{operation:?}");
+        assert!(about["security"].is_array(), "{operation:?}");
+        for status in ["500", "503"] {
+            assert!(about["responses"][status].is_object(), "{status}: {operation:?}");
+        }
+    }
+}
+
+fn limits_are_the_domains(board: &Board) {
+    let document = board.server().document();
+    let field = |schema: &str, name: &str| document.0["components"]["schemas"][schema]["properties"][name].clone();
+    for (schema, name, min, max) in [
+        ("QnaBody", "title", Title::MIN, Title::MAX),
+        ("QnaPatchBody", "title", Title::MIN, Title::MAX),
+        ("QnaBody", "content", 0, Content::MAX),
+        ("CommentBody", "content", CommentContent::MIN, CommentContent::MAX),
+        ("RegistrationBody", "email", Email::MIN, Email::MAX),
+        ("RegistrationBody", "password", Password::MIN, Password::MAX),
+        ("RegistrationBody", "display_name", DisplayName::MIN, DisplayName::MAX),
+        ("PasswordBody", "new_password", Password::MIN, Password::MAX),
+        ("UploadBody", "title", Title::MIN, Title::MAX),
+    ] {
+        let about = field(schema, name);
+        assert_eq!(about["maxLength"], max, "{schema} {name}: {about}");
+        assert_eq!(about["minLength"].as_u64().unwrap_or_default(), min as u64, "{schema} {name}: {about}");
+    }
+}
+
+/// For every JSON body under `/api`: nothing at all, everything of the wrong type, and something unknown.
+fn a_body_is_what_the_document_says(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let path = server.ask_at(&user, "About bodies");
+    let comment = server.comment_at(&user, &path, "They have fields");
+    let document = server.document();
+    let mut tried = 0;
+    for operation in document.operations() {
+        let Some(schema) = document.request_schema(operation) else { continue };
+        if !operation.path.starts_with("/api/") {
+            continue;
+        }
+        tried += 1;
+        assert_eq!(schema["additionalProperties"], false, "{operation:?}");
+        let target = operation
+            .path
+            .replace("{qna_id}", path.rsplit('/').next().unwrap())
+            .replace("{comment_id}", comment.rsplit('/').next().unwrap());
+        let send = |body: Value| server.call(&operation.method.to_uppercase(), &*target).by(&user).json(body).send();
+        let properties: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        let required: Vec<&str> =
+            schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+
+        let lacking: Vec<String> = required.iter().map(|name| format!("/{name} required")).collect();
+        if required.is_empty() {
+            send(json!({})).is(200);
+        } else {
+            send(json!({})).violates(&lacking.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        let wrong: Map<String, Value> = properties.iter().map(|name| ((*name).to_owned(), json!([1]))).collect();
+        let mistyped: Vec<String> = properties.iter().map(|name| format!("/{name} not_a_string")).collect();
+        send(wrong.into()).violates(&mistyped.iter().map(String::as_str).collect::<Vec<_>>());
+        let unknown: Vec<&str> =
+            lacking.iter().map(String::as_str).chain(["/version unknown_field", "/x~1y unknown_field"]).collect();
+        send(json!({"version": 2, "x/y": null})).violates(&unknown);
+    }
+    assert!(tried >= 7, "{tried}");
+}
+
+fn pages_work_without_a_network(board: &Board) {
+    let server = board.server();
+    for page in ["/docs", "/redoc"] {
+        let reply = server.get(page).send().is(200);
+        let policy = reply.header("content-security-policy").unwrap();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("http"), "{policy}");
+        let html = reply.text();
+        let loaded: Vec<&str> = ["src=\"", "href=\""]
+            .iter()
+            .flat_map(|attribute| html.split(attribute).skip(1))
+            .filter_map(|rest| rest.split('"').next())
+            .filter(|target| !target.starts_with("data:"))
+            .collect();
+        assert!(!loaded.is_empty(), "{html}");
+        for target in loaded {
+            assert!(target.starts_with('/'), "{page} loads {target}");
+            server.get(target).send().is(200);
+        }
+    }
+    let initializer = server.get("/docs/swagger-initializer.js").send().is(200).text();
+    assert!(initializer.contains("/openapi.json") && !initializer.contains("https://"), "{initializer}");
+    assert_eq!(server.get("/").send().is(302).header("location"), Some("/docs"));
+    server.get("/docs/no-such-file.js").send().problem(404, "route_not_found");
+}
+
+fn the_command_prints_what_is_served(board: &Board) {
+    let server = board.server();
+    let ended = run(&mut server.command(&["openapi"]));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let printed: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(printed, server.document().0);
+}

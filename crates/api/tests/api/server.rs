@@ -18,6 +18,10 @@ use crate::document::Document;
 /// How long anything that must happen may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Limits for a machine that is busy with tests: what takes long there is no outage.
+pub(crate) const PATIENT: [(&str, &str); 2] =
+    [("MUNDAP_DATABASE_ACQUIRE_TIMEOUT", "10s"), ("MUNDAP_DATABASE_STATEMENT_TIMEOUT", "20s")];
+
 /// The program with a clean environment, in the folder `dir`.
 pub(crate) fn mundap(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mundap"));
@@ -134,7 +138,7 @@ impl Starting {
         let mut command = mundap(dir.path());
         command.args(["--http-addr", "127.0.0.1:0", "--ops-addr", "127.0.0.1:0", "--grpc-addr", "off"]);
         command.args(["--data-dir", "data"]).env("MUNDAP_LOG_FORMAT", "json").env("MUNDAP_DATABASE_URL", database_url);
-        command.envs(options.env.iter().map(|(name, value)| (name, value)));
+        command.envs(PATIENT).envs(options.env.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().unwrap();
@@ -193,7 +197,8 @@ impl Server {
     /// A command of the program on this server's database and data folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = mundap(self.dir.path());
-        command.env("MUNDAP_DATABASE_URL", &self.database_url).env("MUNDAP_DATA_DIR", self.data_dir()).args(arguments);
+        command.env("MUNDAP_DATABASE_URL", &self.database_url).env("MUNDAP_DATA_DIR", self.data_dir());
+        command.envs(PATIENT).args(arguments);
         command
     }
 

@@ -27,12 +27,12 @@ async fn receipt_of_a_first_request() -> Receipt {
     stage.inside.qnas.expect_insert().returning(|new| Ok(new.clone().stored(QnaId::new(7))));
     let keep = kept.clone();
     stage.inside.receipts.expect_insert().returning(move |receipt| {
-        *keep.lock().unwrap() = Some(receipt.clone());
+        *keep.lock().expect("a lock") = Some(receipt.clone());
         Ok(())
     });
-    let asked = stage.services().qnas.ask(&member(1), &draft("How do I start?"), Some(&key())).await.unwrap();
+    let asked = stage.services().qnas.ask(&member(1), &draft("How do I start?"), Some(&key())).await.expect("asked");
     assert!(matches!(asked, Outcome::Fresh(qna) if *qna == *a_qna(7, 1)));
-    let receipt = kept.lock().unwrap().take();
+    let receipt = kept.lock().expect("a lock").take();
     receipt.expect("a receipt")
 }
 
