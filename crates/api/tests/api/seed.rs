@@ -1,245 +1,619 @@
-//! The first program's five endpoints, field by field.
+//! The five endpoints of the first program: what its clients sent and read, field by field.
 
 use serde_json::{Value, json};
 
-use crate::board::{Board, new_email};
+use crate::board::{Board, User, new_email};
 use crate::client::Reply;
-use crate::server::Options;
+use crate::database::insert_qnas;
+use crate::document::is_time;
+use crate::server::{Options, Server};
 
 crate::tests![
-    a_row_has_the_first_program_s_fields,
-    an_update_without_content_keeps_it,
-    what_is_not_the_caller_s_is_not_the_writer_s,
-    an_email_is_shown_to_its_owner_and_to_admins,
-    wrong_input_is_told_as_fastapi_does,
-    integers_are_as_lax_as_pydantic,
-    nobody_writes_without_a_token,
-    a_method_that_is_not_there,
-    in_trusted_email_mode_the_body_says_who_it_is,
-    all_rows_are_streamed_in_order,
+    a_question_goes_through_all_five,
+    content_that_is_null_or_absent_stays,
+    rows_that_are_missing_or_not_ones_own,
+    the_email_must_be_the_tokens,
+    emails_are_shown_to_their_owner_and_to_admins,
+    writes_without_a_token_are_refused_before_anything_else,
+    who_is_suspended_only_reads,
+    fields_that_are_missing,
+    fields_of_another_type,
+    fields_that_are_not_known,
+    lengths_are_those_of_characters,
+    emails_that_are_none,
+    ids_in_the_body_are_read_as_pydantic_reads_them,
+    ids_in_the_path,
+    bodies_that_are_no_object,
+    bodies_that_are_too_large,
+    everything_that_is_wrong_with_an_update_is_told_at_once,
+    other_methods_are_refused_as_fastapi_refuses_them,
+    an_empty_board_is_an_empty_array,
+    all_rows_come_in_order,
+    trusted_a_question_goes_through_all_five,
+    trusted_only_an_upload_makes_a_member,
+    trusted_emails_are_shown_to_all,
+    trusted_foreign_rows_stay_foreign,
+    trusted_suspension_holds,
+    trusted_other_paths_still_need_a_token,
+    trusted_the_start_warns,
 ];
 
-fn is_row(row: &Value) {
-    let names: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["content", "created_at", "email", "qna_id", "title"]);
-    assert!(crate::document::is_time(row["created_at"].as_str().unwrap()), "{row}");
+fn upload(server: &Server, by: &User, body: Value) -> Reply {
+    server.post("/upload").by(by).json(body).send()
 }
 
-/// The one error of a 422, without its `ctx`.
+/// Uploads a question; its row.
+fn row(server: &Server, by: &User, title: &str) -> Value {
+    upload(server, by, json!({"email": by.email, "title": title, "content": "a content"})).is(200).json()
+}
+
+fn load(server: &Server, by: &User, id: &Value) -> Value {
+    server.get(format!("/load_qna/{id}")).by(by).send().is(200).json()
+}
+
+/// The row `id` among all rows.
+fn among_all(all: &Reply, id: &Value) -> Value {
+    let rows = all.json();
+    let rows = rows.as_array().unwrap();
+    rows.iter().find(|row| row["qna_id"] == *id).unwrap_or_else(|| panic!("no row {id} among {}", rows.len())).clone()
+}
+
+/// Holds it to a 422 with exactly these errors.
 #[track_caller]
-fn error(reply: &Reply) -> (String, Value, String, Value) {
+#[expect(clippy::needless_pass_by_value, reason = "it is always a json!(…)")]
+fn invalid(reply: Reply, errors: Value) {
+    assert_eq!(reply.status, 422, "{reply}");
+    assert_eq!(reply.json(), json!({"detail": errors}), "{reply}");
+}
+
+/// Holds it to a 422 whose errors are of these types at these places of the body.
+#[track_caller]
+fn invalid_at(reply: &Reply, expected: &[(&str, &str)]) {
     assert_eq!(reply.status, 422, "{reply}");
     let body = reply.json();
     let errors = body["detail"].as_array().unwrap();
-    assert_eq!(errors.len(), 1, "{body}");
-    let text = |name: &str| errors[0][name].as_str().unwrap().to_owned();
-    (text("type"), errors[0]["loc"].clone(), text("msg"), errors[0]["input"].clone())
-}
-
-fn a_row_has_the_first_program_s_fields(board: &Board) {
-    let (server, ann) = (board.server(), board.ann());
-    let body = json!({"email": ann.email, "title": "제목", "content": "내용"});
-    let row = server.post("/upload").by(ann).json(body).send().is(200).json();
-    is_row(&row);
-    let id = row["qna_id"].as_i64().unwrap();
-    assert_eq!((&row["email"], &row["title"], &row["content"]), (&json!(ann.email), &json!("제목"), &json!("내용")));
-    assert_eq!(server.get(format!("/load_qna/{id}")).by(ann).send().is(200).json(), row);
-
-    let change = json!({"qna_id": id, "email": ann.email.to_uppercase(), "title": "새 제목", "content": "새 내용"});
-    let changed = server.put("/update_qna").by(ann).json(change.clone()).send().is(200).json();
-    is_row(&changed);
-    assert_eq!((&changed["title"], &changed["content"]), (&json!("새 제목"), &json!("새 내용")));
-    assert_eq!((&changed["qna_id"], &changed["created_at"]), (&row["qna_id"], &row["created_at"]));
-    assert_eq!(server.get(format!("/load_qna/{id}")).by(ann).send().is(200).json(), changed);
-
-    server.delete("/delete_qna").by(ann).json(change.clone()).send().detail(200, "delete_success");
-    server.get(format!("/load_qna/{id}")).send().detail(404, "QnA not found");
-    server.delete("/delete_qna").by(ann).json(change).send().detail(400, "you are not writer");
-    for far in ["0", "-1", "9007199254740993", "99999999999999999999"] {
-        server.get(format!("/load_qna/{far}")).send().detail(404, "QnA not found");
+    let mut found: Vec<(Value, Value)> =
+        errors.iter().map(|error| (error["type"].clone(), error["loc"].clone())).collect();
+    found.sort_by_key(|(kind, place)| format!("{place}{kind}"));
+    let mut expected: Vec<(Value, Value)> =
+        expected.iter().map(|(kind, field)| (json!(kind), json!(["body", field]))).collect();
+    expected.sort_by_key(|(kind, place)| format!("{place}{kind}"));
+    assert_eq!(found, expected, "{reply}");
+    for error in errors {
+        assert!(error["msg"].as_str().is_some_and(|text| !text.is_empty()), "{reply}");
+        assert!(error.get("input").is_some(), "{reply}");
     }
 }
 
-fn an_update_without_content_keeps_it(board: &Board) {
+fn a_question_goes_through_all_five(board: &Board) {
     let (server, ann) = (board.server(), board.ann());
-    let id = server.ask(ann, "It keeps its content")["qna_id"].clone();
-    let kept = "What is to be said about: It keeps its content";
-    for body in [
-        json!({"qna_id": id, "email": ann.email, "title": "absent"}),
-        json!({"qna_id": id, "email": ann.email, "title": "null", "content": null}),
-    ] {
-        let row = server.put("/update_qna").by(ann).json(body.clone()).send().is(200).json();
-        assert_eq!((&row["title"], &row["content"]), (&body["title"], &json!(kept)));
-    }
-    let emptied = json!({"qna_id": id, "email": ann.email, "title": "empty", "content": ""});
-    assert_eq!(server.put("/update_qna").by(ann).json(emptied).send().is(200).json()["content"], "");
+    let body = json!({"email": ann.email, "title": "첫 질문", "content": "내용\n둘째 줄"});
+    let reply = upload(server, ann, body).is(200);
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    let row = reply.json();
+    let (id, created_at) = (&row["qna_id"], &row["created_at"]);
+    assert!(id.as_i64().is_some_and(|id| id > 0) && created_at.as_str().is_some_and(is_time), "{row}");
+    let expected = |title: &str, content: &str| json!({"qna_id": id, "email": ann.email, "title": title, "content": content, "created_at": created_at});
+    assert_eq!(row, expected("첫 질문", "내용\n둘째 줄"));
+    assert_eq!(load(server, ann, id), row);
+    let all = server.get("/load_all_qna").by(ann).send().is(200);
+    assert_eq!(all.header("content-type"), Some("application/json"));
+    assert_eq!(among_all(&all, id), row);
+
+    let change = json!({"qna_id": id, "email": ann.email, "title": "고친 질문", "content": ""});
+    let changed = server.put("/update_qna").by(ann).json(change).send().is(200).json();
+    assert_eq!(changed, expected("고친 질문", ""));
+    assert_eq!(load(server, ann, id), changed);
+    // Both faces show the same question.
+    let qna = server.get(format!("/api/v1/qna/{id}")).send().is(200).json();
+    assert_eq!((&qna["title"], &qna["content"], &qna["version"]), (&json!("고친 질문"), &json!(""), &json!(2)));
+
+    let named = json!({"qna_id": id, "email": ann.email, "title": "whatever"});
+    server.delete("/delete_qna").by(ann).json(named.clone()).send().detail(200, "delete_success");
+    server.get(format!("/load_qna/{id}")).by(ann).send().detail(404, "QnA not found");
+    server.get(format!("/api/v1/qna/{id}")).send().problem(404, "qna_not_found");
+    server.delete("/delete_qna").by(ann).json(named).send().detail(400, "you are not writer");
 }
 
-fn what_is_not_the_caller_s_is_not_the_writer_s(board: &Board) {
+fn content_that_is_null_or_absent_stays(board: &Board) {
+    let (server, ann) = (board.server(), board.ann());
+    let id = row(server, ann, "A question with a content")["qna_id"].clone();
+    for (title, more) in [("A first title", json!({})), ("A second title", json!({"content": null}))] {
+        let mut change = json!({"qna_id": id, "email": ann.email, "title": title});
+        change.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let changed = server.put("/update_qna").by(ann).json(change).send().is(200).json();
+        assert_eq!((&changed["title"], &changed["content"]), (&json!(title), &json!("a content")));
+        assert_eq!(load(server, ann, &id), changed);
+    }
+}
+
+fn rows_that_are_missing_or_not_ones_own(board: &Board) {
     let (server, ann, bob) = (board.server(), board.ann(), board.bob());
-    let id = server.ask(ann, "It is Ann's")["qna_id"].clone();
-    let row = server.get(format!("/load_qna/{id}")).send().json();
-    for email in [&bob.email, &ann.email] {
-        let body = json!({"qna_id": id, "email": email, "title": "It is Bob's"});
-        server.put("/update_qna").by(bob).json(body.clone()).send().detail(400, "you are not writer");
-        server.delete("/delete_qna").by(bob).json(body).send().detail(400, "you are not writer");
+    let theirs = row(server, bob, "Somebody else's question");
+    for id in [json!(9_007_199_254_740_991_i64), json!(0), json!(-1), theirs["qna_id"].clone()] {
+        let body = json!({"qna_id": id, "email": ann.email, "title": "Mine now", "content": "taken"});
+        server.put("/update_qna").by(ann).json(body.clone()).send().detail(400, "you are not writer");
+        server.delete("/delete_qna").by(ann).json(body).send().detail(400, "you are not writer");
     }
-    let missing = json!({"qna_id": 9_007_199_254_740_990_i64, "email": bob.email, "title": "It is nobody's"});
-    server.put("/update_qna").by(bob).json(missing).send().detail(400, "you are not writer");
-    let forged = json!({"email": ann.email, "title": "Ann never said this", "content": ""});
-    server.post("/upload").by(bob).json(forged).send().detail(400, "you are not writer");
-    assert_eq!(server.get(format!("/load_qna/{id}")).send().json(), row);
-}
-
-fn an_email_is_shown_to_its_owner_and_to_admins(board: &Board) {
-    let (server, ann) = (board.server(), board.ann());
-    let path = format!("/load_qna/{}", server.ask(ann, "Whose is this?")["qna_id"]);
-    assert_eq!(server.get(&path).send().json()["email"], "");
-    for (by, shown) in [(ann, true), (board.admin(), true), (board.bob(), false), (board.moderator(), false)] {
-        let email = server.get(&path).by(by).send().is(200).json()["email"].clone();
-        assert_eq!(email, if shown { ann.email.as_str() } else { "" });
+    assert_eq!(load(server, bob, &theirs["qna_id"]), theirs);
+    for id in ["0", "-1", "9007199254740991", "18446744073709551616"] {
+        server.get(format!("/load_qna/{id}")).send().detail(404, "QnA not found");
     }
 }
 
-fn wrong_input_is_told_as_fastapi_does(board: &Board) {
+fn the_email_must_be_the_tokens(board: &Board) {
+    let (server, ann, bob) = (board.server(), board.ann(), board.bob());
+    let mine = row(server, ann, "A question of my own");
+    for email in [bob.email.clone(), new_email()] {
+        let body = json!({"email": email, "title": "Under another name", "content": "forged"});
+        upload(server, ann, body).detail(400, "you are not writer");
+        let body = json!({"qna_id": mine["qna_id"], "email": email, "title": "Under another name"});
+        server.put("/update_qna").by(ann).json(body.clone()).send().detail(400, "you are not writer");
+        server.delete("/delete_qna").by(ann).json(body).send().detail(400, "you are not writer");
+    }
+    assert_eq!(load(server, ann, &mine["qna_id"]), mine);
+    assert!(!server.get("/load_all_qna").send().is(200).text().contains("Under another name"));
+    // The same e-mail in another spelling is the same account; the row shows it as it was registered.
+    let body = json!({"email": ann.email.to_uppercase(), "title": "In capitals", "content": "shouted"});
+    assert_eq!(upload(server, ann, body).is(200).json()["email"], ann.email);
+}
+
+fn emails_are_shown_to_their_owner_and_to_admins(board: &Board) {
     let (server, ann) = (board.server(), board.ann());
-    let upload = |body: Value| server.post("/upload").by(ann).json(body).send();
-    let good = |name: &str, value: Value| {
-        let mut body = json!({"email": ann.email, "title": "t", "content": "c"});
-        body[name] = value;
-        body
-    };
-    let lacking = json!({"email": ann.email, "content": "c"});
-    let told = error(&upload(lacking.clone()));
-    assert_eq!(told, ("missing".into(), json!(["body", "title"]), "Field required".into(), lacking));
-    for (body, kind, field, msg) in [
-        (good("title", json!(5)), "string_type", "title", "Input should be a valid string"),
-        (good("content", Value::Null), "string_type", "content", "Input should be a valid string"),
-        (good("title", json!("")), "string_too_short", "title", "String should have at least 1 character"),
-        (
-            good("title", json!("가".repeat(256))),
-            "string_too_long",
-            "title",
-            "String should have at most 255 characters",
-        ),
-        (good("role", json!("admin")), "extra_forbidden", "role", "Extra inputs are not permitted"),
+    let full = row(server, ann, "Who asked this?");
+    let id = &full["qna_id"];
+    let mut veiled = full.clone();
+    veiled["email"] = json!("");
+    for (by, expected) in [
+        (None, &veiled),
+        (Some(board.bob()), &veiled),
+        (Some(board.moderator()), &veiled),
+        (Some(board.suspended()), &veiled),
+        (Some(board.admin()), &full),
+        (Some(ann), &full),
     ] {
-        let input = body[field].clone();
-        assert_eq!(error(&upload(body)), (kind.into(), json!(["body", field]), msg.into(), input));
+        let get = |path: String| match by {
+            Some(user) => server.get(path).by(user).send().is(200),
+            None => server.get(path).send().is(200),
+        };
+        assert_eq!(get(format!("/load_qna/{id}")).json(), *expected);
+        assert_eq!(among_all(&get("/load_all_qna".to_owned()), id), *expected);
     }
-    let (kind, loc, msg, _) = error(&upload(good("email", json!("nobody"))));
-    assert_eq!((kind.as_str(), loc), ("value_error", json!(["body", "email"])));
-    assert!(msg.starts_with("value is not a valid email address: "), "{msg}");
-    upload(good("title", json!("가".repeat(255)))).is(200);
-
-    let two = upload(json!({"title": 5})).json();
-    let fields: Vec<&Value> = two["detail"].as_array().unwrap().iter().map(|error| &error["loc"][1]).collect();
-    assert_eq!(fields, ["title", "email", "content"]);
-
-    let (kind, loc, msg, input) = error(&server.get("/load_qna/abc").send());
-    assert_eq!((kind.as_str(), loc, input), ("int_parsing", json!(["path", "qna_id"]), json!("abc")));
-    assert_eq!(msg, "Input should be a valid integer, unable to parse string as an integer");
-
-    let raw = |content_type: &str, body: &str| server.post("/upload").by(ann).body(content_type, body).send();
-    let (kind, loc, msg, _) = error(&raw("application/json", "{\"email\": "));
-    assert_eq!((kind.as_str(), &loc[0], msg.as_str()), ("json_invalid", &json!("body"), "JSON decode error"));
-    assert_eq!(error(&raw("application/json", "")).0, "missing");
-    assert_eq!(error(&raw("application/json", "[1]")).0, "model_attributes_type");
-    assert_eq!(error(&raw("text/plain", "{}")).0, "model_attributes_type");
 }
 
-fn integers_are_as_lax_as_pydantic(board: &Board) {
-    let (server, ann) = (board.server(), board.ann());
-    let id = server.ask(ann, "Numbers")["qna_id"].as_i64().unwrap();
-    let update = |id: Value| {
-        server.put("/update_qna").by(ann).json(json!({"qna_id": id, "email": ann.email, "title": "Number"})).send()
-    };
-    #[expect(clippy::cast_precision_loss, reason = "ids of a test are small")]
-    let float = id as f64;
-    for good in [json!(id), json!(id.to_string()), json!(float)] {
-        update(good).is(200);
-    }
-    assert_eq!(error(&update(json!("seven"))).0, "int_parsing");
-    assert_eq!(error(&update(json!(7.5))).0, "int_type");
-    assert_eq!(error(&update(Value::Null)).0, "int_type");
-}
-
-fn nobody_writes_without_a_token(board: &Board) {
+fn writes_without_a_token_are_refused_before_anything_else(board: &Board) {
     let server = board.server();
     for (method, path) in [("POST", "/upload"), ("PUT", "/update_qna"), ("DELETE", "/delete_qna")] {
-        // Before the body is looked at.
-        server.call(method, path).body("application/json", "{").send().detail(401, "Not authenticated");
-        server.call(method, path).bearer("bad").send().detail(401, "Could not validate credentials");
-    }
-    server.get("/load_all_qna").bearer("bad").send().detail(401, "Could not validate credentials");
-}
-
-fn a_method_that_is_not_there(board: &Board) {
-    for (method, path, allow) in [
-        ("GET", "/upload", "POST"),
-        ("POST", "/load_all_qna", "GET, HEAD"),
-        ("DELETE", "/load_qna/1", "GET, HEAD"),
-        ("POST", "/update_qna", "PUT"),
-        ("GET", "/delete_qna", "DELETE"),
-    ] {
-        let reply = board.server().call(method, path).send();
-        assert_eq!(reply.header("allow"), Some(allow), "{reply}");
-        reply.detail(405, "Method Not Allowed");
-    }
-}
-
-fn in_trusted_email_mode_the_body_says_who_it_is(board: &Board) {
-    let server = board.trusted();
-    let (ann, bob) = (new_email(), new_email());
-    // Whoever only tries to change something is not made a member.
-    let change = json!({"qna_id": 1, "email": bob, "title": "Nothing of mine"});
-    server.put("/update_qna").json(change.clone()).send().detail(400, "you are not writer");
-    server.delete("/delete_qna").json(change).send().detail(400, "you are not writer");
-
-    let upload = |email: &str| {
-        server.post("/upload").json(json!({"email": email, "title": "Trusted", "content": "c"})).send().is(200).json()
-    };
-    let (first, second) = (upload(&ann), upload(&ann.to_uppercase()));
-    assert_eq!((&first["email"], &second["email"]), (&json!(ann), &json!(ann)), "one member, shown to everybody");
-    let path = format!("/load_qna/{}", first["qna_id"]);
-    assert_eq!(server.get(&path).send().is(200).json(), first);
-    let theirs = json!({"qna_id": first["qna_id"], "email": bob, "title": "Mine"});
-    server.put("/update_qna").json(theirs).send().detail(400, "you are not writer");
-    let mine = json!({"qna_id": first["qna_id"], "email": ann, "title": "Still mine"});
-    assert_eq!(server.put("/update_qna").json(mine.clone()).send().is(200).json()["title"], "Still mine");
-    server.delete("/delete_qna").json(mine).send().detail(200, "delete_success");
-
-    let body = json!({"title": "No token", "content": ""});
-    server.post("/api/v1/qna").json(body).send().problem(401, "unauthenticated");
-    server.sign_in(&ann, "any password").is(400);
-    server.log.wait_for("the warning", |line| {
-        line["level"] == "WARN" && line["message"].as_str().is_some_and(|text| text.contains("trusted-email"))
-    });
-}
-
-fn all_rows_are_streamed_in_order(board: &Board) {
-    let server = board.own(&Options::default());
-    assert_eq!(server.get("/load_all_qna").send().is(200).text(), "[]");
-    let ann = server.new_user();
-    server.ask(&ann, "The first");
-    assert_eq!(server.get("/load_all_qna").send().is(200).json().as_array().unwrap().len(), 1);
-    // More than two batches, and the last one full.
-    let values = |from: usize, to: usize| {
-        let row =
-            |n| format!("({}, 'row {n}', '', '2026-01-02 12:00:00.000001', '2026-01-02 12:00:00.000001')", ann.id);
-        (from..to).map(row).collect::<Vec<_>>().join(", ")
-    };
-    let insert = "INSERT INTO qna (user_id, title, content, created_at, updated_at) VALUES";
-    crate::database::execute(&server.database_url, &format!("{insert} {}", values(1, 1_000)));
-    for more in [0, 200] {
-        if more > 0 {
-            crate::database::execute(&server.database_url, &format!("{insert} {}", values(1_000, 1_000 + more)));
+        for body in [r#"{"email": "a@example.com", "title": "t", "content": "", "qna_id": 1}"#, "{}", "{", "\u{feff}"] {
+            let call = |token: Option<&str>| {
+                let call = server.call(method, path).body("application/json", body);
+                token.map_or(call, |_| server.call(method, path).body("application/json", body).bearer("not-a-token"))
+            };
+            let reply = call(None).send();
+            assert_eq!(reply.header("www-authenticate"), Some(r#"Bearer realm="mundap""#), "{reply}");
+            reply.detail(401, "Not authenticated");
+            let reply = call(Some("bad")).send();
+            assert!(reply.header("www-authenticate").unwrap().contains("invalid_token"), "{reply}");
+            reply.detail(401, "Could not validate credentials");
         }
-        let rows = server.get("/load_all_qna").send().is(200).json();
-        let rows = rows.as_array().unwrap();
-        assert_eq!(rows.len(), 1_000 + more);
-        rows.iter().for_each(is_row);
-        assert!(rows.is_sorted_by_key(|row| row["qna_id"].as_i64().unwrap()));
-        assert!(rows[1..].iter().enumerate().all(|(n, row)| row["title"] == format!("row {}", n + 1)));
     }
+    // A bad token is refused where anybody may read, too.
+    for path in ["/load_all_qna", "/load_qna/1"] {
+        server.get(path).bearer("not-a-token").send().detail(401, "Could not validate credentials");
+        let basic = server.get(path).header("authorization", "Basic YTpi").send();
+        basic.detail(401, "Could not validate credentials");
+    }
+}
+
+fn who_is_suspended_only_reads(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let mine = row(server, &user, "Before the suspension");
+    server.suspend(user.id);
+    let body = json!({"email": user.email, "title": "After it", "content": ""});
+    upload(server, &user, body).detail(403, "account is suspended");
+    let body = json!({"qna_id": mine["qna_id"], "email": user.email, "title": "After it"});
+    server.put("/update_qna").by(&user).json(body.clone()).send().detail(403, "account is suspended");
+    server.delete("/delete_qna").by(&user).json(body).send().detail(403, "account is suspended");
+    assert_eq!(load(server, &user, &mine["qna_id"]), mine);
+}
+
+fn fields_that_are_missing(board: &Board) {
+    let (server, ann) = (board.server(), board.ann());
+    let missing = |field: &str, sent: &Value| json!({"type": "missing", "loc": ["body", field], "msg": "Field required", "input": sent});
+    let sent = json!({});
+    invalid(
+        upload(server, ann, sent.clone()),
+        json!([missing("email", &sent), missing("title", &sent), missing("content", &sent)]),
+    );
+    let sent = json!({"email": ann.email, "content": "there"});
+    invalid(upload(server, ann, sent.clone()), json!([missing("title", &sent)]));
+    for (method, path) in [("PUT", "/update_qna"), ("DELETE", "/delete_qna")] {
+        let sent = json!({});
+        invalid(
+            server.call(method, path).by(ann).json(sent.clone()).send(),
+            json!([missing("qna_id", &sent), missing("email", &sent), missing("title", &sent)]),
+        );
+    }
+}
+
+fn fields_of_another_type(board: &Board) {
+    let (server, ann) = (board.server(), board.ann());
+    let string = |field: &str, input: Value| json!({"type": "string_type", "loc": ["body", field], "msg": "Input should be a valid string", "input": input});
+    for bad in [json!(null), json!(5), json!(true), json!(["a"]), json!({"a": 1})] {
+        let reply = upload(server, ann, json!({"email": bad, "title": bad, "content": bad}));
+        let errors =
+            json!([string("email", bad.clone()), string("title", bad.clone()), string("content", bad.clone())]);
+        invalid(reply, errors);
+    }
+    let body = json!({"qna_id": 1, "email": ann.email, "title": null, "content": 7});
+    let reply = server.put("/update_qna").by(ann).json(body).send();
+    invalid(reply, json!([string("title", json!(null)), string("content", json!(7))]));
+}
+
+fn fields_that_are_not_known(board: &Board) {
+    let (server, ann) = (board.server(), board.ann());
+    let extra = json!([{
+        "type": "extra_forbidden",
+        "loc": ["body", "contents"],
+        "msg": "Extra inputs are not permitted",
+        "input": [1],
+    }]);
+    let body = json!({"email": ann.email, "title": "Unknown field", "content": "", "contents": [1]});
+    invalid(upload(server, ann, body), extra.clone());
+    assert!(!server.get("/load_all_qna").send().is(200).text().contains("Unknown field"));
+    let body = json!({"qna_id": 1, "email": ann.email, "title": "t", "contents": [1]});
+    invalid(server.put("/update_qna").by(ann).json(body.clone()).send(), extra.clone());
+    invalid(server.delete("/delete_qna").by(ann).json(body).send(), extra);
+}
+
+fn lengths_are_those_of_characters(board: &Board) {
+    let (server, ann) = (board.server(), board.ann());
+    let upload = |title: &str, content: &str| {
+        upload(server, ann, json!({"email": ann.email, "title": title, "content": content}))
+    };
+    let longest = "가".repeat(255);
+    assert_eq!(upload(&longest, "").is(200).json()["title"], longest);
+    let longer = "가".repeat(256);
+    let too_long = json!([{
+        "type": "string_too_long",
+        "loc": ["body", "title"],
+        "msg": "String should have at most 255 characters",
+        "input": longer,
+        "ctx": {"max_length": 255},
+    }]);
+    invalid(upload(&longer, ""), too_long.clone());
+    let body = json!({"qna_id": 1, "email": ann.email, "title": longer});
+    invalid(server.put("/update_qna").by(ann).json(body).send(), too_long);
+
+    let longest = "글".repeat(20_000);
+    assert_eq!(upload("A long one", &longest).is(200).json()["content"], longest);
+    invalid_at(&upload("A longer one", &"글".repeat(20_001)), &[("string_too_long", "content")]);
+
+    // Nothing is not blank: both are said of an empty title, the shorter word first.
+    let reply = upload("", "");
+    let too_short = json!({
+        "type": "string_too_short",
+        "loc": ["body", "title"],
+        "msg": "String should have at least 1 character",
+        "input": "",
+        "ctx": {"min_length": 1},
+    });
+    assert_eq!(reply.status, 422, "{reply}");
+    assert_eq!(reply.json()["detail"][0], too_short, "{reply}");
+    invalid_at(&upload(" \n\t", ""), &[("value_error", "title")]);
+    invalid_at(&upload("a\u{0}b", "a\u{1b}b"), &[("value_error", "title"), ("value_error", "content")]);
+}
+
+fn emails_that_are_none(board: &Board) {
+    let (server, ann) = (board.server(), board.ann());
+    let reason = "An email address must have an @-sign and a domain name with a period.";
+    for bad in ["nobody", "a@b", "a b@example.com", "a@example..com"] {
+        let reply = upload(server, ann, json!({"email": bad, "title": "t", "content": ""}));
+        invalid(
+            reply,
+            json!([{
+                "type": "value_error",
+                "loc": ["body", "email"],
+                "msg": format!("value is not a valid email address: {reason}"),
+                "input": bad,
+                "ctx": {"reason": reason},
+            }]),
+        );
+    }
+}
+
+fn ids_in_the_body_are_read_as_pydantic_reads_them(board: &Board) {
+    let (server, ann) = (board.server(), board.ann());
+    let id = row(server, ann, "Its id in three spellings")["qna_id"].as_i64().unwrap();
+    for (index, spelling) in [id.to_string(), format!("\"{id}\""), format!("{id}.0")].iter().enumerate() {
+        let email = &ann.email;
+        let body = format!(r#"{{"qna_id": {spelling}, "email": "{email}", "title": "Spelling {index}"}}"#);
+        let reply = server.put("/update_qna").by(ann).body("application/json", body).send();
+        let row = reply.is(200).json();
+        assert_eq!((&row["qna_id"], &row["title"]), (&json!(id), &json!(format!("Spelling {index}"))));
+    }
+    let update = |id: Value| {
+        server.put("/update_qna").by(ann).json(json!({"qna_id": id, "email": ann.email, "title": "t"})).send()
+    };
+    for bad in ["seven", "", "7.5", "0x7"] {
+        invalid(
+            update(json!(bad)),
+            json!([{
+                "type": "int_parsing",
+                "loc": ["body", "qna_id"],
+                "msg": "Input should be a valid integer, unable to parse string as an integer",
+                "input": bad,
+            }]),
+        );
+    }
+    for bad in [json!(null), json!([7]), json!({"id": 7})] {
+        invalid(
+            update(bad.clone()),
+            json!([{
+                "type": "int_type",
+                "loc": ["body", "qna_id"],
+                "msg": "Input should be a valid integer",
+                "input": bad,
+            }]),
+        );
+    }
+    let reply = update(json!(7.5));
+    assert_eq!((reply.status, &reply.json()["detail"][0]["loc"]), (422, &json!(["body", "qna_id"])), "{reply}");
+}
+
+fn ids_in_the_path(board: &Board) {
+    let server = board.server();
+    for bad in ["seven", "7x", "--7", "7.5", "%EA%B0%80"] {
+        let input = if bad.starts_with('%') { "가" } else { bad };
+        invalid(
+            server.get(format!("/load_qna/{bad}")).send(),
+            json!([{
+                "type": "int_parsing",
+                "loc": ["path", "qna_id"],
+                "msg": "Input should be a valid integer, unable to parse string as an integer",
+                "input": input,
+            }]),
+        );
+    }
+}
+
+fn bodies_that_are_no_object(board: &Board) {
+    let (server, ann) = (board.server(), board.ann());
+    let no_object = |input: Value| {
+        json!([{
+            "type": "model_attributes_type",
+            "loc": ["body"],
+            "msg": "Input should be a valid dictionary or object to extract fields from",
+            "input": input,
+        }])
+    };
+    for (method, path) in [("POST", "/upload"), ("PUT", "/update_qna"), ("DELETE", "/delete_qna")] {
+        let send = |content_type: &str, body: &str| {
+            server.call(method, path).by(ann).body(content_type, body.to_owned()).send()
+        };
+        let missing = json!([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": null}]);
+        invalid(send("application/json", ""), missing.clone());
+        invalid(server.call(method, path).by(ann).send(), missing);
+        for bad in ["[]", "5", "\"text\"", "null", "[{\"email\": 1}]"] {
+            invalid(send("application/json", bad), no_object(serde_json::from_str(bad).unwrap()));
+        }
+        for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/xml"] {
+            invalid(send(content_type, r#"{"email": 1}"#), no_object(json!(r#"{"email": 1}"#)));
+        }
+        for bad in ["{", "{\"email\": }", "{'email': 1}", "{\"title\": \"a\", \"title\": \"b\"}", "{} {}", "\u{feff}{}"]
+        {
+            let reply = send("application/json", bad);
+            assert_eq!(reply.status, 422, "{bad}: {reply}");
+            let error = &reply.json()["detail"][0];
+            assert_eq!(
+                (&error["type"], &error["msg"]),
+                (&json!("json_invalid"), &json!("JSON decode error")),
+                "{reply}"
+            );
+            assert_eq!((&error["loc"][0], &error["input"]), (&json!("body"), &json!({})), "{reply}");
+            assert!(error["loc"][1].is_number() && error["ctx"]["error"].is_string(), "{reply}");
+        }
+        // JSON by another name, and by its name in capitals with a parameter.
+        for content_type in ["application/vnd.api+json", "Application/JSON; charset=utf-8"] {
+            let reply = send(content_type, r#"{"email": "nobody", "title": "t", "content": "", "qna_id": 1}"#);
+            assert_eq!(reply.json()["detail"][0]["loc"], json!(["body", "email"]), "{reply}");
+        }
+    }
+}
+
+fn bodies_that_are_too_large(board: &Board) {
+    let (server, ann) = (board.server(), board.ann());
+    let body = json!({"email": ann.email, "title": "t", "content": "x".repeat(600 * 1024)});
+    let reply = upload(server, ann, body).is(413);
+    assert!(reply.json()["detail"].is_string(), "{reply}");
+}
+
+fn everything_that_is_wrong_with_an_update_is_told_at_once(board: &Board) {
+    let (server, ann) = (board.server(), board.ann());
+    let body = json!({"qna_id": "x", "email": "nobody", "content": "a\u{0}b", "more": 1});
+    for (method, path) in [("PUT", "/update_qna"), ("DELETE", "/delete_qna")] {
+        let reply = server.call(method, path).by(ann).json(body.clone()).send();
+        invalid_at(
+            &reply,
+            &[
+                ("int_parsing", "qna_id"),
+                ("value_error", "email"),
+                ("missing", "title"),
+                ("value_error", "content"),
+                ("extra_forbidden", "more"),
+            ],
+        );
+    }
+}
+
+fn other_methods_are_refused_as_fastapi_refuses_them(board: &Board) {
+    for server in [board.server(), board.trusted()] {
+        for (path, allowed) in [
+            ("/upload", "POST"),
+            ("/load_all_qna", "GET, HEAD"),
+            ("/load_qna/1", "GET, HEAD"),
+            ("/update_qna", "PUT"),
+            ("/delete_qna", "DELETE"),
+        ] {
+            for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+                if !allowed.split(", ").any(|name| name == method) {
+                    let reply = server.call(method, path).send();
+                    assert_eq!(reply.header("allow"), Some(allowed), "{reply}");
+                    reply.detail(405, "Method Not Allowed");
+                }
+            }
+        }
+    }
+}
+
+fn an_empty_board_is_an_empty_array(board: &Board) {
+    let server = board.own(&Options::default());
+    let all = server.get("/load_all_qna").send().is(200);
+    assert_eq!((all.text().as_str(), all.header("content-type")), ("[]", Some("application/json")));
+}
+
+fn all_rows_come_in_order(board: &Board) {
+    let server = board.own(&Options::default());
+    let user = server.new_user();
+    insert_qnas(&server.database_url, user.id, 1_200, "a content");
+    let all = server.get("/load_all_qna").by(&user).send().is(200).json();
+    let rows = all.as_array().unwrap();
+    assert_eq!(rows.len(), 1_200);
+    let ids: Vec<i64> = rows.iter().map(|row| row["qna_id"].as_i64().unwrap()).collect();
+    assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+    for row in [&rows[0], &rows[599], &rows[1_199]] {
+        assert_eq!(load(&server, &user, &row["qna_id"]), *row);
+    }
+    let whole = json!({
+        "qna_id": ids[0],
+        "email": user.email,
+        "title": "a title",
+        "content": "a content",
+        "created_at": "2026-01-02T12:00:00.000001Z",
+    });
+    assert_eq!(rows[0], whole);
+}
+
+/// Uploads a question in `trusted-email` mode; its row.
+fn trusted_row(server: &Server, email: &str, title: &str) -> Value {
+    let body = json!({"email": email, "title": title, "content": "a content"});
+    server.post("/upload").json(body).send().is(200).json()
+}
+
+fn trusted_a_question_goes_through_all_five(board: &Board) {
+    let server = board.trusted();
+    let email = new_email();
+    let row = trusted_row(server, &email, "A question on trust");
+    let id = &row["qna_id"];
+    let expected = |title: &str, content: &str| {
+        json!({
+            "qna_id": id,
+            "email": email,
+            "title": title,
+            "content": content,
+            "created_at": row["created_at"],
+        })
+    };
+    assert_eq!(row, expected("A question on trust", "a content"));
+    let body = json!({"qna_id": id, "email": email, "title": "A change on trust"});
+    let changed = server.put("/update_qna").json(body.clone()).send().is(200).json();
+    assert_eq!(changed, expected("A change on trust", "a content"));
+    assert_eq!(server.get(format!("/load_qna/{id}")).send().is(200).json(), changed);
+    assert_eq!(among_all(&server.get("/load_all_qna").send().is(200), id), changed);
+    server.delete("/delete_qna").json(body.clone()).send().detail(200, "delete_success");
+    server.get(format!("/load_qna/{id}")).send().detail(404, "QnA not found");
+    server.delete("/delete_qna").json(body).send().detail(400, "you are not writer");
+}
+
+fn trusted_only_an_upload_makes_a_member(board: &Board) {
+    let server = board.trusted();
+    let owner = new_email();
+    let row = trusted_row(server, &owner, "A question of the owner's");
+    let stranger = new_email();
+    let key = stranger.split('@').next().unwrap();
+    let count = || {
+        let sql = format!("SELECT COUNT(*) AS n FROM users WHERE email LIKE '{key}@%'");
+        crate::database::number(&server.database_url, &sql)
+    };
+    let body = json!({"qna_id": row["qna_id"], "email": stranger, "title": "By nobody yet"});
+    server.put("/update_qna").json(body.clone()).send().detail(400, "you are not writer");
+    server.delete("/delete_qna").json(body).send().detail(400, "you are not writer");
+    assert_eq!(count(), 0);
+
+    let first = trusted_row(server, &stranger, "By a member now");
+    let second = trusted_row(server, &stranger.to_uppercase(), "By the same member");
+    assert_eq!(count(), 1);
+    let author =
+        |row: &Value| server.get(format!("/api/v1/qna/{}", row["qna_id"])).send().is(200).json()["author"].clone();
+    let member = author(&first);
+    assert_eq!(author(&second), member);
+    assert_eq!(member["display_name"], key);
+    // There is no password to sign in with.
+    assert_eq!(server.sign_in(&stranger, crate::board::PASSWORD).is(400).json()["error"], "invalid_grant");
+}
+
+fn trusted_emails_are_shown_to_all(board: &Board) {
+    let server = board.trusted();
+    let email = new_email();
+    let row = trusted_row(server, &email, "Who asked this?");
+    let id = &row["qna_id"];
+    let other = server.new_user();
+    for call in [server.get(format!("/load_qna/{id}")), server.get(format!("/load_qna/{id}")).by(&other)] {
+        assert_eq!(call.send().is(200).json(), row);
+    }
+    assert_eq!(among_all(&server.get("/load_all_qna").send().is(200), id)["email"], email);
+    // On these endpoints alone.
+    let qna = server.get(format!("/api/v1/qna/{id}")).send().is(200).json();
+    assert_eq!(qna["author"].get("email"), None, "{qna}");
+}
+
+fn trusted_foreign_rows_stay_foreign(board: &Board) {
+    let server = board.trusted();
+    let (owner, other) = (new_email(), new_email());
+    let row = trusted_row(server, &owner, "The owner's");
+    trusted_row(server, &other, "The other's");
+    let body = json!({"qna_id": row["qna_id"], "email": other, "title": "Taken"});
+    server.put("/update_qna").json(body.clone()).send().detail(400, "you are not writer");
+    server.delete("/delete_qna").json(body).send().detail(400, "you are not writer");
+    assert_eq!(server.get(format!("/load_qna/{}", row["qna_id"])).send().is(200).json(), row);
+    // What is wrong is told as in the other mode.
+    let sent = json!({"email": owner});
+    let error =
+        |field: &str| json!({"type": "missing", "loc": ["body", field], "msg": "Field required", "input": sent});
+    let reply = server.post("/upload").json(sent.clone()).send();
+    invalid(reply, json!([error("title"), error("content")]));
+}
+
+fn trusted_suspension_holds(board: &Board) {
+    let server = board.trusted();
+    let user = server.new_user();
+    let row = trusted_row(server, &user.email, "Before the suspension");
+    server.suspend(user.id);
+    let body = json!({"email": user.email, "title": "After it", "content": ""});
+    server.post("/upload").json(body).send().detail(403, "account is suspended");
+    let body = json!({"qna_id": row["qna_id"], "email": user.email, "title": "After it"});
+    server.put("/update_qna").json(body.clone()).send().detail(403, "account is suspended");
+    server.delete("/delete_qna").json(body).send().detail(403, "account is suspended");
+    assert_eq!(server.get(format!("/load_qna/{}", row["qna_id"])).send().is(200).json(), row);
+}
+
+fn trusted_other_paths_still_need_a_token(board: &Board) {
+    let server = board.trusted();
+    let body = json!({"email": new_email(), "title": "No token", "content": "none"});
+    server.post("/api/v1/qna").json(body).send().problem(401, "unauthenticated");
+    server.get("/api/v1/users/me").send().problem(401, "unauthenticated");
+    let row = trusted_row(server, &new_email(), "To be left alone");
+    let path = format!("/api/v1/qna/{}", row["qna_id"]);
+    server.patch(&path).json(json!({"title": "changed"})).send().problem(401, "unauthenticated");
+    server.delete(&path).send().problem(401, "unauthenticated");
+    server.get(&path).send().is(200);
+}
+
+fn trusted_the_start_warns(board: &Board) {
+    let is_warning =
+        |line: &Value| line["level"] == "WARN" && line.to_string().contains("MUNDAP_IDENTITY=trusted-email");
+    board.trusted().log.wait_for("a warning about trusted e-mails", is_warning);
+    let lines = board.server().log.lines();
+    assert!(!lines.iter().filter_map(|line| serde_json::from_str(line).ok()).any(|line| is_warning(&line)));
 }
