@@ -242,3 +242,55 @@ impl MessageBody for Recorded {
         polled
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+    use actix_web::http::StatusCode;
+    use actix_web::middleware::from_fn;
+    use actix_web::test::{TestRequest, call_service, init_service, try_call_service};
+    use actix_web::{App, web};
+    use serde_json::Value;
+
+    use super::*;
+
+    #[expect(clippy::panic, reason = "it is what the test is about")]
+    async fn panics() -> HttpResponse {
+        panic!("the cellar is on fire")
+    }
+
+    #[actix_web::test]
+    async fn a_panic_becomes_a_problem_and_the_next_request_is_answered() {
+        let app = App::new()
+            .route("/panics", web::to(panics))
+            .route("/works", web::to(|| async { HttpResponse::NoContent() }))
+            .wrap(from_fn(edge));
+        let service = init_service(app).await;
+
+        for given in [Some("the-callers-own-id"), None] {
+            let mut request = TestRequest::with_uri("/panics");
+            if let Some(id) = given {
+                request = request.insert_header((REQUEST_ID, id));
+            }
+            let error = try_call_service(&service, request.to_request()).await.err().expect("a finished answer");
+            let answer = error.error_response();
+            assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let headers = answer.headers();
+            assert_eq!(headers.get("content-type").unwrap(), "application/problem+json");
+            assert_eq!(headers.get(X_CONTENT_TYPE_OPTIONS).unwrap(), "nosniff");
+            let id = headers.get(REQUEST_ID).unwrap().to_str().unwrap().to_owned();
+            assert!(!id.is_empty() && given.is_none_or(|given| id == given), "{id}");
+            let body = to_bytes(answer.into_body()).await.map_err(|error| error.to_string()).unwrap();
+            let problem: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(problem["code"], "internal_error");
+            assert_eq!(problem["status"], 500);
+            assert_eq!(problem["type"], "/docs/errors#internal_error");
+            assert_eq!(problem["request_id"], id);
+            assert!(!problem.to_string().contains("cellar"), "{problem}");
+        }
+
+        let answer = call_service(&service, TestRequest::with_uri("/works").to_request()).await;
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        assert!(answer.headers().contains_key(REQUEST_ID));
+    }
+}

@@ -454,9 +454,11 @@ fn update(body: SeedFields) -> Result<(QnaId, Email, QnaEdit), Refusal> {
     let SeedFields { mut fields, sent } = body;
     let (id, email, title) = (fields.lax_integer("qna_id"), fields.text("email"), fields.text("title"));
     let content = fields.nullable_text("content");
-    let mut missing = Violations::default();
-    missing.check("title", title.as_deref(), |_| Ok(()));
-    let edit = missing.finish(Some(())).and_then(|()| QnaEdit::parse(title.as_deref(), content.as_deref()));
+    // Here a title is required, unlike in a merge patch.
+    let mut violations = Violations::default();
+    violations.check("title", title.as_deref(), |_| Ok(()));
+    let edit = QnaEdit::parse(title.as_deref(), content.as_deref()).map_err(|broken| violations.merge(broken)).ok();
+    let edit = violations.finish(edit);
     let parsed = fields.finish(with_email(email.as_deref(), edit));
     let (email, edit) = parsed.map_err(|violations| invalid(&violations, &sent))?;
     Ok((QnaId::new(id.unwrap_or_default()), email, edit))

@@ -10,54 +10,56 @@ use crate::client::Reply;
 crate::tests![every_operation_for_every_caller, the_table_holds_every_operation_and_no_other];
 
 /// The columns of the table.
-const CALLERS: [&str; 6] = ["anonymous", "stranger", "author", "moderator", "admin", "suspended"];
+const CALLERS: [&str; 7] = ["anonymous", "stranger", "author", "moderator", "admin", "suspended", "fallen author"];
 
-/// A row: the operation, and the status for each of [`CALLERS`]. The author's column is "own", the others' is "another's".
-type Row = (&'static str, &'static str, [u16; 6]);
+/// A row: the operation, and the status for each of [`CALLERS`]. What it is about is the author's: the author's own, and
+/// the fallen (that is: suspended) author's own, and another's to everybody else.
+type Row = (&'static str, &'static str, [u16; 7]);
 
 const TABLE: &[Row] = &[
-    //                                                anon strg auth  mod  adm  susp
-    ("get", "/api/v1/qna", [200, 200, 200, 200, 200, 200]),
-    ("post", "/api/v1/qna", [401, 201, 201, 201, 201, 403]),
-    ("get", "/api/v1/qna/{qna_id}", [200, 200, 200, 200, 200, 200]),
-    ("patch", "/api/v1/qna/{qna_id}", [401, 403, 200, 200, 200, 403]),
-    ("delete", "/api/v1/qna/{qna_id}", [401, 403, 204, 204, 204, 403]),
-    ("get", "/api/v1/qna/{qna_id}/comments", [200, 200, 200, 200, 200, 200]),
-    ("post", "/api/v1/qna/{qna_id}/comments", [401, 201, 201, 201, 201, 403]),
-    ("get", "/api/v1/comments/{comment_id}", [200, 200, 200, 200, 200, 200]),
-    ("patch", "/api/v1/comments/{comment_id}", [401, 403, 200, 200, 200, 403]),
-    ("delete", "/api/v1/comments/{comment_id}", [401, 403, 204, 204, 204, 403]),
-    ("post", "/api/v1/users", [201, 201, 201, 201, 201, 201]),
-    ("get", "/api/v1/users/me", [401, 200, 200, 200, 200, 200]),
-    ("patch", "/api/v1/users/me", [401, 200, 200, 200, 200, 403]),
-    ("delete", "/api/v1/users/me", [401, 204, 204, 204, 204, 204]),
-    ("post", "/api/v1/users/me/password", [401, 204, 204, 204, 204, 403]),
-    ("get", "/api/v1/users/{user_id}", [200, 200, 200, 200, 200, 200]),
-    ("post", "/api/v1/auth/token", [200, 200, 200, 200, 200, 200]),
-    ("post", "/api/v1/auth/revoke", [200, 200, 200, 200, 200, 200]),
-    ("get", "/.well-known/jwks.json", [200, 200, 200, 200, 200, 200]),
+    //                                                anon strg auth  mod  adm  susp fall
+    ("get", "/api/v1/qna", [200, 200, 200, 200, 200, 200, 200]),
+    ("post", "/api/v1/qna", [401, 201, 201, 201, 201, 403, 403]),
+    ("get", "/api/v1/qna/{qna_id}", [200, 200, 200, 200, 200, 200, 200]),
+    ("patch", "/api/v1/qna/{qna_id}", [401, 403, 200, 200, 200, 403, 403]),
+    ("delete", "/api/v1/qna/{qna_id}", [401, 403, 204, 204, 204, 403, 403]),
+    ("get", "/api/v1/qna/{qna_id}/comments", [200, 200, 200, 200, 200, 200, 200]),
+    ("post", "/api/v1/qna/{qna_id}/comments", [401, 201, 201, 201, 201, 403, 403]),
+    ("get", "/api/v1/comments/{comment_id}", [200, 200, 200, 200, 200, 200, 200]),
+    ("patch", "/api/v1/comments/{comment_id}", [401, 403, 200, 200, 200, 403, 403]),
+    ("delete", "/api/v1/comments/{comment_id}", [401, 403, 204, 204, 204, 403, 403]),
+    ("post", "/api/v1/users", [201, 201, 201, 201, 201, 201, 201]),
+    ("get", "/api/v1/users/me", [401, 200, 200, 200, 200, 200, 200]),
+    ("patch", "/api/v1/users/me", [401, 200, 200, 200, 200, 403, 403]),
+    ("delete", "/api/v1/users/me", [401, 204, 204, 204, 204, 204, 204]),
+    ("post", "/api/v1/users/me/password", [401, 204, 204, 204, 204, 403, 403]),
+    ("get", "/api/v1/users/{user_id}", [200, 200, 200, 200, 200, 200, 200]),
+    ("post", "/api/v1/auth/token", [200, 200, 200, 200, 200, 200, 200]),
+    ("post", "/api/v1/auth/revoke", [200, 200, 200, 200, 200, 200, 200]),
+    ("get", "/.well-known/jwks.json", [200, 200, 200, 200, 200, 200, 200]),
     // The first program says 400 where something is not the caller's.
-    ("post", "/upload", [401, 200, 200, 200, 200, 403]),
-    ("get", "/load_all_qna", [200, 200, 200, 200, 200, 200]),
-    ("get", "/load_qna/{qna_id}", [200, 200, 200, 200, 200, 200]),
-    ("put", "/update_qna", [401, 400, 200, 200, 200, 403]),
-    ("delete", "/delete_qna", [401, 400, 200, 200, 200, 403]),
+    ("post", "/upload", [401, 200, 200, 200, 200, 403, 403]),
+    ("get", "/load_all_qna", [200, 200, 200, 200, 200, 200, 200]),
+    ("get", "/load_qna/{qna_id}", [200, 200, 200, 200, 200, 200, 200]),
+    ("put", "/update_qna", [401, 400, 200, 200, 200, 403, 403]),
+    ("delete", "/delete_qna", [401, 400, 200, 200, 200, 403, 403]),
 ];
 
-/// The operations on a thing that may be gone, and what a caller who may change anything is told then.
-const GONE: &[(&str, &str, u16)] = &[
-    ("get", "/api/v1/qna/{qna_id}", 404),
-    ("patch", "/api/v1/qna/{qna_id}", 404),
-    ("delete", "/api/v1/qna/{qna_id}", 404),
-    ("get", "/api/v1/qna/{qna_id}/comments", 404),
-    ("post", "/api/v1/qna/{qna_id}/comments", 404),
-    ("get", "/api/v1/comments/{comment_id}", 404),
-    ("patch", "/api/v1/comments/{comment_id}", 404),
-    ("delete", "/api/v1/comments/{comment_id}", 404),
-    ("get", "/api/v1/users/{user_id}", 404),
-    ("get", "/load_qna/{qna_id}", 404),
-    ("put", "/update_qna", 400),
-    ("delete", "/delete_qna", 400),
+/// The operations on a thing, where it is gone.
+const GONE: &[Row] = &[
+    //                                                anon strg auth  mod  adm  susp fall
+    ("get", "/api/v1/qna/{qna_id}", [404, 404, 404, 404, 404, 404, 404]),
+    ("patch", "/api/v1/qna/{qna_id}", [401, 404, 404, 404, 404, 403, 403]),
+    ("delete", "/api/v1/qna/{qna_id}", [401, 404, 404, 404, 404, 403, 403]),
+    ("get", "/api/v1/qna/{qna_id}/comments", [404, 404, 404, 404, 404, 404, 404]),
+    ("post", "/api/v1/qna/{qna_id}/comments", [401, 404, 404, 404, 404, 403, 403]),
+    ("get", "/api/v1/comments/{comment_id}", [404, 404, 404, 404, 404, 404, 404]),
+    ("patch", "/api/v1/comments/{comment_id}", [401, 404, 404, 404, 404, 403, 403]),
+    ("delete", "/api/v1/comments/{comment_id}", [401, 404, 404, 404, 404, 403, 403]),
+    ("get", "/api/v1/users/{user_id}", [404, 404, 404, 404, 404, 404, 404]),
+    ("get", "/load_qna/{qna_id}", [404, 404, 404, 404, 404, 404, 404]),
+    ("put", "/update_qna", [401, 400, 400, 400, 400, 403, 403]),
+    ("delete", "/delete_qna", [401, 400, 400, 400, 400, 403, 403]),
 ];
 
 /// What the requests of one cell are about.
@@ -67,10 +69,11 @@ struct Things {
     user: i64,
 }
 
-fn caller(board: &Board, name: &str, author: &User) -> Option<User> {
+fn caller(board: &Board, name: &str, author: &User, fallen: &User) -> Option<User> {
     match name {
         "anonymous" => None,
         "author" => Some(author.clone()),
+        "fallen author" => Some(fallen.clone()),
         "stranger" => Some(board.bob().clone()),
         "moderator" => Some(board.moderator().clone()),
         "admin" => Some(board.admin().clone()),
@@ -137,7 +140,7 @@ fn one_of_a_kind(board: &Board, name: &str) -> Option<User> {
     match name {
         "anonymous" => None,
         "moderator" | "admin" => Some(server.new_user_with_role(name)),
-        "suspended" => {
+        "suspended" | "fallen author" => {
             let user = server.new_user();
             server.suspend(user.id);
             Some(user)
@@ -147,33 +150,49 @@ fn one_of_a_kind(board: &Board, name: &str) -> Option<User> {
 }
 
 fn every_operation_for_every_caller(board: &Board) {
+    let server = board.server();
     let author = board.ann();
+    let fallen = server.new_user();
+    let by_the_fallen: Vec<Things> = TABLE.iter().map(|_| things(board, &fallen)).collect();
+    let gone = things(board, author);
+    server.delete(format!("/api/v1/qna/{}", gone.qna)).by(author).send().is(204);
+    // An account that is gone still has its public profile; an id that nobody ever had has none.
+    let gone = Things { user: (1 << 53) - 1, ..gone };
+    server.suspend(fallen.id);
+
     let mut wrong = Vec::new();
-    for (method, path, expected) in TABLE {
+    for ((method, path, expected), of_the_fallen) in TABLE.iter().zip(by_the_fallen) {
+        let mut of_the_fallen = Some(of_the_fallen);
         for (name, expected) in CALLERS.into_iter().zip(expected) {
-            let by =
-                if ends_its_caller(method, path) { one_of_a_kind(board, name) } else { caller(board, name, author) };
-            let things = things(board, author);
+            let by = if ends_its_caller(method, path) {
+                one_of_a_kind(board, name)
+            } else {
+                caller(board, name, author, &fallen)
+            };
+            let things = match of_the_fallen.take_if(|_| name == "fallen author") {
+                Some(things) => things,
+                None => things(board, author),
+            };
             let reply = call(board, method, path, by.as_ref(), &things);
             if reply.status != *expected {
                 wrong.push(format!("{method} {path} by {name}: {} instead of {expected}", reply.status));
             }
             // Who was refused has changed nothing.
-            let seen = board.server().get(format!("/api/v1/qna/{}", things.qna)).send();
-            if reply.status >= 400 && (seen.status != 200 || seen.json()["version"] != 1) {
-                wrong.push(format!("{method} {path} by {name}: refused, and yet {seen}"));
+            let qna = server.get(format!("/api/v1/qna/{}", things.qna)).send();
+            let comment = server.get(format!("/api/v1/comments/{}", things.comment)).send();
+            let is_untouched = |seen: &Reply| seen.status == 200 && seen.json()["version"] == 1;
+            let has_one_comment = || qna.json()["comment_count"] == 1;
+            if reply.status >= 400 && !(is_untouched(&qna) && is_untouched(&comment) && has_one_comment()) {
+                wrong.push(format!("{method} {path} by {name}: refused, and yet {qna} {comment}"));
             }
         }
     }
-    let gone = things(board, author);
-    board.server().delete(format!("/api/v1/qna/{}", gone.qna)).by(author).send().is(204);
-    let gone = Things { user: (1 << 53) - 1, ..gone };
     for (method, path, expected) in GONE {
-        for name in ["author", "stranger", "moderator", "admin"] {
-            let by = caller(board, name, author);
+        for (name, expected) in CALLERS.into_iter().zip(expected) {
+            let by = caller(board, name, author, &fallen);
             let reply = call(board, method, path, by.as_ref(), &gone);
             if reply.status != *expected {
-                wrong.push(format!("{method} {path} by {name}, deleted: {} instead of {expected}", reply.status));
+                wrong.push(format!("{method} {path} by {name}, gone: {} instead of {expected}", reply.status));
             }
         }
     }
@@ -189,6 +208,7 @@ fn the_table_holds_every_operation_and_no_other(board: &Board) {
     assert_eq!(tabled.len(), TABLE.len(), "no operation stands there twice");
     let with_id = |path: &str| path.contains('{') || matches!(path, "/update_qna" | "/delete_qna");
     let gone: BTreeSet<(&str, &str)> = GONE.iter().map(|(method, path, _)| (*method, *path)).collect();
+    assert_eq!(gone.len(), GONE.len(), "no operation stands there twice");
     let of_one: BTreeSet<(&str, &str)> = documented.into_iter().filter(|(_, path)| with_id(path)).collect();
     assert_eq!(gone, of_one);
 }

@@ -19,6 +19,16 @@ pub(crate) struct Call<'s> {
     may_fail: bool,
 }
 
+/// What the log must say of an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered {
+    pub(crate) request_id: String,
+    pub(crate) method: String,
+    /// The path of the document, where it is one of its.
+    pub(crate) template: Option<String>,
+    pub(crate) status: u16,
+}
+
 /// An answer.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -156,6 +166,12 @@ impl<'s> Call<'s> {
             self.check_refusal(reply, path);
         }
         let document = self.server.document();
+        self.server.answered.lock().unwrap().push(Answered {
+            request_id: reply.request_id().to_owned(),
+            method: self.method.to_string(),
+            template: document.template(path).map(str::to_owned),
+            status: reply.status,
+        });
         let Some(operation) = document.operation(self.method.as_str(), path) else { return };
         let key = (operation.method.to_owned(), operation.path.to_owned(), reply.status);
         *self.server.seen.lock().unwrap().entry(key).or_default() += 1;

@@ -416,8 +416,10 @@ fn bodies_that_are_no_object(board: &Board) {
         }
         // JSON by another name, and by its name in capitals with a parameter.
         for content_type in ["application/vnd.api+json", "Application/JSON; charset=utf-8"] {
-            let reply = send(content_type, r#"{"email": "nobody", "title": "t", "content": "", "qna_id": 1}"#);
-            assert_eq!(reply.json()["detail"][0]["loc"], json!(["body", "email"]), "{reply}");
+            let reply = send(content_type, r#"{"email": "nobody", "title": "t", "content": "", "qna_id": 1}"#).is(422);
+            let errors = reply.json();
+            let mut places = errors["detail"].as_array().unwrap().iter().map(|error| &error["loc"]);
+            assert!(places.any(|place| *place == json!(["body", "email"])), "{reply}");
         }
     }
 }

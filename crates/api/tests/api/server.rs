@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use ureq::Agent;
 use ureq::http::Method;
 
-use crate::client::Call;
+use crate::client::{Answered, Call};
 use crate::document::Document;
 
 /// How long anything that must happen may take.
@@ -113,6 +113,8 @@ pub(crate) struct Server {
     pub(crate) agent: Agent,
     /// How often which operation answered which status.
     pub(crate) seen: Mutex<BTreeMap<(String, String, u16), usize>>,
+    /// Every request that was answered.
+    pub(crate) answered: Mutex<Vec<Answered>>,
     /// Everything that was sent or received and has no place in a log.
     pub(crate) secrets: Mutex<BTreeSet<String>>,
     document: OnceLock<Document>,
@@ -175,6 +177,7 @@ impl Starting {
             dir: self.dir,
             agent: config.build().new_agent(),
             seen: Mutex::default(),
+            answered: Mutex::default(),
             secrets: Mutex::default(),
             document: OnceLock::new(),
         }
