@@ -263,7 +263,7 @@ mod tests {
     async fn a_panic_becomes_a_problem_and_the_next_request_is_answered() {
         let app = App::new()
             .route("/panics", web::to(panics))
-            .route("/works", web::to(|| async { HttpResponse::NoContent() }))
+            .route("/works", web::to(|| async { HttpResponse::NoContent().finish() }))
             .wrap(from_fn(edge));
         let service = init_service(app).await;
 
@@ -272,7 +272,7 @@ mod tests {
             if let Some(id) = given {
                 request = request.insert_header((REQUEST_ID, id));
             }
-            let error = try_call_service(&service, request.to_request()).await.err().expect("a finished answer");
+            let error = try_call_service(&service, request.to_request()).await.expect_err("a finished answer");
             let answer = error.error_response();
             assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
             let headers = answer.headers();

@@ -55,10 +55,10 @@ impl Server {
         matches!(self.place, Place::Folder(_))
     }
 
-    /// The settings of a database that is new and empty.
+    /// The settings of a database that is new and empty, with time for a machine on which much else is going on.
     pub(crate) async fn new_database(&self) -> DatabaseSettings {
         let name = format!("mundap_test_{:016x}", getrandom::u64().unwrap());
-        DatabaseSettings::new(match &self.place {
+        let url = match &self.place {
             Place::Folder(folder) => format!("sqlite://{}", folder.path().join(name).display()),
             Place::Server { url, made } => {
                 made.lock().unwrap().push(name.clone());
@@ -67,7 +67,14 @@ impl Server {
                 url.set_path(&name);
                 url.to_string()
             }
-        })
+        };
+        DatabaseSettings {
+            // On SQLite this is how long a unit that meets another one waits, which tests do on purpose.
+            acquire_timeout: Duration::from_secs(if self.is_sqlite() { 1 } else { 4 }),
+            // Locks are waited for half as long; MySQL looks for that once a second, so up to a second longer.
+            statement_timeout: Duration::from_secs(5),
+            ..DatabaseSettings::new(url)
+        }
     }
 
     /// The database that tests share.
@@ -77,10 +84,7 @@ impl Server {
 
     /// A new database with the schema.
     pub(crate) async fn migrated(&self) -> SeaStore {
-        let mut settings = self.new_database().await;
-        // MySQL looks once a second for locks that were waited for too long: only with two seconds to spare does it
-        // always come before the statement's own limit.
-        settings.statement_timeout = Duration::from_secs(3);
+        let settings = self.new_database().await;
         let store = connect(&settings).await.unwrap();
         mundap_migration::up(store.writer()).await.unwrap();
         store
