@@ -6,7 +6,7 @@ use mundap_domain::page::Order;
 use mundap_domain::qna::{Content, Title};
 use mundap_domain::user::{DisplayName, Email, Role};
 use serde_json::json;
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type};
 
 /// No control character save newline and tab.
 pub const TEXT: &str = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$";
@@ -48,6 +48,14 @@ text_schema!(
 text_schema!(
     ContentText,
     text().max_length(Some(Content::MAX)).pattern(Some(TEXT)).examples([json!("I have read the README.")])
+);
+text_schema!(
+    /// [`ContentText`], or null.
+    NullableContentText,
+    text()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .max_length(Some(Content::MAX))
+        .pattern(Some(TEXT))
 );
 text_schema!(
     CommentText,

@@ -24,7 +24,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::app::Board;
 use crate::docs::document::{add_idempotency_key, add_response};
-use crate::docs::schema::{ContentText, EmailText, TitleText};
+use crate::docs::schema::{ContentText, EmailText, NullableContentText, TitleText};
 use crate::input::{Caller, Fields, OnceKey, body, is_json, parse_id};
 use crate::problem::{CHALLENGE, INVALID_TOKEN_CHALLENGE, Problem, RETRY_SECONDS};
 use crate::reply::Time;
@@ -59,7 +59,7 @@ pub struct UpdateBody {
     pub email: String,
     #[schema(value_type = TitleText, inline)]
     pub title: String,
-    #[schema(required = false)]
+    #[schema(value_type = NullableContentText, inline, required = false)]
     pub content: Option<String>,
 }
 

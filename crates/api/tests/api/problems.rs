@@ -1,26 +1,29 @@
 //! What goes wrong, and how it is said.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use mundap_domain::Error;
 use mundap_domain::error::Broken;
 use serde_json::json;
 
 use crate::board::Board;
-use crate::server::Options;
+use crate::server::{Options, PATIENCE, Server};
 
 crate::tests![
     every_path_answers_other_methods_with_405,
     hostile_bodies_are_refused_and_the_server_lives_on,
+    every_body_is_read_with_the_same_care,
+    requests_that_are_not_http_are_refused,
     only_plain_json_is_read,
     a_slow_body_is_given_up,
     a_request_id_is_kept_when_it_is_one,
     a_bad_token_is_refused_even_where_anybody_may_read,
     who_may_not_write_is_told_before_the_body_is_read,
-    a_head_is_a_get_without_its_body;
+    a_head_is_a_get_without_its_body,
+    every_get_has_a_head,
+    the_list_of_codes_says_what_is_answered;
     once: the_list_of_codes_is_whole,
 ];
 
@@ -37,7 +40,7 @@ fn every_path_answers_other_methods_with_405(board: &Board) {
             .collect();
         let target: String =
             path.split('/').map(|part| if part.starts_with('{') { "1" } else { part }).collect::<Vec<_>>().join("/");
-        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"] {
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
             if documented.contains(method) {
                 continue;
             }
@@ -98,21 +101,96 @@ fn only_plain_json_is_read(board: &Board) {
     }
 }
 
+/// What is not JSON is told so, whoever reads it, and changes nothing.
+fn every_body_is_read_with_the_same_care(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let qna = server.ask_at(&user, "As it was");
+    let comment = server.comment_at(&user, &qna, "As it was");
+    let whole = |path: &str| server.get(path).by(&user).send().is(200).json();
+    let before = [whole(&qna), whole(&comment), whole("/api/v1/users/me")];
+    let bodies: [&[u8]; 7] = [
+        b"",
+        b"{\"content\": \"changed\"",
+        b"[{\"content\": \"changed\"}]",
+        b"{\"content\": \"changed\", \"content\": \"changed\"}",
+        b"\xef\xbb\xbf{\"content\": \"changed\"}",
+        b"{\"content\": \"changed\\udfff\"}",
+        b"{\"content\": \"changed\xc0\xaf\"}",
+    ];
+    let mut tried = 0;
+    for operation in server.document().operations() {
+        if server.document().request_schema(operation).is_none() || !operation.path.starts_with("/api/") {
+            continue;
+        }
+        tried += 1;
+        let id = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+        let target = operation.path.replace("{qna_id}", &id(&qna)).replace("{comment_id}", &id(&comment));
+        let call = || server.call(&operation.method.to_uppercase(), &*target).by(&user);
+        for body in bodies {
+            call().body("application/json", body).send().problem(400, "malformed_json");
+        }
+        call().body("text/plain", "{}").send().problem(415, "unsupported_media_type");
+        let packed = call().body("application/json", "{}").header("content-encoding", "br");
+        packed.send().problem(415, "unsupported_media_type");
+    }
+    assert!(tried >= 7, "{tried}");
+    assert_eq!([whole(&qna), whole(&comment), whole("/api/v1/users/me")], before);
+}
+
+/// Sends these bytes and nothing more; all that comes back until the server closes the connection.
+fn raw(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(&server.http).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+fn requests_that_are_not_http_are_refused(board: &Board) {
+    let server = board.server();
+    for bad in [
+        "\r\n\r\nwhatever\r\n\r\n",
+        "GET /api/v1/qna HTTP/7.0\r\nhost: board\r\n\r\n",
+        "GET /api/v1/qna HTTP/1.1\r\nhost: board\r\nno colon\r\n\r\n",
+        "POST /api/v1/users HTTP/1.1\r\nhost: board\r\ncontent-length: -1\r\n\r\n",
+        "POST /api/v1/users HTTP/1.1\r\nhost: board\r\ncontent-length: 3\r\ncontent-length: 5\r\n\r\n{}",
+        "POST /api/v1/users HTTP/1.1\r\nhost: board\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n{}",
+    ] {
+        let answer = raw(server, bad.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.0 4"), "{bad:.100} {answer:.300}");
+    }
+    // Headers without an end: the connection is given up, with or without an answer that gets through.
+    let mut stream = TcpStream::connect(&server.http).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let endless = format!("GET /api/v1/qna HTTP/1.1\r\nhost: board\r\nx-filler: {}", "x".repeat(1024 * 1024));
+    let mut answer = Vec::new();
+    let read = stream.write_all(endless.as_bytes()).and_then(|()| stream.read_to_end(&mut answer));
+    let closed = |error: std::io::Error| [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error.kind());
+    assert!(read.map_or_else(closed, |_| answer.starts_with(b"HTTP/1.1 4")), "{}", String::from_utf8_lossy(&answer));
+    server.get("/api/v1/qna").send().is(200);
+}
+
 fn a_slow_body_is_given_up(board: &Board) {
     let server = board.own(&Options::env("MUNDAP_HTTP_BODY_TIMEOUT", "300ms"));
     let user = server.new_user();
-    let mut stream = TcpStream::connect(&server.http).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let head = format!(
-        "POST /api/v1/qna HTTP/1.1\r\nhost: board\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
-         content-length: 100\r\n\r\n{{\"title\": ",
-        user.token
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 408");
+    let bearer = format!("authorization: Bearer {}\r\n", user.token);
+    for (path, media_type, says) in [
+        ("/api/v1/qna", "application/json", r#""code":"body_timeout""#),
+        ("/upload", "application/json", r#"{"detail":"The body took too long to arrive."}"#),
+        ("/api/v1/auth/token", "application/x-www-form-urlencoded", r#""error":"invalid_request""#),
+    ] {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: board\r\nconnection: close\r\n{bearer}content-type: {media_type}\r\n\
+             content-length: 100\r\n\r\n{{\"title\": "
+        );
+        let answer = raw(&server, request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains(says), "{answer}");
+        assert!(answer.to_lowercase().contains("\r\nx-request-id: "), "{answer}");
+    }
     server.get("/api/v1/qna").send().is(200);
+    assert_eq!(server.get("/api/v1/qna").send().is(200).json()["items"], json!([]));
 }
 
 fn a_request_id_is_kept_when_it_is_one(board: &Board) {
@@ -165,6 +243,86 @@ fn a_head_is_a_get_without_its_body(board: &Board) {
     assert_eq!((head.etag(), head.body.len()), (get.etag(), 0));
     assert_eq!(head.header("content-length"), get.header("content-length"));
     server.call("HEAD", "/api/v1/qna/9007199254740990").send().is(404);
+}
+
+fn every_get_has_a_head(board: &Board) {
+    let (server, ann) = (board.server(), board.ann());
+    let qna = server.ask_at(ann, "Every head");
+    let comment = server.comment_at(ann, &qna, "And its body");
+    let id = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+    let mut tried = 0;
+    for operation in server.document().operations().into_iter().filter(|operation| operation.method == "get") {
+        let target = operation
+            .path
+            .replace("{qna_id}", &id(&qna))
+            .replace("{comment_id}", &id(&comment))
+            .replace("{user_id}", &ann.id.to_string());
+        let head = server.call("HEAD", &*target).by(ann).send();
+        let get = server.get(&*target).by(ann).send().is(200);
+        assert_eq!(head.status, get.status, "{head}");
+        assert_eq!(head.header("content-type"), get.header("content-type"), "{head}");
+        tried += 1;
+    }
+    assert!(tried >= 9, "{tried}");
+}
+
+/// Provokes every code that a request can provoke: its status is the one that the table gives.
+fn the_list_of_codes_says_what_is_answered(board: &Board) {
+    let (server, ann, bob) = (board.server(), board.ann(), board.bob());
+    let qna = server.ask_at(bob, "For everything that can go wrong");
+    let none = "9007199254740991";
+    let title = || json!({"title": "A title", "content": ""});
+    let by_ann = |method: &str, path: &str| server.call(method, path).by(ann);
+    let post = || by_ann("POST", "/api/v1/qna");
+    let key = format!("problems-{}", ann.id);
+    post().header("idempotency-key", &key).json(json!({"title": "First", "content": ""})).send().is(201);
+    let stale = by_ann("PATCH", &server.ask_at(ann, "Stale")).header("if-match", "\"7-stale\"");
+    let password = json!({"current_password": "not this one", "new_password": "another password"});
+    let taken = json!({"email": ann.email, "password": "a long password", "display_name": "Taken"});
+    let replies = [
+        post().json(json!({})).send(),
+        server.post("/api/v1/qna").json(title()).send(),
+        server.get("/api/v1/qna").bearer("not-a-token").send(),
+        by_ann("POST", "/api/v1/users/me/password").json(password).send(),
+        server.post("/api/v1/qna").by(board.suspended()).json(title()).send(),
+        by_ann("DELETE", &qna).send(),
+        server.post("/api/v1/users").json(taken).send(),
+        post().header("idempotency-key", &key).json(title()).send(),
+        stale.json(title()).send(),
+        server.get("/api/v1/qna?cursor=forged").send(),
+        server.get(format!("/api/v1/qna/{none}")).send(),
+        server.get(format!("/api/v1/comments/{none}")).send(),
+        server.get(format!("/api/v1/users/{none}")).send(),
+        post().body("application/json", "{").send(),
+        server.get("/api/v1/qna/seven").send(),
+        server.get("/api/v1/qna?limits=7").send(),
+        by_ann("DELETE", &qna).header("if-match", "no quotes").send(),
+        server.get("/api/v1/questions").send(),
+        by_ann("PUT", &qna).send(),
+        post().body("application/json", " ".repeat(600 * 1024)).send(),
+        post().body("text/plain", "{}").send(),
+    ];
+    let listed = table("Codes");
+    let mut answered = BTreeSet::new();
+    for reply in &replies {
+        let code = reply.json()["code"].as_str().unwrap().to_owned();
+        assert_eq!(listed.get(&code), Some(&reply.status.to_string()), "{reply}");
+        assert!(answered.insert(code), "provoked twice: {reply}");
+    }
+    let rest: BTreeSet<&str> = listed.keys().map(String::as_str).filter(|code| !answered.contains(*code)).collect();
+    let expected = [
+        // Other tests hold these: a slow body, a key in use, a database that is away, a panic.
+        "body_timeout",
+        "idempotency_key_in_use",
+        "busy",
+        "database_unavailable",
+        "internal_error",
+        // OAuth2's shape stands in for these two, and no operation is for administrators alone.
+        "invalid_refresh_token",
+        "malformed_form",
+        "not_admin",
+    ];
+    assert_eq!(rest, BTreeSet::from(expected));
 }
 
 /// The codes in the first column of a table below `heading` in `docs/errors.md`, with the second column.
