@@ -14,6 +14,8 @@ mod m0002_qna;
 mod m0003_comment;
 mod m0004_sign_in;
 mod m0005_receipt;
+mod m0009_audit;
+mod m0010_comment_by_author;
 mod sql;
 
 use std::collections::HashSet;
@@ -39,6 +41,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_comment::Migration),
             Box::new(m0004_sign_in::Migration),
             Box::new(m0005_receipt::Migration),
+            Box::new(m0009_audit::Migration),
+            Box::new(m0010_comment_by_author::Migration),
         ]
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use mundap_domain::account::{Password, Registration};
+use mundap_domain::admin::UserChange;
 use mundap_domain::error::{Cause, Violations};
 use mundap_domain::user::{DisplayName, Email, Role};
 use mundap_domain::{Actor, Error, StoreError};
@@ -65,6 +66,10 @@ pub enum UserCommand {
     },
     /// Give an account another role
     Role { email: String, role: RoleName },
+    /// Suspend an account and end all its sign-ins; it may still read, and delete itself
+    Suspend { email: String },
+    /// Take a suspension back
+    Reinstate { email: String },
     /// Give an account another password and end all its sign-ins
     Password {
         email: String,
@@ -248,8 +253,19 @@ async fn user(settings: &Settings, change: UserCommand) -> Result<(), Fault> {
             print(&format!("{} {} is there, with user_id {}", user.role.name(), user.email.as_str(), user.id))?;
         }
         UserCommand::Role { email, role } => {
-            let user = services.users.assign_role(&by, &address(&email)?, role.into()).await?;
+            let change = UserChange { role: Some(role.into()), suspended: None };
+            let user = services.admin.change_user_by_email(&by, &address(&email)?, &change).await?;
             print(&format!("{} is {} now", user.email.as_str(), user.role.name()))?;
+        }
+        UserCommand::Suspend { email } => {
+            let change = UserChange { role: None, suspended: Some(true) };
+            let user = services.admin.change_user_by_email(&by, &address(&email)?, &change).await?;
+            print(&format!("{} is suspended; every sign-in of it has ended", user.email.as_str()))?;
+        }
+        UserCommand::Reinstate { email } => {
+            let change = UserChange { role: None, suspended: Some(false) };
+            let user = services.admin.change_user_by_email(&by, &address(&email)?, &change).await?;
+            print(&format!("{} is not suspended", user.email.as_str()))?;
         }
         UserCommand::Password { email, password } => {
             let email = address(&email)?;

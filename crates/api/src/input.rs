@@ -184,6 +184,12 @@ impl Query {
         parse_id(&text).map(Some).ok_or_else(problem)
     }
 
+    /// A value that `parse` knows.
+    pub fn value<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Vec<Broken>>) -> Option<T> {
+        let text = self.values.remove(name)?;
+        parse(&text).map_err(|rules| rules.into_iter().for_each(|rule| self.violations.add(name, rule))).ok()
+    }
+
     /// `order`, or `default`.
     pub fn order(&mut self, default: Order) -> Order {
         let Some(text) = self.values.remove("order") else { return default };
@@ -282,6 +288,17 @@ impl Fields {
             self.values.remove(name);
         }
         self.text(name)
+    }
+
+    /// Takes out true or false.
+    pub fn boolean(&mut self, name: &str) -> Option<bool> {
+        match self.values.remove(name)? {
+            Value::Bool(value) => Some(value),
+            Value::Null | Value::String(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                self.violations.add(name, Broken::NotABoolean);
+                None
+            }
+        }
     }
 
     /// Takes out a whole number, also one written as text or with a zero fraction, as pydantic does.

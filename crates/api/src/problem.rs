@@ -248,6 +248,10 @@ impl From<Error> for Problem {
             }
             Error::NotAuthor => problem(StatusCode::FORBIDDEN, "Only its author or a moderator may change this."),
             Error::NotAdmin => problem(StatusCode::FORBIDDEN, "Only an administrator may do this."),
+            Error::OwnAccount => problem(
+                StatusCode::FORBIDDEN,
+                "Administrators do not change their own role or suspend themselves; another one may.",
+            ),
             Error::NotFound(kind) => {
                 Self::new(StatusCode::NOT_FOUND, code, format!("There is no such {kind}, or it was deleted."))
             }
@@ -323,6 +327,7 @@ fn explain(rule: &Broken) -> String {
         Broken::UnknownField => "is not a known field".to_owned(),
         Broken::NotAString => "must be a string".to_owned(),
         Broken::NotAnInteger => "must be a whole number".to_owned(),
+        Broken::NotABoolean => "must be true or false".to_owned(),
         Broken::TooShort { min: 1 } => "must not be empty".to_owned(),
         Broken::TooShort { min } => format!("must have at least {min} characters"),
         Broken::TooLong { max } => format!("must have at most {max} characters"),

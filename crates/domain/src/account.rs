@@ -7,12 +7,15 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 
 use crate::actor::{Act, Actor};
+use crate::admin::note;
+use crate::audit::Action;
 use crate::env::{Clock, Entropy, Timestamp, retrying};
 use crate::error::{Broken, Error, Kind, StoreError, Violations};
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::sign_in::{LIFETIME, NewSignIn, RefreshToken, SignInId, TurnedDown};
 use crate::text::{length, nfc};
 use crate::user::{Author, DisplayName, Email, NewUser, Role, User, UserId, email_taken};
+use crate::version::Expected;
 use crate::{Ports, Repositories, Store};
 
 /// How long an access token is good.
@@ -171,6 +174,14 @@ pub struct AccountService {
     desk: Desk,
 }
 
+/// Whether a password that is about to be replaced was compared, and with which hash.
+#[derive(Clone, Copy)]
+enum Compared<'a> {
+    With(&'a Option<PasswordHash>),
+    /// An administrator replaces it.
+    NotAtAll,
+}
+
 /// An account that is being registered, with the password that was sent.
 #[derive(Clone)]
 struct NewAccount {
@@ -233,28 +244,33 @@ impl AccountService {
         registration: &Registration,
         key: Option<&IdempotencyKey>,
     ) -> Result<Outcome<User>, Error> {
-        self.create(registration, Role::Member, key).await
+        let account = self.new_account(registration, Role::Member).await?;
+        once(&self.desk, Claimant::anonymous(), key, account).await
     }
 
     /// Makes an account with a role: how the first administrator comes to be.
     ///
     /// # Errors
-    /// As [`register`](Self::register), and what the ownership table says.
+    /// [`Error::EmailTaken`], [`Error::Busy`], and what the ownership table says.
     pub async fn add(&self, by: &Actor, registration: &Registration, role: Role) -> Result<User, Error> {
         by.must(Act::Administer)?;
-        Ok(self.create(registration, role, None).await?.into_inner())
+        let NewAccount { user: new, .. } = self.new_account(registration, role).await?;
+        let new = &new;
+        retrying(&*self.clock, || async move {
+            let unit = self.store.begin().await?;
+            let user = unit.users().insert(new).await.map_err(email_taken)?;
+            note(&*unit, by, Action::AddedUser { role }, Some(user.id), new.created_at).await?;
+            unit.commit().await?;
+            Ok(user)
+        })
+        .await
     }
 
-    async fn create(
-        &self,
-        registration: &Registration,
-        role: Role,
-        key: Option<&IdempotencyKey>,
-    ) -> Result<Outcome<User>, Error> {
+    async fn new_account(&self, registration: &Registration, role: Role) -> Result<NewAccount, Error> {
         let Registration { email, password, display_name } = registration.clone();
         let hash = self.passwords.hash(&password).await?;
         let user = NewUser { email, display_name, role, password: Some(hash), created_at: self.clock.now() };
-        once(&self.desk, Claimant::anonymous(), key, NewAccount { user, password }).await
+        Ok(NewAccount { user, password })
     }
 
     async fn insert(&self, new: &NewUser) -> Result<User, Error> {
@@ -411,7 +427,7 @@ impl AccountService {
         if !self.passwords.verify(&change.current, hash.clone()).await? {
             return Err(Error::InvalidCredentials);
         }
-        self.set_password(id, &change.new, Some(&hash)).await
+        self.set_password(by, id, &change.new, Compared::With(&hash)).await
     }
 
     /// Gives an account another password and ends every sign-in of it: for an administrator whose member forgot it.
@@ -421,22 +437,20 @@ impl AccountService {
     pub async fn reset_password(&self, by: &Actor, email: &Email, new: &Password) -> Result<(), Error> {
         by.must(Act::Administer)?;
         let user = self.store.reader().users().find_by_email(email).await?;
-        self.set_password(user.ok_or(Error::NotFound(Kind::USER))?.id, new, None).await
+        self.set_password(by, user.ok_or(Error::NotFound(Kind::USER))?.id, new, Compared::NotAtAll).await
     }
 
-    async fn set_password(
-        &self,
-        id: UserId,
-        new: &Password,
-        compared: Option<&Option<PasswordHash>>,
-    ) -> Result<(), Error> {
+    async fn set_password(&self, by: &Actor, id: UserId, new: &Password, compared: Compared<'_>) -> Result<(), Error> {
         let hash = &self.passwords.hash(new).await?;
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
-            if let Some(compared) = compared
-                && unit.users().password_hash(id).await? != *compared
-            {
-                return Err(Error::InvalidCredentials);
+            match compared {
+                // It may have changed while it was compared.
+                Compared::With(hash) if unit.users().password_hash(id).await? != *hash => {
+                    return Err(Error::InvalidCredentials);
+                }
+                Compared::With(_) => {}
+                Compared::NotAtAll => note(&*unit, by, Action::ResetPassword, Some(id), self.clock.now()).await?,
             }
             match unit.users().set_password_hash(id, hash).await {
                 // Deleted a moment ago.
@@ -452,16 +466,15 @@ impl AccountService {
     /// Deletes the own account: what it wrote stays under "deleted user", the person is forgotten.
     ///
     /// # Errors
-    /// What the ownership table says.
-    pub async fn delete(&self, by: &Actor) -> Result<(), Error> {
+    /// What the ownership table says, [`Error::VersionMismatch`].
+    pub async fn delete(&self, by: &Actor, expected: &Expected) -> Result<(), Error> {
         let id = by.account_that_may(Act::DeleteOwnAccount)?.id;
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
-            match unit.users().erase(id, self.clock.now()).await {
-                // Deleted from another device a moment ago.
-                Err(StoreError::Stale) => return Err(Error::InvalidToken),
-                other => other?,
-            }
+            // None: deleted from another device a moment ago.
+            let user = unit.users().find_locked(id).await?.ok_or(Error::InvalidToken)?;
+            expected.check(user.version)?;
+            unit.users().erase(id, self.clock.now()).await?;
             unit.sign_ins().delete_all_of(id).await?;
             unit.receipts().delete_all_of(id).await?;
             Ok(unit.commit().await?)

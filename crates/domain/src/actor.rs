@@ -29,8 +29,10 @@ pub enum Act {
     ChangeOwnAccount,
     /// Delete the own account.
     DeleteOwnAccount,
-    /// Change roles, suspend accounts.
+    /// Look at accounts and at what administrators did.
     Administer,
+    /// Change the role of `account`, suspend or reinstate it.
+    Govern { account: UserId },
 }
 
 /// The rows of the ownership table.
@@ -56,8 +58,12 @@ impl Actor {
     /// | operator | the command line: read, change roles and suspend accounts |
     /// | suspended | what anonymous may, and read or delete the own account |
     ///
+    /// An administrator's own role is changed by another administrator, so that the board never loses its last one by
+    /// accident.
+    ///
     /// # Errors
-    /// [`Error::Unauthenticated`], [`Error::Suspended`], [`Error::NotAuthor`] or [`Error::NotAdmin`].
+    /// [`Error::Unauthenticated`], [`Error::Suspended`], [`Error::NotAuthor`], [`Error::NotAdmin`] or
+    /// [`Error::OwnAccount`].
     #[expect(clippy::match_same_arms, reason = "an arm is a row of the table")]
     pub fn must(&self, act: Act) -> Result<(), Error> {
         use Standing::{Admin, Anonymous, Member, Moderator, Operator, Suspended};
@@ -73,7 +79,9 @@ impl Actor {
             (Member, Act::Change { .. }) => Err(Error::NotAuthor),
 
             (Admin | Operator, Act::Administer) => Ok(()),
-            (Member | Moderator, Act::Administer) => Err(Error::NotAdmin),
+            (Admin, Act::Govern { account }) if self.is(account) => Err(Error::OwnAccount),
+            (Admin | Operator, Act::Govern { .. }) => Ok(()),
+            (Member | Moderator, Act::Administer | Act::Govern { .. }) => Err(Error::NotAdmin),
 
             // No account: nothing to post under and nothing of their own.
             (Anonymous | Operator, _) => Err(Error::Unauthenticated),
@@ -150,12 +158,16 @@ mod tests {
             Act::ChangeOwnAccount,
             Act::DeleteOwnAccount,
             Act::Administer,
+            Act::Govern { account: own },
+            Act::Govern { account: stranger },
         ];
-        let table: [(Actor, [&str; 8]); 8] = [
+        let table: [(Actor, [&str; 10]); 8] = [
             (
                 Actor::Anonymous,
                 [
                     "",
+                    "unauthenticated",
+                    "unauthenticated",
                     "unauthenticated",
                     "unauthenticated",
                     "unauthenticated",
@@ -176,6 +188,8 @@ mod tests {
                     "account_suspended",
                     "",
                     "account_suspended",
+                    "account_suspended",
+                    "account_suspended",
                 ],
             ),
             (
@@ -188,6 +202,8 @@ mod tests {
                     "",
                     "account_suspended",
                     "",
+                    "account_suspended",
+                    "account_suspended",
                     "account_suspended",
                 ],
             ),
@@ -202,10 +218,15 @@ mod tests {
                     "account_suspended",
                     "",
                     "account_suspended",
+                    "account_suspended",
+                    "account_suspended",
                 ],
             ),
-            (a_user(1, Role::Member).into(), ["", "", "", "not_author", "", "", "", "not_admin"]),
-            (a_user(1, Role::Moderator).into(), ["", "", "", "", "", "", "", "not_admin"]),
+            (
+                a_user(1, Role::Member).into(),
+                ["", "", "", "not_author", "", "", "", "not_admin", "not_admin", "not_admin"],
+            ),
+            (a_user(1, Role::Moderator).into(), ["", "", "", "", "", "", "", "not_admin", "not_admin", "not_admin"]),
             (
                 Actor::Operator,
                 [
@@ -217,9 +238,11 @@ mod tests {
                     "unauthenticated",
                     "unauthenticated",
                     "",
+                    "",
+                    "",
                 ],
             ),
-            (a_user(1, Role::Admin).into(), ["", "", "", "", "", "", "", ""]),
+            (a_user(1, Role::Admin).into(), ["", "", "", "", "", "", "", "", "own_account", ""]),
         ];
         for (actor, row) in &table {
             for (act, expected) in acts.iter().zip(row) {

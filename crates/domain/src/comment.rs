@@ -12,7 +12,7 @@ use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once
 use crate::page::{CursorKey, Order, Page, PageRequest, Slice};
 use crate::qna::QnaId;
 use crate::text::{length, not_blank, printable, text_value};
-use crate::user::Author;
+use crate::user::{Author, UserId};
 use crate::version::{Expected, Version};
 use crate::{Ports, Repositories, Store};
 
@@ -219,6 +219,8 @@ pub trait CommentRepository: Send + Sync {
     /// The comments of one QnA. MUST be in the slice's order by id, hold nothing at or before `after`, and at most
     /// `limit` items.
     async fn list(&self, qna: QnaId, slice: &Slice) -> Result<Vec<Comment>, StoreError>;
+    /// The comments that one account wrote, by the same rules.
+    async fn list_by(&self, author: UserId, slice: &Slice) -> Result<Vec<Comment>, StoreError>;
     /// Stores a new comment in its first version and returns it whole. MUST be [`StoreError::MissingReference`] where
     /// its QnA is not there.
     async fn insert(&self, comment: &NewComment) -> Result<Comment, StoreError>;

@@ -36,6 +36,9 @@ pub enum Error {
     /// Administrators only.
     #[error("only an administrator may do this")]
     NotAdmin,
+    /// Administrators do not change their own role or suspend themselves.
+    #[error("only another administrator may do this to an administrator")]
+    OwnAccount,
     /// There is no such thing, or there no longer is.
     #[error("{0} not found")]
     NotFound(Kind),
@@ -68,7 +71,7 @@ pub enum Error {
 impl Error {
     /// Every code a client can meet, in the order of `docs/errors.md`, save those of [`Kind`]s, which stand with their
     /// entities.
-    pub const CODES: [&'static str; 16] = [
+    pub const CODES: [&'static str; 17] = [
         "validation_failed",
         "unauthenticated",
         "invalid_token",
@@ -77,6 +80,7 @@ impl Error {
         "account_suspended",
         "not_author",
         "not_admin",
+        "own_account",
         "email_taken",
         "idempotency_key_reused",
         "idempotency_key_in_use",
@@ -99,6 +103,7 @@ impl Error {
             Self::Suspended => "account_suspended",
             Self::NotAuthor => "not_author",
             Self::NotAdmin => "not_admin",
+            Self::OwnAccount => "own_account",
             Self::NotFound(kind) => kind.code,
             Self::EmailTaken => "email_taken",
             Self::KeyReused => "idempotency_key_reused",
@@ -194,6 +199,7 @@ pub enum Broken {
     UnknownField,
     NotAString,
     NotAnInteger,
+    NotABoolean,
     TooShort { min: usize },
     TooLong { max: usize },
     OutOfRange { min: i64, max: i64 },
@@ -205,11 +211,12 @@ pub enum Broken {
 
 impl Broken {
     /// Every violation code, in the order of `docs/errors.md`.
-    pub const CODES: [&'static str; 11] = [
+    pub const CODES: [&'static str; 12] = [
         "required",
         "unknown_field",
         "not_a_string",
         "not_an_integer",
+        "not_a_boolean",
         "too_short",
         "too_long",
         "out_of_range",
@@ -227,6 +234,7 @@ impl Broken {
             Self::UnknownField => "unknown_field",
             Self::NotAString => "not_a_string",
             Self::NotAnInteger => "not_an_integer",
+            Self::NotABoolean => "not_a_boolean",
             Self::TooShort { .. } => "too_short",
             Self::TooLong { .. } => "too_long",
             Self::OutOfRange { .. } => "out_of_range",

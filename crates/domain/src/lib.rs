@@ -9,8 +9,11 @@
 //! | [`qna`] | questions: [`Qna`](qna::Qna), [`QnaService`] |
 //! | [`comment`] | answers and discussion below a QnA |
 //! | [`user`] | people: e-mail, display name, role, profile |
+//! | [`admin`] | what administrators do to accounts |
+//! | [`audit`] | the log of what they did |
 //! | [`account`] | registering, signing in, tokens, the own account |
 //! | [`sign_in`] | a signed-in device and its rotating refresh token |
+//! | [`export`] | everything that is kept of a person, for that person |
 //! | [`idempotency`] | doing something once, however often it is asked for |
 //! | [`housekeeping`] | what has to be done now and then |
 //! | [`page`] | keyset pages and sealed cursors |
@@ -25,9 +28,12 @@
 
 pub mod account;
 pub mod actor;
+pub mod admin;
+pub mod audit;
 pub mod comment;
 pub mod env;
 pub mod error;
+pub mod export;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod page;
@@ -45,8 +51,11 @@ use async_trait::async_trait;
 
 pub use account::AccountService;
 pub use actor::Actor;
+pub use admin::AdminService;
+pub use audit::AuditRepository;
 pub use comment::{CommentRepository, CommentService};
 pub use error::{Error, StoreError};
+pub use export::ExportService;
 pub use housekeeping::Housekeeping;
 pub use idempotency::ReceiptRepository;
 pub use qna::{QnaRepository, QnaService};
@@ -61,6 +70,7 @@ pub trait Repositories: Send + Sync {
     fn users(&self) -> &dyn UserRepository;
     fn sign_ins(&self) -> &dyn SignInRepository;
     fn receipts(&self) -> &dyn ReceiptRepository;
+    fn audit(&self) -> &dyn AuditRepository;
 }
 
 /// An open transaction.
@@ -101,6 +111,8 @@ pub struct Services {
     pub comments: CommentService,
     pub users: UserService,
     pub accounts: AccountService,
+    pub admin: AdminService,
+    pub export: ExportService,
     pub housekeeping: Housekeeping,
 }
 
@@ -112,6 +124,8 @@ impl Services {
             comments: CommentService::new(ports),
             users: UserService::new(ports),
             accounts: AccountService::new(ports),
+            admin: AdminService::new(ports),
+            export: ExportService::new(ports),
             housekeeping: Housekeeping::new(ports),
         }
     }

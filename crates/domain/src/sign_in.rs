@@ -126,6 +126,7 @@ pub struct SignInRecord {
     pub previous: Option<TokenHash>,
     /// Whether `previous` was repeated already.
     pub forgiven: bool,
+    pub created_at: Timestamp,
     pub rotated_at: Timestamp,
     pub expires_at: Timestamp,
 }
@@ -200,6 +201,8 @@ pub trait SignInRepository: Send + Sync {
     async fn insert(&self, sign_in: &NewSignIn) -> Result<SignInId, StoreError>;
     /// In a unit, MUST keep the row from changing until the unit ends.
     async fn find_locked(&self, family: &TokenHash) -> Result<Option<SignIn>, StoreError>;
+    /// Every sign-in of an account, oldest first.
+    async fn list_of(&self, user: UserId) -> Result<Vec<SignIn>, StoreError>;
     async fn update(&self, sign_in: &SignIn) -> Result<(), StoreError>;
     /// Ends a sign-in; no error where it ended before.
     async fn delete(&self, id: SignInId) -> Result<(), StoreError>;
@@ -224,6 +227,7 @@ mod tests {
             current: hash(1),
             previous: None,
             forgiven: false,
+            created_at: noon(),
             rotated_at: noon(),
             expires_at: noon().plus(LIFETIME),
         })

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use chrono::{TimeZone as _, Utc};
 
 use crate::account::{MockAccessTokens, MockPasswordHasher};
+use crate::audit::MockAuditRepository;
 use crate::comment::{Comment, CommentContent, CommentId, CommentRecord, MockCommentRepository};
 use crate::env::{Clock, Entropy, Timestamp};
 use crate::error::StoreError;
@@ -35,8 +36,8 @@ use crate::sign_in::MockSignInRepository;
 use crate::user::{Author, DisplayName, Email, MockUserRepository, Role, User, UserId, UserRecord};
 use crate::version::Version;
 use crate::{
-    CommentRepository, Ports, QnaRepository, ReceiptRepository, Repositories, Services, SignInRepository, Store,
-    UnitOfWork, UserRepository,
+    AuditRepository, CommentRepository, Ports, QnaRepository, ReceiptRepository, Repositories, Services,
+    SignInRepository, Store, UnitOfWork, UserRepository,
 };
 
 /// One mock a port. A call that no test expects fails that test.
@@ -47,6 +48,7 @@ pub struct Mocks {
     pub users: MockUserRepository,
     pub sign_ins: MockSignInRepository,
     pub receipts: MockReceiptRepository,
+    pub audit: MockAuditRepository,
     pub passwords: MockPasswordHasher,
     pub access_tokens: MockAccessTokens,
 }
@@ -62,6 +64,7 @@ struct MockRepositories {
     users: MockUserRepository,
     sign_ins: MockSignInRepository,
     receipts: MockReceiptRepository,
+    audit: MockAuditRepository,
     begun: AtomicUsize,
     commits: AtomicUsize,
 }
@@ -98,6 +101,9 @@ impl Repositories for MockRepositories {
     fn receipts(&self) -> &dyn ReceiptRepository {
         &self.receipts
     }
+    fn audit(&self) -> &dyn AuditRepository {
+        &self.audit
+    }
 }
 
 impl Repositories for MockUnit {
@@ -115,6 +121,9 @@ impl Repositories for MockUnit {
     }
     fn receipts(&self) -> &dyn ReceiptRepository {
         self.0.receipts()
+    }
+    fn audit(&self) -> &dyn AuditRepository {
+        self.0.audit()
     }
 }
 
@@ -182,9 +191,9 @@ pub struct Board {
 /// Wires the services over `mocks`.
 #[must_use]
 pub fn board(mocks: Mocks) -> Board {
-    let Mocks { qnas, comments, users, sign_ins, receipts, passwords, access_tokens } = mocks;
+    let Mocks { qnas, comments, users, sign_ins, receipts, audit, passwords, access_tokens } = mocks;
     let (begun, commits) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let repositories = Arc::new(MockRepositories { qnas, comments, users, sign_ins, receipts, begun, commits });
+    let repositories = Arc::new(MockRepositories { qnas, comments, users, sign_ins, receipts, audit, begun, commits });
     let store = Arc::new(MockStore { repositories });
     let clock = Arc::new(FixedClock::default());
     let services = Services::new(&Ports {

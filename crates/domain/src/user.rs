@@ -6,8 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::actor::{Act, Actor};
+use crate::admin::{UserChange, UserListing};
+use crate::audit::Action;
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Broken, Error, Kind, StoreError, Violations};
+use crate::page::Slice;
 use crate::text::{email, length, not_blank, printable, text_value};
 use crate::version::{Expected, Version};
 use crate::{Ports, Store};
@@ -202,15 +205,32 @@ impl User {
         Ok(())
     }
 
-    /// Gives the account another role.
+    /// Changes the role, suspends or reinstates, and says what was done; a change to what is already so is none.
     ///
     /// # Errors
-    /// What the ownership table says.
-    pub fn assign(&mut self, by: &Actor, role: Role, now: Timestamp) -> Result<(), Error> {
-        by.must(Act::Administer)?;
-        self.0.role = role;
-        self.touch(now);
-        Ok(())
+    /// What the ownership table says; then [`Error::VersionMismatch`].
+    pub fn administer(
+        &mut self,
+        by: &Actor,
+        expected: &Expected,
+        change: &UserChange,
+        now: Timestamp,
+    ) -> Result<Vec<Action>, Error> {
+        by.must(Act::Govern { account: self.id })?;
+        expected.check(self.version)?;
+        let mut done = Vec::new();
+        if let Some(to) = change.role.filter(|role| *role != self.role) {
+            done.push(Action::AssignedRole { from: self.role, to });
+            self.0.role = to;
+        }
+        if let Some(suspended) = change.suspended.filter(|suspended| *suspended != self.suspended_at.is_some()) {
+            done.push(if suspended { Action::Suspended } else { Action::Reinstated });
+            self.0.suspended_at = suspended.then_some(now);
+        }
+        if !done.is_empty() {
+            self.touch(now);
+        }
+        Ok(done)
     }
 
     fn touch(&mut self, now: Timestamp) {
@@ -281,6 +301,8 @@ pub trait UserRepository: Send + Sync {
     async fn find_by_email(&self, email: &Email) -> Result<Option<User>, StoreError>;
     /// The account, if the sign-in that its token names is still there.
     async fn find_signed_in(&self, id: UserId, sign_in: crate::sign_in::SignInId) -> Result<Option<User>, StoreError>;
+    /// MUST be in the slice's order by id, hold nothing at or before `after`, at most `limit` items, and no deleted account.
+    async fn list(&self, listing: &UserListing, slice: &Slice) -> Result<Vec<User>, StoreError>;
     /// Stores a new account and returns it whole. MUST report a taken e-mail as [`StoreError::Duplicate`].
     async fn insert(&self, user: &NewUser) -> Result<User, StoreError>;
     /// Stores a changed account. MUST be [`StoreError::Stale`] unless the stored version is the one before, and
@@ -341,24 +363,6 @@ impl UserService {
             }
             user.edit(by, expected, edit, self.clock.now())?;
             unit.users().update(&user).await.map_err(email_taken)?;
-            unit.commit().await?;
-            Ok(user)
-        })
-        .await
-    }
-
-    /// Gives the account with this e-mail another role.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], and what the ownership table says.
-    pub async fn assign_role(&self, by: &Actor, email: &Email, role: Role) -> Result<User, Error> {
-        by.must(Act::Administer)?;
-        retrying(&*self.clock, || async move {
-            let unit = self.store.begin().await?;
-            let found = unit.users().find_by_email(email).await?.ok_or(Error::NotFound(Kind::USER))?;
-            let mut user = unit.users().find_locked(found.id).await?.ok_or(Error::NotFound(Kind::USER))?;
-            user.assign(by, role, self.clock.now())?;
-            unit.users().update(&user).await?;
             unit.commit().await?;
             Ok(user)
         })

@@ -3,18 +3,19 @@
 use async_trait::async_trait;
 use mundap_domain::StoreError;
 use mundap_domain::comment::{Comment, CommentContent, CommentId, CommentRecord, CommentRepository, NewComment};
-use mundap_domain::page::{Order, Slice};
+use mundap_domain::page::Slice;
 use mundap_domain::qna::QnaId;
+use mundap_domain::user::UserId;
 use mundap_domain::version::Version;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, JoinType, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, JoinType, QueryFilter as _, QuerySelect as _,
     RelationTrait as _, Select, SelectModel, Selector,
 };
 
 use crate::Session;
-use crate::row::{Moment, Reading, one_or_stale};
+use crate::row::{Moment, Reading, one_or_stale, sliced};
 use row::{ActiveModel, Column, Entity};
 
 pub(crate) mod row {
@@ -86,6 +87,13 @@ fn with_author(select: Select<Entity>) -> Selector<SelectModel<WithAuthor>> {
     select.join(JoinType::LeftJoin, row::Relation::Author.def()).into_partial_model()
 }
 
+impl<C: ConnectionTrait + Send> Session<C> {
+    async fn comments(&self, select: Select<Entity>, slice: &Slice) -> Result<Vec<Comment>, StoreError> {
+        let select = with_author(sliced(select, Column::CommentId, slice));
+        self.run(select.all(&self.connection)).await?.into_iter().map(WithAuthor::read).collect()
+    }
+}
+
 #[async_trait]
 impl<C: ConnectionTrait + Send> CommentRepository for Session<C> {
     async fn find(&self, id: CommentId) -> Result<Option<Comment>, StoreError> {
@@ -104,19 +112,11 @@ impl<C: ConnectionTrait + Send> CommentRepository for Session<C> {
     }
 
     async fn list(&self, qna: QnaId, slice: &Slice) -> Result<Vec<Comment>, StoreError> {
-        let mut select = Entity::find().filter(Column::QnaId.eq(qna.get())).limit(slice.limit);
-        select = match slice.order {
-            Order::Newest => select.order_by_desc(Column::CommentId),
-            Order::Oldest => select.order_by_asc(Column::CommentId),
-        };
-        if let Some(after) = slice.after {
-            select = select.filter(match slice.order {
-                Order::Newest => Column::CommentId.lt(after),
-                Order::Oldest => Column::CommentId.gt(after),
-            });
-        }
-        let rows = self.run(with_author(select).all(&self.connection)).await?;
-        rows.into_iter().map(WithAuthor::read).collect()
+        self.comments(Entity::find().filter(Column::QnaId.eq(qna.get())), slice).await
+    }
+
+    async fn list_by(&self, author: UserId, slice: &Slice) -> Result<Vec<Comment>, StoreError> {
+        self.comments(Entity::find().filter(Column::UserId.eq(author.get())), slice).await
     }
 
     async fn insert(&self, comment: &NewComment) -> Result<Comment, StoreError> {

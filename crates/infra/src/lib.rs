@@ -2,7 +2,7 @@
 //!
 //! | module | implements |
 //! | --- | --- |
-//! | `qna`, `comment`, `user`, `sign_in`, `receipt` | one repository each, on SQLite, MariaDB and MySQL alike |
+//! | `qna`, `comment`, `user`, `sign_in`, `receipt`, `audit` | one repository each, on SQLite, MariaDB and MySQL alike |
 //! | `connect` | [`connect()`]: pools, sessions, time limits |
 //! | `failure` | what a driver's error means: the only place that makes a [`StoreError`] of one |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
@@ -15,6 +15,7 @@
 //! A repository is implemented once, on `Session`, which is either the pool (each call its own statement) or one open
 //! transaction.
 
+mod audit;
 mod comment;
 mod connect;
 mod env;
@@ -33,8 +34,8 @@ use std::fmt;
 
 use async_trait::async_trait;
 use mundap_domain::{
-    CommentRepository, QnaRepository, ReceiptRepository, Repositories, SignInRepository, Store, StoreError, UnitOfWork,
-    UserRepository,
+    AuditRepository, CommentRepository, QnaRepository, ReceiptRepository, Repositories, SignInRepository, Store,
+    StoreError, UnitOfWork, UserRepository,
 };
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, Statement,
@@ -97,6 +98,9 @@ impl<C: ConnectionTrait + Send> Repositories for Session<C> {
         self
     }
     fn receipts(&self) -> &dyn ReceiptRepository {
+        self
+    }
+    fn audit(&self) -> &dyn AuditRepository {
         self
     }
 }

@@ -2,19 +2,19 @@
 
 use async_trait::async_trait;
 use mundap_domain::StoreError;
-use mundap_domain::page::{Order, Slice};
+use mundap_domain::page::Slice;
 use mundap_domain::qna::{Content, NewQna, Qna, QnaId, QnaRecord, QnaRepository, Title};
 use mundap_domain::user::UserId;
 use mundap_domain::version::Version;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, JoinType, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, JoinType, QueryFilter as _, QuerySelect as _,
     RelationTrait as _, Select, SelectModel, Selector,
 };
 
 use crate::Session;
-use crate::row::{Moment, Reading, one_or_stale};
+use crate::row::{Moment, Reading, one_or_stale, sliced};
 use row::{ActiveModel, Column, Entity};
 
 pub(crate) mod row {
@@ -108,22 +108,12 @@ impl<C: ConnectionTrait + Send> QnaRepository for Session<C> {
     }
 
     async fn list(&self, author: Option<UserId>, slice: &Slice) -> Result<Vec<Qna>, StoreError> {
-        let mut select = Entity::find().limit(slice.limit);
+        let mut select = Entity::find();
         if let Some(author) = author {
             select = select.filter(Column::UserId.eq(author.get()));
         }
-        select = match slice.order {
-            Order::Newest => select.order_by_desc(Column::QnaId),
-            Order::Oldest => select.order_by_asc(Column::QnaId),
-        };
-        if let Some(after) = slice.after {
-            select = select.filter(match slice.order {
-                Order::Newest => Column::QnaId.lt(after),
-                Order::Oldest => Column::QnaId.gt(after),
-            });
-        }
-        let rows = self.run(with_author(select).all(&self.connection)).await?;
-        rows.into_iter().map(WithAuthor::read).collect()
+        let select = with_author(sliced(select, Column::QnaId, slice));
+        self.run(select.all(&self.connection)).await?.into_iter().map(WithAuthor::read).collect()
     }
 
     async fn insert(&self, qna: &NewQna) -> Result<Qna, StoreError> {

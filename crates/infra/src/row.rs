@@ -4,8 +4,11 @@ use chrono::NaiveDateTime;
 use mundap_domain::StoreError;
 use mundap_domain::env::Timestamp;
 use mundap_domain::error::Broken;
+use mundap_domain::page::{Order, Slice};
 use mundap_domain::user::{Author, DisplayName, Email, UserId};
-use sea_orm::DeriveValueType;
+use sea_orm::{
+    ColumnTrait as _, DeriveValueType, EntityTrait, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
+};
 
 /// A [`Timestamp`] as it is stored: UTC without saying so.
 ///
@@ -54,6 +57,20 @@ impl Reading {
             display_name: self.check("display_name", display_name.map(DisplayName::parse).transpose())?,
             email: self.check("email", email.map(Email::parse).transpose())?,
         })
+    }
+}
+
+/// The slice of a list that is ordered by `id`.
+pub(crate) fn sliced<E: EntityTrait>(select: Select<E>, id: E::Column, slice: &Slice) -> Select<E> {
+    let select = select.limit(slice.limit);
+    let select = match slice.order {
+        Order::Newest => select.order_by_desc(id),
+        Order::Oldest => select.order_by_asc(id),
+    };
+    match (slice.after, slice.order) {
+        (None, _) => select,
+        (Some(after), Order::Newest) => select.filter(id.lt(after)),
+        (Some(after), Order::Oldest) => select.filter(id.gt(after)),
     }
 }
 

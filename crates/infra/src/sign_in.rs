@@ -7,7 +7,7 @@ use mundap_domain::user::UserId;
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
 };
 
 use crate::Session;
@@ -66,6 +66,7 @@ fn read(row: Model) -> Result<SignIn, StoreError> {
         current: hash("current", row.current)?,
         previous: row.previous.map(|bytes| hash("previous", bytes)).transpose()?,
         forgiven: row.forgiven,
+        created_at: row.created_at.into(),
         rotated_at: row.rotated_at.into(),
         expires_at: row.expires_at.into(),
     }))
@@ -104,6 +105,11 @@ impl<C: ConnectionTrait + Send> SignInRepository for Session<C> {
             select = select.lock_exclusive();
         }
         self.run(select.one(&self.connection)).await?.map(read).transpose()
+    }
+
+    async fn list_of(&self, user: UserId) -> Result<Vec<SignIn>, StoreError> {
+        let select = Entity::find().filter(Column::UserId.eq(user.get())).order_by_asc(Column::SignInId);
+        self.run(select.all(&self.connection)).await?.into_iter().map(read).collect()
     }
 
     async fn update(&self, sign_in: &SignIn) -> Result<(), StoreError> {

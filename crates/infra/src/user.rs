@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use mundap_domain::StoreError;
 use mundap_domain::account::PasswordHash;
+use mundap_domain::admin::UserListing;
 use mundap_domain::env::Timestamp;
+use mundap_domain::page::Slice;
 use mundap_domain::sign_in::SignInId;
 use mundap_domain::user::{DisplayName, Email, NewUser, Role, User, UserId, UserRecord, UserRepository};
 use mundap_domain::version::Version;
@@ -15,7 +17,7 @@ use sea_orm::{
 };
 
 use crate::Session;
-use crate::row::{Moment, Reading, one_or_stale};
+use crate::row::{Moment, Reading, one_or_stale, sliced};
 use row::{ActiveModel, Column, Entity, Model};
 
 pub(crate) mod row {
@@ -100,6 +102,19 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
             .join(JoinType::InnerJoin, row::Relation::SignIn.def())
             .filter(crate::sign_in::row::Column::SignInId.eq(sign_in.get()));
         self.one_user(select).await
+    }
+
+    async fn list(&self, listing: &UserListing, slice: &Slice) -> Result<Vec<User>, StoreError> {
+        let mut select = Entity::find().filter(Column::DeletedAt.is_null());
+        if let Some(role) = listing.role {
+            select = select.filter(Column::Role.eq(role.name()));
+        }
+        if let Some(suspended) = listing.suspended {
+            let at = Column::SuspendedAt;
+            select = select.filter(if suspended { at.is_not_null() } else { at.is_null() });
+        }
+        let rows = self.run(sliced(select, Column::UserId, slice).all(&self.connection)).await?;
+        rows.into_iter().map(read).collect()
     }
 
     async fn insert(&self, user: &NewUser) -> Result<User, StoreError> {

@@ -72,6 +72,7 @@ pub fn base() -> OpenApi {
             tag("Comments", "Answers and discussion below a question"),
             tag("Users", "Accounts and profiles"),
             tag("Sign-in", "OAuth2 tokens"),
+            tag("Administration", "Accounts, for administrators; each use is written to the audit log"),
             tag("First program", "The five endpoints of the first program, for its clients"),
         ]))
         .build()
@@ -150,7 +151,9 @@ fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
         if !anybody {
             problems.push((401, "No token, or not a valid one"));
         }
-        if writes && !anybody {
+        if path.starts_with("/api/v1/admin/") {
+            problems.push((403, "Only an administrator may"));
+        } else if writes && !anybody {
             problems.push((403, "Not yours"));
         }
         if of_one {
@@ -237,7 +240,7 @@ fn add_headers(method: &str, operation: &mut Operation, versioned: &HashSet<Stri
         "patch" => {
             Some(parameter("If-Match", "The `ETag` that the change was made on; 412 where another change came between"))
         }
-        "delete" if path_is_versioned && has_parameter(operation, &ParameterIn::Path) => {
+        "delete" if path_is_versioned => {
             Some(parameter("If-Match", "The `ETag` that was read; 412 where another change came between"))
         }
         _ => None,

@@ -195,6 +195,7 @@ impl From<Error> for Refusal {
             },
             Error::Suspended => refusal(StatusCode::FORBIDDEN, "account is suspended"),
             Error::NotAdmin => refusal(StatusCode::FORBIDDEN, "not an administrator"),
+            Error::OwnAccount => refusal(StatusCode::FORBIDDEN, "not the own account"),
             Error::NotAuthor => Self::not_writer(),
             Error::NotFound(kind) => refusal(StatusCode::NOT_FOUND, &format!("{kind} not found")),
             Error::EmailTaken => refusal(StatusCode::CONFLICT, "email is taken"),
@@ -286,6 +287,7 @@ fn validation_error(violation: &Violation, sent: &Value) -> ValidationError {
         Broken::NotAnInteger if input.is_string() => {
             ("int_parsing", "Input should be a valid integer, unable to parse string as an integer".to_owned(), None)
         }
+        Broken::NotABoolean => ("bool_type", "Input should be a valid boolean".to_owned(), None),
         Broken::NotAnInteger => ("int_type", "Input should be a valid integer".to_owned(), None),
         Broken::TooShort { min } => (
             "string_too_short",

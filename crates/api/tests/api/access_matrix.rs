@@ -34,6 +34,11 @@ const TABLE: &[Row] = &[
     ("delete", "/api/v1/users/me", [401, 204, 204, 204, 204, 204, 204]),
     ("post", "/api/v1/users/me/password", [401, 204, 204, 204, 204, 403, 403]),
     ("get", "/api/v1/users/{user_id}", [200, 200, 200, 200, 200, 200, 200]),
+    ("get", "/api/v1/users/me/export", [401, 200, 200, 200, 200, 200, 200]),
+    ("get", "/api/v1/admin/users", [401, 403, 403, 403, 200, 403, 403]),
+    ("get", "/api/v1/admin/users/{user_id}", [401, 403, 403, 403, 200, 403, 403]),
+    ("patch", "/api/v1/admin/users/{user_id}", [401, 403, 403, 403, 200, 403, 403]),
+    ("get", "/api/v1/admin/audit", [401, 403, 403, 403, 200, 403, 403]),
     ("post", "/api/v1/auth/token", [200, 200, 200, 200, 200, 200, 200]),
     ("post", "/api/v1/auth/revoke", [200, 200, 200, 200, 200, 200, 200]),
     ("get", "/.well-known/jwks.json", [200, 200, 200, 200, 200, 200, 200]),
@@ -57,6 +62,8 @@ const GONE: &[Row] = &[
     ("patch", "/api/v1/comments/{comment_id}", [401, 404, 404, 404, 404, 403, 403]),
     ("delete", "/api/v1/comments/{comment_id}", [401, 404, 404, 404, 404, 403, 403]),
     ("get", "/api/v1/users/{user_id}", [404, 404, 404, 404, 404, 404, 404]),
+    ("get", "/api/v1/admin/users/{user_id}", [401, 403, 403, 403, 404, 403, 403]),
+    ("patch", "/api/v1/admin/users/{user_id}", [401, 403, 403, 403, 404, 403, 403]),
     ("get", "/load_qna/{qna_id}", [404, 404, 404, 404, 404, 404, 404]),
     ("put", "/update_qna", [401, 400, 400, 400, 400, 403, 403]),
     ("delete", "/delete_qna", [401, 400, 400, 400, 400, 403, 403]),
@@ -111,7 +118,7 @@ fn call(board: &Board, method: &str, path: &str, by: Option<&User>, things: &Thi
             let email = crate::board::new_email();
             call.json(json!({"email": email, "password": PASSWORD, "display_name": "One more"}))
         }
-        ("patch", "/api/v1/users/me") => call.json(json!({})),
+        ("patch", "/api/v1/users/me" | "/api/v1/admin/users/{user_id}") => call.json(json!({})),
         ("post", "/api/v1/users/me/password") => {
             call.json(json!({"current_password": PASSWORD, "new_password": PASSWORD}))
         }
@@ -140,11 +147,7 @@ fn one_of_a_kind(board: &Board, name: &str) -> Option<User> {
     match name {
         "anonymous" => None,
         "moderator" | "admin" => Some(server.new_user_with_role(name)),
-        "suspended" | "fallen author" => {
-            let user = server.new_user();
-            server.suspend(user.id);
-            Some(user)
-        }
+        "suspended" | "fallen author" => Some(server.new_suspended_user()),
         _ => Some(server.new_user()),
     }
 }
@@ -158,7 +161,7 @@ fn every_operation_for_every_caller(board: &Board) {
     server.delete(format!("/api/v1/qna/{}", gone.qna)).by(author).send().is(204);
     // An account that is gone still has its public profile; an id that nobody ever had has none.
     let gone = Things { user: (1 << 53) - 1, ..gone };
-    server.suspend(fallen.id);
+    let fallen = server.suspended(&fallen);
 
     let mut wrong = Vec::new();
     for ((method, path, expected), of_the_fallen) in TABLE.iter().zip(by_the_fallen) {

@@ -22,6 +22,8 @@ crate::tests![
     a_refused_change_of_password_changes_nothing,
     a_deleted_account_leaves_its_posts,
     a_deleted_account_is_gone,
+    a_deleted_account_leaves_no_trace_in_any_table,
+    a_stale_account_is_not_deleted,
     a_suspended_account_may_be_read_and_deleted,
 ];
 
@@ -350,11 +352,38 @@ fn a_deleted_account_is_gone(board: &Board) {
     server.patch(&qna).by(board.moderator()).json(json!({"title": "Looked after"})).send().is(200);
 }
 
+fn a_deleted_account_leaves_no_trace_in_any_table(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let qna = server.ask_at(&user, "What is kept of me?");
+    server.comment_at(&user, &qna, "A comment is.");
+    // Whatever keeps something of a caller: receipts, sign-ins, the audit log, letters.
+    let body = json!({"title": "Asked once", "content": ""});
+    server.post("/api/v1/qna").by(&user).header("idempotency-key", "no-trace").json(body).send().is(201);
+    let path = format!("/api/v1/admin/users/{}", user.id);
+    server.patch(&path).by(board.admin()).json(json!({"role": "moderator"})).send().is(200);
+    let (email, name) = (user.email.clone(), user.name.clone());
+    let kept = || crate::database::columns_that_hold(&server.database_url, &[&email, &name]);
+    assert!(kept().contains(&"users.email".to_owned()), "the search finds what is there: {:?}", kept());
+    server.delete(ME).by(&user).send().is(204);
+    assert_eq!(kept(), Vec::<String>::new());
+}
+
+fn a_stale_account_is_not_deleted(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let old = server.get(ME).by(&user).send().is(200).etag();
+    let new = edit_me(server, &user, json!({"display_name": "A newer name"})).is(200).etag();
+    server.delete(ME).by(&user).header("if-match", &old).send().problem(412, "version_mismatch");
+    server.get(ME).by(&user).send().is(200);
+    server.delete(ME).by(&user).header("if-match", &new).send().is(204);
+}
+
 fn a_suspended_account_may_be_read_and_deleted(board: &Board) {
     let server = board.server();
     let user = server.new_user();
     let qna = server.ask_at(&user, "Asked while all was well");
-    server.suspend(user.id);
+    let user = server.suspended(&user);
     let me = server.get(ME).by(&user).send().is(200).json();
     assert_eq!((&me["suspended"], &me["email"]), (&json!(true), &json!(user.email)));
     edit_me(server, &user, json!({"display_name": "Another"})).problem(403, "account_suspended");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::client::Reply;
 use crate::database::Database;
-use crate::server::{Options, Server, run_with_input};
+use crate::server::{Options, Server, run, run_with_input};
 
 /// One database's servers. Tests share them, each with people of its own where it counts.
 pub(crate) struct Board {
@@ -93,11 +93,7 @@ impl Board {
     }
 
     pub(crate) fn suspended(&self) -> &User {
-        self.suspended.get_or_init(|| {
-            let user = self.server().new_user();
-            self.server().suspend(user.id);
-            user
-        })
+        self.suspended.get_or_init(|| self.server().new_suspended_user())
     }
 }
 
@@ -128,10 +124,20 @@ impl Server {
         self.signed_in(&email, id, &name)
     }
 
-    /// Suspends an account, which nothing but the database can do so far.
-    pub(crate) fn suspend(&self, user: i64) {
-        let sql = format!("UPDATE users SET suspended_at = '2026-01-02 12:00:00.000001' WHERE user_id = {user}");
-        crate::database::execute(&self.database_url, &sql);
+    /// Suspends the account with this e-mail from the console; every sign-in of it has ended then.
+    pub(crate) fn suspend(&self, email: &str) {
+        let ended = run(&mut self.command(&["user", "suspend", email]));
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
+
+    /// Suspends somebody and signs them in again.
+    pub(crate) fn suspended(&self, user: &User) -> User {
+        self.suspend(&user.email);
+        self.signed_in(&user.email, user.id, &user.name)
+    }
+
+    pub(crate) fn new_suspended_user(&self) -> User {
+        self.suspended(&self.new_user())
     }
 
     fn signed_in(&self, email: &str, id: i64, name: &str) -> User {

@@ -125,3 +125,35 @@ pub(crate) fn insert_qnas(url: &str, user: i64, count: u32, content: &str) {
         ),
     );
 }
+
+/// The columns, such as `users.email`, of all tables in which a row holds one of these texts, in any spelling.
+pub(crate) fn columns_that_hold(url: &str, texts: &[&str]) -> Vec<String> {
+    let (columns, text) = if url.starts_with("sqlite") {
+        let columns = "SELECT m.name AS t, c.name AS c FROM sqlite_master m, pragma_table_info(m.name) c \
+                       WHERE m.type = 'table' ORDER BY 1, 2";
+        (columns, "TEXT")
+    } else {
+        let columns = "SELECT table_name AS t, column_name AS c FROM information_schema.columns \
+                       WHERE table_schema = DATABASE() ORDER BY 1, 2";
+        (columns, "CHAR CHARACTER SET utf8mb4")
+    };
+    runtime().block_on(async {
+        let connection = Connection::connect(url).await.unwrap();
+        let backend = connection.get_database_backend();
+        let rows = connection.query_all_raw(Statement::from_string(backend, columns)).await.unwrap();
+        let mut found = Vec::new();
+        for row in rows {
+            let (table, column): (String, String) = (row.try_get("", "t").unwrap(), row.try_get("", "c").unwrap());
+            let holds =
+                |needle: &&str| format!("LOWER(CAST({table}.{column} AS {text})) LIKE '%{}%'", needle.to_lowercase());
+            let any = texts.iter().map(holds).collect::<Vec<_>>().join(" OR ");
+            // A column of bytes that are no text holds none.
+            let sql = format!("SELECT COUNT(*) AS n FROM {table} WHERE {any}");
+            if one::<i64>(&connection, &sql).await > 0 {
+                found.push(format!("{table}.{column}"));
+            }
+        }
+        connection.close().await.unwrap();
+        found
+    })
+}

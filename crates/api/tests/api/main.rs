@@ -11,6 +11,7 @@
 
 mod access_matrix;
 mod accounts;
+mod admin;
 mod board;
 mod client;
 mod closing;
@@ -19,6 +20,7 @@ mod conditional;
 mod database;
 mod document;
 mod documents;
+mod export;
 mod idempotency;
 mod lists;
 mod openapi;
@@ -73,9 +75,11 @@ fn main() -> ExitCode {
     let modules = [
         ("access_matrix", access_matrix::TESTS),
         ("accounts", accounts::TESTS),
+        ("admin", admin::TESTS),
         ("comments", comments::TESTS),
         ("conditional", conditional::TESTS),
         ("documents", documents::TESTS),
+        ("export", export::TESTS),
         ("idempotency", idempotency::TESTS),
         ("lists", lists::TESTS),
         ("openapi", openapi::TESTS),

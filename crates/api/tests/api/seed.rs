@@ -209,7 +209,7 @@ fn who_is_suspended_only_reads(board: &Board) {
     let server = board.server();
     let user = server.new_user();
     let mine = row(server, &user, "Before the suspension");
-    server.suspend(user.id);
+    let user = server.suspended(&user);
     let body = json!({"email": user.email, "title": "After it", "content": ""});
     upload(server, &user, body).detail(403, "account is suspended");
     let body = json!({"qna_id": mine["qna_id"], "email": user.email, "title": "After it"});
@@ -591,7 +591,7 @@ fn trusted_suspension_holds(board: &Board) {
     let server = board.trusted();
     let user = server.new_user();
     let row = trusted_row(server, &user.email, "Before the suspension");
-    server.suspend(user.id);
+    server.suspend(&user.email);
     let body = json!({"email": user.email, "title": "After it", "content": ""});
     server.post("/upload").json(body).send().detail(403, "account is suspended");
     let body = json!({"qna_id": row["qna_id"], "email": user.email, "title": "After it"});

@@ -3,6 +3,8 @@
 //! These boards expect no call at all, so that a refusal which comes after a look at the database fails.
 
 use mundap_domain::account::{Password, PasswordChange, Registration};
+use mundap_domain::admin::{UserChange, UserListing};
+use mundap_domain::audit::AuditId;
 use mundap_domain::comment::{CommentDraft, CommentEdit, CommentId};
 use mundap_domain::page::{Order, PageRequest, PageSize};
 use mundap_domain::qna::{QnaDraft, QnaEdit, QnaId, QnaListing};
@@ -47,17 +49,27 @@ async fn change_own_account(services: &Services, by: &Actor) -> [(&'static str, 
 async fn see_and_delete_own_account(services: &Services, by: &Actor) -> [(&'static str, &'static str); 2] {
     [
         ("see the own account", code(services.users.me(by).await)),
-        ("delete the own account", code(services.accounts.delete(by).await)),
+        ("delete the own account", code(services.accounts.delete(by, &Expected::Any).await)),
     ]
 }
 
-async fn administer(services: &Services, by: &Actor) -> [(&'static str, &'static str); 3] {
+async fn administer(services: &Services, by: &Actor) -> [(&'static str, &'static str); 8] {
     let email = Email::parse("user7@example.com").expect("an address");
     let password = Password::parse("password").expect("a password");
+    let (admin, id) = (&services.admin, UserId::new(7));
+    let promotion = UserChange { role: Some(Role::Admin), suspended: None };
+    let suspension = UserChange { role: None, suspended: Some(true) };
+    let listing = UserListing { role: None, suspended: None, order: Order::Newest };
+    let first = PageRequest::first(PageSize::DEFAULT);
     [
         ("add an account", code(services.accounts.add(by, &registration(), Role::Member).await)),
         ("reset a password", code(services.accounts.reset_password(by, &email, &password).await)),
-        ("give a role", code(services.users.assign_role(by, &email, Role::Admin).await)),
+        ("give a role by id", code(admin.change_user(by, id, &promotion, &Expected::Any).await)),
+        ("give a role", code(admin.change_user_by_email(by, &email, &promotion).await)),
+        ("suspend", code(admin.change_user(by, id, &suspension, &Expected::Any).await)),
+        ("list accounts", code(admin.list_users(by, &listing, &first).await)),
+        ("read an account", code(admin.user(by, id).await)),
+        ("read the audit log", code(admin.audit(by, None, &first).await)),
     ]
 }
 
@@ -106,6 +118,7 @@ async fn whoever_has_no_account_can_neither_see_nor_delete_one() {
 async fn a_suspended_account_can_still_see_and_delete_itself() {
     let mut mocks = Mocks::default();
     mocks.users.expect_find().returning(|_| Ok(Some(a_user(1, Role::Member))));
+    mocks.users.expect_find_locked().returning(|_| Ok(Some(a_user(1, Role::Member))));
     mocks.users.expect_erase().returning(|_, _| Ok(()));
     mocks.sign_ins.expect_delete_all_of().returning(|_| Ok(()));
     mocks.receipts.expect_delete_all_of().returning(|_| Ok(()));
@@ -135,10 +148,14 @@ async fn only_an_administrator_or_the_operator_administers() {
         mocks.users.expect_find_locked().returning(|_| Ok(Some(a_user(7, Role::Member))));
         mocks.users.expect_update().returning(|_| Ok(()));
         mocks.users.expect_set_password_hash().returning(|_, _| Ok(()));
+        mocks.users.expect_find().returning(|_| Ok(Some(a_user(7, Role::Member))));
+        mocks.users.expect_list().returning(|_, _| Ok(Vec::new()));
+        mocks.audit.expect_insert().times(8).returning(|_| Ok(AuditId::new(1)));
+        mocks.audit.expect_list().returning(|_, _| Ok(Vec::new()));
         mocks.sign_ins.expect_delete_all_of().returning(|_| Ok(()));
         let Board { services, store, .. } = board(mocks);
         all_answer(who, administer(&services, &by).await, "ok");
-        assert_eq!(store.commits(), 3, "{who}");
+        assert_eq!(store.commits(), 8, "{who}");
     }
 }
 

@@ -7,12 +7,14 @@ use mockall::predicate::{always, eq};
 use mundap_domain::account::{
     ACCESS_LIFETIME, AccessClaims, Password, PasswordChange, PasswordHash, Registration, TokenPair,
 };
+use mundap_domain::audit::{Action, AuditId, NewAuditEntry};
 use mundap_domain::sign_in::{GRACE, LIFETIME, NewSignIn, RefreshToken, SignIn, SignInId, SignInRecord, TokenHash};
 use mundap_domain::testing::{Board, Mocks, a_user, board, noon, suspended};
 use mundap_domain::user::{DisplayName, Email, NewUser, Role, UserId};
-use mundap_domain::{Actor, Error, StoreError};
+use mundap_domain::version::Expected;
+use mundap_domain::{Actor, Error};
 
-use crate::stage::{Stage, admin, code, duplicate, member};
+use crate::stage::{Stage, admin, code, duplicate, made_on, member};
 
 const USER: UserId = UserId::new(7);
 const SIGN_IN: SignInId = SignInId::new(70);
@@ -32,6 +34,11 @@ fn token(family: u8, secret: u8) -> RefreshToken {
 
 fn of(byte: u8) -> TokenHash {
     TokenHash::of(&[byte; 32])
+}
+
+/// What the audit log says of something done to account 7 at noon.
+fn written(by: &Actor, action: Action) -> NewAuditEntry {
+    NewAuditEntry { actor: by.account().map(|user| user.id), action, target: Some(USER), created_at: noon() }
 }
 
 /// What an access token that is issued at noon says.
@@ -84,6 +91,8 @@ mod registering {
                 let mut mocks = Mocks::default();
                 mocks.passwords.expect_hash().once().returning(|password| Ok(hash(password.expose())));
                 mocks.users.expect_insert().with(eq(new(role))).once().returning(move |_| Ok(a_user(7, role)));
+                let entry = written(&by, Action::AddedUser { role });
+                mocks.audit.expect_insert().with(eq(entry)).once().returning(|_| Ok(AuditId::new(1)));
                 let Board { services, store, .. } = board(mocks);
                 assert_eq!(services.accounts.add(&by, &registration(), role).await.unwrap(), a_user(7, role));
                 assert_eq!(store.commits(), 1);
@@ -269,6 +278,7 @@ mod refreshing {
             current: of(8),
             previous: Some(of(7)),
             forgiven: false,
+            created_at: noon().plus(TimeDelta::days(-1)),
             rotated_at: noon().plus(TimeDelta::minutes(-30)),
             expires_at: noon().plus(TimeDelta::days(1)),
         }
@@ -629,12 +639,17 @@ mod changing_the_password {
         for by in [admin(1), Actor::Operator] {
             let mut stage = expecting(Stage::default());
             let email = address("user7@example.com");
+            let (tape, entry) = (stage.tape.clone(), written(&by, Action::ResetPassword));
+            stage.inside.audit.expect_insert().with(eq(entry)).once().returning(move |_| {
+                tape.note("audit");
+                Ok(AuditId::new(1))
+            });
             let found = stage.outside.users.expect_find_by_email();
             found.with(eq(email.clone())).once().returning(|_| Ok(Some(a_user(7, Role::Member))));
             let tape = stage.tape.clone();
             let new = Password::parse("new password").unwrap();
             assert_eq!(code(stage.services().accounts.reset_password(&by, &email, &new).await), "ok");
-            assert_eq!(tape, ["hash", "begin", "set", "end sign-ins", "commit"]);
+            assert_eq!(tape, ["hash", "begin", "audit", "set", "end sign-ins", "commit"]);
         }
     }
 
@@ -655,33 +670,45 @@ mod deleting {
 
     #[tokio::test]
     async fn a_deleted_account_is_forgotten_and_signed_out_everywhere() {
-        let mut stage = Stage::default();
-        let tape = stage.tape.clone();
-        stage.inside.users.expect_erase().with(eq(USER), eq(noon())).once().returning(move |_, _| {
-            tape.note("erase");
-            Ok(())
-        });
-        let tape = stage.tape.clone();
-        stage.inside.sign_ins.expect_delete_all_of().with(eq(USER)).once().returning(move |_| {
-            tape.note("end sign-ins");
-            Ok(())
-        });
-        let tape = stage.tape.clone();
-        stage.inside.receipts.expect_delete_all_of().with(eq(USER)).once().returning(move |_| {
-            tape.note("forget receipts");
-            Ok(())
-        });
-        let tape = stage.tape.clone();
-        assert_eq!(code(stage.services().accounts.delete(&member(7)).await), "ok");
-        assert_eq!(tape, ["begin", "erase", "end sign-ins", "forget receipts", "commit"]);
+        for expected in [Expected::Any, made_on(1)] {
+            let mut stage = Stage::default();
+            stage.inside.users.expect_find_locked().with(eq(USER)).returning(|_| Ok(Some(a_user(7, Role::Member))));
+            let tape = stage.tape.clone();
+            stage.inside.users.expect_erase().with(eq(USER), eq(noon())).once().returning(move |_, _| {
+                tape.note("erase");
+                Ok(())
+            });
+            let tape = stage.tape.clone();
+            stage.inside.sign_ins.expect_delete_all_of().with(eq(USER)).once().returning(move |_| {
+                tape.note("end sign-ins");
+                Ok(())
+            });
+            let tape = stage.tape.clone();
+            stage.inside.receipts.expect_delete_all_of().with(eq(USER)).once().returning(move |_| {
+                tape.note("forget receipts");
+                Ok(())
+            });
+            let tape = stage.tape.clone();
+            assert_eq!(code(stage.services().accounts.delete(&member(7), &expected).await), "ok");
+            assert_eq!(tape, ["begin", "erase", "end sign-ins", "forget receipts", "commit"]);
+        }
     }
 
     #[tokio::test]
     async fn an_account_that_was_deleted_a_moment_ago_is_not_deleted_again() {
         let mut mocks = Mocks::default();
-        mocks.users.expect_erase().once().returning(|_, _| Err(StoreError::Stale));
+        mocks.users.expect_find_locked().once().returning(|_| Ok(None));
         let Board { services, store, clock } = board(mocks);
-        assert_eq!(code(services.accounts.delete(&member(7)).await), "invalid_token");
+        assert_eq!(code(services.accounts.delete(&member(7), &Expected::Any).await), "invalid_token");
         assert_eq!((store.begun(), store.commits(), clock.pauses()), (1, 0, 0), "refused, and not tried again");
+    }
+
+    #[tokio::test]
+    async fn an_account_that_has_moved_on_is_not_deleted() {
+        let mut mocks = Mocks::default();
+        mocks.users.expect_find_locked().returning(|_| Ok(Some(a_user(7, Role::Member))));
+        let Board { services, store, .. } = board(mocks);
+        assert_eq!(code(services.accounts.delete(&member(7), &made_on(2)).await), "version_mismatch");
+        assert_eq!(store.commits(), 0);
     }
 }

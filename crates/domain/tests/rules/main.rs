@@ -4,9 +4,11 @@
 
 mod access;
 mod account;
+mod admin;
 mod comment;
 mod deps;
 mod errors;
+mod export;
 mod idempotency;
 mod page;
 mod properties;

@@ -4,8 +4,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
 use mundap_domain::account::{Password, PasswordChange, PasswordHash, Registration};
+use mundap_domain::admin::{UserChange, UserListing};
+use mundap_domain::audit::AuditId;
 use mundap_domain::comment::{CommentDraft, CommentEdit, CommentId};
 use mundap_domain::env::RETRIES;
+use mundap_domain::page::{Order, PageRequest, PageSize};
 use mundap_domain::qna::{Qna, QnaDraft, QnaEdit, QnaId, QnaRecord};
 use mundap_domain::sign_in::{SignIn, SignInId, SignInRecord, TokenHash};
 use mundap_domain::testing::{Board, Mocks, a_comment, a_qna, a_user, board, noon};
@@ -26,7 +29,7 @@ fn edit() -> QnaEdit {
 }
 
 /// Every use case that opens a unit, called once, with what stands outside a unit answering as it should.
-const USE_CASES: [&str; 16] = [
+const USE_CASES: [&str; 19] = [
     "ask",
     "edit a question",
     "delete a question",
@@ -34,7 +37,10 @@ const USE_CASES: [&str; 16] = [
     "edit a comment",
     "delete a comment",
     "edit the own account",
-    "give a role",
+    "change an account",
+    "read an account",
+    "list accounts",
+    "reset a password",
     "register",
     "add an account",
     "sign in",
@@ -46,7 +52,7 @@ const USE_CASES: [&str; 16] = [
 ];
 
 async fn call(use_case: &str, services: &Services) -> &'static str {
-    let Services { qnas, comments, users, accounts, .. } = services;
+    let Services { qnas, comments, users, accounts, admin, .. } = services;
     let (by, any) = (&member(1), &Expected::Any);
     let comment = CommentId::new(5);
     let email = &Email::parse("user1@example.com").expect("an address");
@@ -64,7 +70,18 @@ async fn call(use_case: &str, services: &Services) -> &'static str {
         "edit the own account" => {
             code(users.edit_me(by, &UserEdit::parse(None, Some("name")).expect("one"), any).await)
         }
-        "give a role" => code(users.assign_role(&Actor::Operator, email, Role::Admin).await),
+        "change an account" => {
+            let change = UserChange { role: Some(Role::Admin), suspended: Some(true) };
+            code(admin.change_user(&Actor::Operator, UserId::new(1), &change, any).await)
+        }
+        "read an account" => code(admin.user(&Actor::Operator, UserId::new(1)).await),
+        "list accounts" => {
+            let listing = UserListing { role: None, suspended: None, order: Order::Newest };
+            code(admin.list_users(&Actor::Operator, &listing, &PageRequest::first(PageSize::DEFAULT)).await)
+        }
+        "reset a password" => {
+            code(accounts.reset_password(&Actor::Operator, email, &Password::parse("password").expect("one")).await)
+        }
         "register" => code(accounts.register(registration, None).await),
         "add an account" => code(accounts.add(&Actor::Operator, registration, Role::Admin).await),
         "sign in" => code(accounts.sign_in("user1@example.com", "password").await),
@@ -75,7 +92,7 @@ async fn call(use_case: &str, services: &Services) -> &'static str {
             let change = PasswordChange::parse(Some("password"), Some("new password")).expect("one");
             code(accounts.change_password(by, &change).await)
         }
-        "delete the account" => code(accounts.delete(by).await),
+        "delete the account" => code(accounts.delete(by, any).await),
         other => panic!("{other} is no use case"),
     }
 }
@@ -88,6 +105,8 @@ fn stage() -> Stage {
     let outside = &mut stage.outside;
     outside.users.expect_find_by_email().returning(move |email| Ok(known(email)));
     outside.users.expect_password_hash().returning(move |_| Ok(Some(hash())));
+    outside.users.expect_find().returning(|_| Ok(Some(a_user(1, Role::Member))));
+    outside.users.expect_list().returning(|_, _| Ok(Vec::new()));
     outside.passwords.expect_hash().returning(move |_| Ok(hash()));
     outside.passwords.expect_verify().returning(|_: &Password, _| Ok(true));
     outside.access_tokens.expect_verify().returning(|_, _| None);
@@ -104,7 +123,7 @@ fn stage() -> Stage {
     inside.comments.expect_find_locked().returning(|_| Ok(Some(a_comment(5, 7, 1))));
     inside.comments.expect_update().returning(|_| Ok(()));
     inside.comments.expect_delete().returning(|_, _| Ok(()));
-    inside.users.expect_find_by_email().returning(move |email| Ok(known(email)));
+    inside.audit.expect_insert().returning(|_| Ok(AuditId::new(1)));
     inside.users.expect_find_locked().returning(|_| Ok(Some(a_user(1, Role::Member))));
     inside.users.expect_insert().returning(|_| Ok(a_user(1, Role::Member)));
     inside.users.expect_update().returning(|_| Ok(()));
@@ -124,6 +143,7 @@ fn stage() -> Stage {
             current: TokenHash::of(&[8; 32]),
             previous: None,
             forgiven: false,
+            created_at: noon(),
             rotated_at: noon(),
             expires_at: noon().plus(TimeDelta::days(1)),
         })))

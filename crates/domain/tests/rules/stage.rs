@@ -11,8 +11,8 @@ use mundap_domain::testing::{CountingEntropy, Mocks, a_user, noon, suspended};
 use mundap_domain::user::Role;
 use mundap_domain::version::{Expected, Version};
 use mundap_domain::{
-    Actor, CommentRepository, Error, Ports, QnaRepository, ReceiptRepository, Repositories, Services, SignInRepository,
-    Store, StoreError, UnitOfWork, UserRepository,
+    Actor, AuditRepository, CommentRepository, Error, Ports, QnaRepository, ReceiptRepository, Repositories, Services,
+    SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
 };
 
 pub(crate) fn member(id: i64) -> Actor {
@@ -110,17 +110,18 @@ impl Default for Stage {
 
 impl Stage {
     pub(crate) fn services(self) -> Services {
-        let Mocks { qnas, comments, users, sign_ins, receipts, passwords, access_tokens } = self.outside;
+        let Mocks { qnas, comments, users, sign_ins, receipts, audit, passwords, access_tokens } = self.outside;
         let tape = self.tape;
         let store = StageStore {
             tape: tape.clone(),
-            reader: Shelf { qnas, comments, users, sign_ins, receipts },
+            reader: Shelf { qnas, comments, users, sign_ins, receipts, audit },
             units: Arc::new(Shelf {
                 qnas: self.inside.qnas,
                 comments: self.inside.comments,
                 users: self.inside.users,
                 sign_ins: self.inside.sign_ins,
                 receipts: self.inside.receipts,
+                audit: self.inside.audit,
             }),
             begin: Mutex::new(self.begin),
             commit: Arc::new(Mutex::new(self.commit)),
@@ -157,6 +158,7 @@ struct Shelf {
     users: mundap_domain::user::MockUserRepository,
     sign_ins: mundap_domain::sign_in::MockSignInRepository,
     receipts: mundap_domain::idempotency::MockReceiptRepository,
+    audit: mundap_domain::audit::MockAuditRepository,
 }
 
 impl Repositories for Shelf {
@@ -174,6 +176,9 @@ impl Repositories for Shelf {
     }
     fn receipts(&self) -> &dyn ReceiptRepository {
         &self.receipts
+    }
+    fn audit(&self) -> &dyn AuditRepository {
+        &self.audit
     }
 }
 
@@ -223,6 +228,9 @@ impl Repositories for StageUnit {
     }
     fn receipts(&self) -> &dyn ReceiptRepository {
         self.repositories.receipts()
+    }
+    fn audit(&self) -> &dyn AuditRepository {
+        self.repositories.audit()
     }
 }
 

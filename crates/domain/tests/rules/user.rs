@@ -151,53 +151,6 @@ fn nobody_edits_the_account_of_another() {
 }
 
 #[tokio::test]
-async fn a_role_is_given_to_the_account_with_this_address() {
-    for role in [Role::Member, Role::Moderator, Role::Admin] {
-        let result = changed(|user| user.role = role);
-        let mut stage = Stage::default();
-        let email = address("user7@example.com");
-        stage.inside.users.expect_find_by_email().with(eq(email.clone())).once().returning(|_| Ok(Some(stored())));
-        stage.inside.users.expect_find_locked().with(eq(ID)).once().returning(|_| Ok(Some(stored())));
-        stage.inside.users.expect_update().with(eq(result.clone())).once().returning(|_| Ok(()));
-        let tape = stage.tape.clone();
-        let given = stage.services().users.assign_role(&Actor::Operator, &email, role).await.unwrap();
-        assert_eq!(given, result);
-        assert_eq!(tape, ["begin", "commit"]);
-    }
-}
-
-#[tokio::test]
-async fn no_role_is_given_to_an_account_that_is_not_there() {
-    for gone_when_found in [true, false] {
-        let mut mocks = Mocks::default();
-        let found = move |_: &Email| Ok((!gone_when_found).then(stored));
-        mocks.users.expect_find_by_email().once().returning(found);
-        mocks.users.expect_find_locked().returning(|_| Ok(None));
-        let Board { services, store, .. } = board(mocks);
-        let given = services.users.assign_role(&admin(1), &address("user7@example.com"), Role::Admin).await;
-        assert_eq!(code(given), "user_not_found");
-        assert_eq!(store.commits(), 0);
-    }
-}
-
-/// The entity itself keeps the rule.
-#[test]
-fn only_an_administrator_or_the_operator_gives_a_role() {
-    for (by, outcome) in [
-        (admin(1), "ok"),
-        (Actor::Operator, "ok"),
-        (moderator(1), "not_admin"),
-        (member(7), "not_admin"),
-        (banned(1), "account_suspended"),
-        (Actor::Anonymous, "unauthenticated"),
-    ] {
-        let mut user = stored();
-        assert_eq!(code(user.assign(&by, Role::Admin, noon())), outcome, "{by:?}");
-        assert_eq!(user.role, if outcome == "ok" { Role::Admin } else { Role::Member }, "{by:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_store_that_is_away_is_said_to_be_away() {
     let mut mocks = Mocks::default();
     mocks.users.expect_find().returning(|_| Err(unavailable()));

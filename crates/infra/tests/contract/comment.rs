@@ -21,6 +21,7 @@ crate::tests![
     list_holds_nothing_at_or_before_after,
     list_holds_at_most_limit_items,
     list_holds_that_qna_s_comments_alone,
+    list_by_holds_that_author_s_comments_alone_in_the_slice_s_order,
     update_stores_what_changed,
     update_is_stale_unless_the_stored_version_is_the_one_before,
     delete_removes_it_alone,
@@ -146,6 +147,24 @@ async fn list_holds_that_qna_s_comments_alone(board: Board) {
     assert_eq!(list(&board, one, Order::Oldest, None, 100).await, ones);
     assert_eq!(list(&board, other, Order::Oldest, None, 100).await, others);
     assert_eq!(list(&board, QnaId::new(1 << 52), Order::Oldest, None, 100).await, []);
+}
+
+async fn list_by_holds_that_author_s_comments_alone_in_the_slice_s_order(board: Board) {
+    let (author, other) = (board.user().await, board.user().await);
+    // In an order that is not the one of their questions.
+    let qnas = [board.qna(&other).await.id, board.qna(&author).await.id];
+    let mut expected = Vec::new();
+    for qna in [qnas[1], qnas[0], qnas[1], qnas[0]] {
+        expected.push(board.comment(qna, &author).await);
+        board.comment(qna, &other).await;
+    }
+    let list = async |order, after: Option<CommentId>, limit| {
+        let slice = slice(order, after.map(CommentId::get), limit);
+        board.reader().comments().list_by(author.id, &slice).await.unwrap()
+    };
+    assert_eq!(list(Order::Oldest, None, 10).await, expected);
+    assert_eq!(list(Order::Oldest, Some(expected[0].id), 2).await, expected[1..3]);
+    assert_eq!(list(Order::Newest, Some(expected[1].id), 10).await, expected[..1]);
 }
 
 async fn update_stores_what_changed(board: Board) {

@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "a test program says what it runs on")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod board;
 mod comment;
 mod migration;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         ("user", user::tests()),
         ("sign_in", sign_in::tests()),
         ("receipt", receipt::tests()),
+        ("audit", audit::tests()),
         ("store", store::tests()),
         ("outage", outage::tests()),
         ("migration", migration::tests()),

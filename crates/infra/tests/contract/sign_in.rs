@@ -9,6 +9,7 @@ use mundap_domain::user::{User, UserId};
 use crate::board::{Board, NOBODY, assert_outcome, at, times};
 
 crate::tests![
+    list_of_holds_an_account_s_sign_ins_oldest_first,
     insert_is_found_by_its_family,
     insert_for_an_unknown_account_is_missing_reference,
     insert_of_a_known_family_is_duplicate,
@@ -48,6 +49,17 @@ async fn one(board: &Board, user: &User) -> SignIn {
     stored(board, new.family).await.unwrap()
 }
 
+async fn list_of_holds_an_account_s_sign_ins_oldest_first(board: Board) {
+    let (user, other) = (board.user().await, board.user().await);
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        expected.push(one(&board, &user).await);
+        one(&board, &other).await;
+    }
+    assert_eq!(board.reader().sign_ins().list_of(user.id).await.unwrap(), expected);
+    assert_eq!(board.reader().sign_ins().list_of(NOBODY).await.unwrap(), []);
+}
+
 async fn insert_is_found_by_its_family(board: Board) {
     let new = new(board.user().await.id);
     let id = insert(&board, &new).await.unwrap();
@@ -58,6 +70,7 @@ async fn insert_is_found_by_its_family(board: Board) {
         current: new.current,
         previous: None,
         forgiven: false,
+        created_at: new.created_at,
         rotated_at: new.created_at,
         expires_at: new.expires_at,
     };

@@ -2,13 +2,15 @@
 
 use futures_util::future::join_all;
 use mundap_domain::StoreError;
+use mundap_domain::admin::UserListing;
+use mundap_domain::page::Order;
 use mundap_domain::sign_in::{LIFETIME, NewSignIn, SignInId, TokenHash};
 use mundap_domain::testing::noon;
 use mundap_domain::user::{DisplayName, Email, NewUser, Role, User, UserRecord};
 use mundap_domain::version::Version;
 use sea_orm::{ConnectionTrait as _, Statement};
 
-use crate::board::{Board, NOBODY, assert_outcome, at, hash, new_user, times, unique_email};
+use crate::board::{Board, NOBODY, assert_outcome, at, hash, new_user, slice, times, unique_email};
 
 crate::tests![
     insert_returns_the_whole_entity,
@@ -19,6 +21,8 @@ crate::tests![
     find_by_email_does_not_mind_its_spelling,
     find_locked_keeps_the_row_from_changing_until_the_unit_ends,
     find_signed_in_needs_that_sign_in_of_that_account,
+    list_is_filtered_ordered_and_cut,
+    list_holds_no_erased_account,
     update_stores_what_changed,
     update_is_stale_unless_the_stored_version_is_the_one_before,
     update_reports_a_taken_email_as_duplicate,
@@ -160,6 +164,48 @@ async fn find_signed_in_needs_that_sign_in_of_that_account(board: Board) {
     assert_eq!(users.find_signed_in(user.id, there).await.unwrap().as_ref(), Some(&user));
     erase(&board, &user).await.unwrap();
     assert_eq!(users.find_signed_in(user.id, there).await.unwrap(), None, "deleted");
+}
+
+async fn list_is_filtered_ordered_and_cut(board: Board) {
+    let board = board.own().await;
+    let mut all = Vec::new();
+    for (role, is_suspended) in [
+        (Role::Member, false),
+        (Role::Admin, false),
+        (Role::Member, true),
+        (Role::Moderator, true),
+        (Role::Member, false),
+    ] {
+        let user = insert(&board, &new_user(&unique_email())).await.unwrap();
+        let suspended_at = is_suspended.then(noon);
+        let user = User::restore(UserRecord { role, suspended_at, version: user.version.next(), ..(*user).clone() });
+        update(&board, &user).await.unwrap();
+        all.push(user);
+    }
+    let list = async |role, suspended, order, after: Option<usize>, limit| {
+        let listing = UserListing { role, suspended, order };
+        let slice = slice(order, after.map(|index: usize| all[index].id.get()), limit);
+        let found = board.reader().users().list(&listing, &slice).await.unwrap();
+        let index = |user: &User| all.iter().position(|other| other == user).unwrap();
+        found.iter().map(index).collect::<Vec<_>>()
+    };
+    assert_eq!(list(None, None, Order::Oldest, None, 10).await, [0, 1, 2, 3, 4]);
+    assert_eq!(list(None, None, Order::Newest, Some(3), 2).await, [2, 1]);
+    assert_eq!(list(None, None, Order::Oldest, Some(1), 2).await, [2, 3]);
+    assert_eq!(list(Some(Role::Member), None, Order::Oldest, None, 10).await, [0, 2, 4]);
+    assert_eq!(list(None, Some(true), Order::Newest, None, 10).await, [3, 2]);
+    assert_eq!(list(Some(Role::Member), Some(false), Order::Oldest, Some(0), 10).await, [4]);
+    board.close().await;
+}
+
+async fn list_holds_no_erased_account(board: Board) {
+    let board = board.own().await;
+    let (gone, kept) = (board.user().await, board.user().await);
+    erase(&board, &gone).await.unwrap();
+    let listing = UserListing { role: None, suspended: None, order: Order::Oldest };
+    let found = board.reader().users().list(&listing, &slice(Order::Oldest, None, 10)).await.unwrap();
+    assert_eq!(found, [kept]);
+    board.close().await;
 }
 
 async fn update_stores_what_changed(board: Board) {

@@ -1,7 +1,9 @@
 //! REST, version 1.
 
+pub mod admin;
 pub mod auth;
 pub mod comment;
+pub mod export;
 pub mod qna;
 pub mod user;
 
@@ -11,5 +13,7 @@ pub fn routes(config: &mut ServiceConfig) {
     qna::routes(config);
     comment::routes(config);
     user::routes(config);
+    export::routes(config);
     auth::routes(config);
+    admin::routes(config);
 }

@@ -79,7 +79,8 @@ pub struct QnaView<'a> {
 }
 
 impl<'a> QnaView<'a> {
-    fn new(qna: &'a Qna, by: &Actor) -> Self {
+    #[must_use]
+    pub fn new(qna: &'a Qna, by: &Actor) -> Self {
         Self {
             qna_id: qna.id.get(),
             title: qna.title.as_str(),

@@ -78,7 +78,8 @@ pub struct AccountView<'a> {
 }
 
 impl<'a> AccountView<'a> {
-    fn new(user: &'a User) -> Self {
+    #[must_use]
+    pub fn new(user: &'a User) -> Self {
         Self {
             user_id: user.id.get(),
             email: user.email.as_str(),
@@ -189,8 +190,8 @@ async fn edit_me(req: HttpRequest, board: web::Data<Board>, by: Caller, expected
 /// What it wrote stays, under "deleted user"; e-mail, name and password are forgotten.
 #[utoipa::path(tag = "Users", responses((status = 204, description = "Deleted")))]
 #[delete("/users/me")]
-async fn delete_me(board: web::Data<Board>, by: Caller) -> Answer {
-    board.services.accounts.delete(&by).await?;
+async fn delete_me(board: web::Data<Board>, by: Caller, expected: IfMatch) -> Answer {
+    board.services.accounts.delete(&by, &expected.0).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -1,0 +1,159 @@
+//! `/api/v1/users/me/export`: everything that the board keeps of a person, as one JSON document, streamed.
+
+use std::io::Write as _;
+
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION};
+use actix_web::{HttpResponse, get, web};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::stream;
+use mundap_domain::comment::CommentId;
+use mundap_domain::qna::QnaId;
+use mundap_domain::sign_in::SignIn;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::admin::AuditView;
+use super::comment::CommentView;
+use super::qna::QnaView;
+use super::user::AccountView;
+use crate::app::Board;
+use crate::input::Caller;
+use crate::problem::Problem;
+use crate::reply::{Answer, Time};
+
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(download);
+}
+
+/// Where the account is signed in.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SignIn)]
+#[expect(clippy::struct_field_names, reason = "they are the wire's names")]
+pub struct SignInView {
+    #[schema(inline)]
+    created_at: Time,
+    /// When its refresh token was last renewed.
+    #[schema(inline)]
+    renewed_at: Time,
+    #[schema(inline)]
+    expires_at: Time,
+}
+
+impl SignInView {
+    fn new(sign_in: &SignIn) -> Self {
+        Self {
+            created_at: Time(sign_in.created_at),
+            renewed_at: Time(sign_in.rotated_at),
+            expires_at: Time(sign_in.expires_at),
+        }
+    }
+}
+
+/// Everything that the board keeps of a person.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Export)]
+pub struct ExportView<'a> {
+    account: AccountView<'a>,
+    sign_ins: Vec<SignInView>,
+    /// The questions, oldest first.
+    qna: Vec<QnaView<'a>>,
+    /// The comments, oldest first.
+    comments: Vec<CommentView<'a>>,
+    /// What administrators did to the account, oldest first.
+    audit: Vec<AuditView>,
+}
+
+/// What the stream writes next.
+enum Part {
+    Qnas(Option<QnaId>),
+    Comments(Option<CommentId>),
+    Audit(Option<i64>),
+    End,
+}
+
+/// Download everything that the board keeps of you
+#[utoipa::path(
+    tag = "Users",
+    security(("oauth2" = []), ("bearer" = [])),
+    responses((status = 200, description = "The export, streamed", body = ExportView))
+)]
+#[get("/users/me/export")]
+async fn download(board: web::Data<Board>, by: Caller) -> Answer {
+    // Before the answer's head, so that a database that is away is a 503 and not half a document.
+    let (user, sign_ins) = board.services.export.account(&by).await?;
+    let name = format!("mundap-{}.json", user.id);
+    let mut head = BytesMut::new().writer();
+    write(&mut head, "{\"account\":", &AccountView::new(&user))?;
+    write(&mut head, ",\"sign_ins\":", &sign_ins.iter().map(SignInView::new).collect::<Vec<_>>())?;
+    let head = head.into_inner().freeze();
+    let first = Some((Part::Qnas(None), Some(head)));
+    let parts = stream::try_unfold(first, move |state| {
+        let (board, by) = (board.clone(), by.clone());
+        async move {
+            let Some((part, head)) = state else { return Ok::<_, actix_web::Error>(None) };
+            if let Some(head) = head {
+                return Ok(Some((head, Some((part, None)))));
+            }
+            let (bytes, next) = next(&board, &by, part).await?;
+            Ok(Some((bytes, next.map(|part| (part, None)))))
+        }
+    });
+    Ok(HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")))
+        .content_type("application/json")
+        .streaming(parts))
+}
+
+/// The next piece of the document, and what follows it.
+async fn next(board: &Board, by: &Caller, part: Part) -> Result<(Bytes, Option<Part>), Problem> {
+    let export = &board.services.export;
+    let mut out = BytesMut::new().writer();
+    let next = match part {
+        Part::Qnas(after) => {
+            let batch = export.qnas_after(by, after).await?;
+            list(&mut out, "qna", after.is_none(), batch.iter().map(|qna| QnaView::new(qna, by)))?;
+            batch.last().map_or(Part::Comments(None), |last| Part::Qnas(Some(last.id)))
+        }
+        Part::Comments(after) => {
+            let batch = export.comments_after(by, after).await?;
+            list(&mut out, "comments", after.is_none(), batch.iter().map(|comment| CommentView::new(comment, by)))?;
+            batch.last().map_or(Part::Audit(None), |last| Part::Comments(Some(last.id)))
+        }
+        Part::Audit(after) => {
+            let batch = export.audit_after(by, after).await?;
+            list(&mut out, "audit", after.is_none(), batch.iter().map(AuditView::new))?;
+            batch.last().map_or(Part::End, |last| Part::Audit(Some(last.id.get())))
+        }
+        Part::End => {
+            out.get_mut().put_u8(b'}');
+            return Ok((out.into_inner().freeze(), None));
+        }
+    };
+    Ok((out.into_inner().freeze(), Some(next)))
+}
+
+/// A batch of an array: the first one opens it, an empty one closes it.
+fn list<V: Serialize>(
+    out: &mut bytes::buf::Writer<BytesMut>,
+    name: &str,
+    is_first: bool,
+    batch: impl ExactSizeIterator<Item = V>,
+) -> Result<(), Problem> {
+    if is_first {
+        out.get_mut().put_slice(format!(",\"{name}\":[").as_bytes());
+    }
+    if batch.len() == 0 {
+        out.get_mut().put_u8(b']');
+    }
+    for (index, view) in batch.enumerate() {
+        write(out, if is_first && index == 0 { "" } else { "," }, &view)?;
+    }
+    Ok(())
+}
+
+fn write(out: &mut bytes::buf::Writer<BytesMut>, before: &str, value: &impl Serialize) -> Result<(), Problem> {
+    out.get_mut().put_slice(before.as_bytes());
+    out.write_all(&crate::reply::json(value)?).map_err(|error| mundap_domain::Error::internal(error).into())
+}
