@@ -10,10 +10,11 @@ use actix_web::dev::{Server, ServiceFactory, ServiceRequest};
 use actix_web::http::header;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpServer, web};
+use mundap_domain::env::Clock as _;
 use mundap_domain::idempotency::FingerprintKey;
 use mundap_domain::page::CursorKey;
 use mundap_domain::{Ports, Services};
-use mundap_infra::{Argon2Pool, Ed25519Tokens, OsEntropy, SeaStore, SigningKey, SystemClock};
+use mundap_infra::{Argon2Pool, Ed25519Tokens, OsEntropy, SeaStore, SigningKeys, SystemClock};
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt as _;
 
@@ -28,8 +29,7 @@ pub struct Board {
     pub identity: Identity,
     /// Without a slash at its end.
     pub public_url: String,
-    /// The JWK set, as served.
-    pub jwks: String,
+    keys: SigningKeys,
     pub limits: Limits,
     draining: AtomicBool,
 }
@@ -46,24 +46,30 @@ pub struct Limits {
 impl Board {
     /// Wires the services over `store`.
     #[must_use]
-    pub fn new(settings: &Settings, store: SeaStore, key: &SigningKey, public_url: String) -> Self {
+    pub fn new(settings: &Settings, store: SeaStore, keys: &SigningKeys, public_url: String) -> Self {
         let ports = Ports {
             store: Arc::new(store),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             passwords: Arc::new(Argon2Pool::start()),
-            access_tokens: Arc::new(Ed25519Tokens::new(key, &public_url)),
-            cursors: Arc::new(CursorKey::new(&key.derive("cursor"))),
-            fingerprints: Arc::new(FingerprintKey::new(&key.derive("fingerprint"))),
+            access_tokens: Arc::new(Ed25519Tokens::new(keys, &public_url)),
+            cursors: Arc::new(CursorKey::new(&keys.derive("cursor"))),
+            fingerprints: Arc::new(FingerprintKey::new(&keys.derive("fingerprint"))),
         };
         Self {
             services: Services::new(&ports),
             identity: settings.identity,
             public_url,
-            jwks: key.jwks().to_string(),
+            keys: keys.clone(),
             limits: Limits { body: settings.http_body_limit, body_time: settings.http_body_timeout },
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// The JWK set, as served.
+    #[must_use]
+    pub fn jwks(&self) -> String {
+        self.keys.jwks(SystemClock.now()).to_string()
     }
 
     /// From now on: not ready, and every answer is its connection's last.

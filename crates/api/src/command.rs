@@ -3,14 +3,17 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use chrono::TimeDelta;
 use clap::{Args, Subcommand, ValueEnum};
 use mundap_domain::account::{Password, Registration};
 use mundap_domain::admin::UserChange;
+use mundap_domain::env::Clock as _;
 use mundap_domain::error::{Cause, Violations};
 use mundap_domain::user::{DisplayName, Email, Role};
 use mundap_domain::{Actor, Error, StoreError};
-use mundap_infra::{DatabaseSettings, KeyError, SeaStore, SigningKey};
+use mundap_infra::{DatabaseSettings, KeyError, SeaStore, SigningKeys, SystemClock};
 use mundap_migration::MigrationError;
 
 use crate::app::{self, Board};
@@ -30,6 +33,11 @@ pub enum Command {
     User {
         #[command(subcommand)]
         change: UserCommand,
+    },
+    /// Change the key that signs access tokens, or say how the keys stand
+    Key {
+        #[command(subcommand)]
+        step: KeyCommand,
     },
     /// Print the OpenAPI document
     Openapi,
@@ -76,6 +84,21 @@ pub enum UserCommand {
         #[command(flatten)]
         password: PasswordSource,
     },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a new key; tokens that the key before signed are good to their end
+    Rotate {
+        /// When the new key takes over: by then every node must have the file (nodes that share it read it every 5 s)
+        #[arg(long = "in", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+        after: Duration,
+        /// At once, and no token of another key is good any more: for a key that somebody else has got hold of
+        #[arg(long, conflicts_with = "after")]
+        compromised: bool,
+    },
+    /// List the keys, the newest first
+    List,
 }
 
 /// Never an argument: arguments are seen by every process on the machine.
@@ -170,8 +193,38 @@ pub async fn run(cli: Cli) -> Result<(), Fault> {
         Command::Serve => serve(settings).await,
         Command::Migrate { step } => migrate(&settings, step).await,
         Command::User { change } => user(&settings, change).await,
+        Command::Key { step } => key(&settings, step),
         Command::Openapi => print(&app::openapi().to_pretty_json().map_err(|error| Fault::Other(error.into()))?),
         Command::Check => check(&settings).await,
+    }
+}
+
+fn key(settings: &Settings, step: KeyCommand) -> Result<(), Fault> {
+    data_dir(settings)?;
+    let keys = signing_keys(settings)?;
+    let now = SystemClock.now();
+    match step {
+        KeyCommand::Rotate { after, compromised } => {
+            let after = TimeDelta::from_std(after).map_err(|error| Fault::Other(error.into()))?;
+            let rotation = keys.rotate(now, (!compromised).then_some(after))?;
+            print(&format!("key {} signs from {}", rotation.new, rotation.signs_from))?;
+            match rotation.old_verifies_until {
+                Some(end) => print(&format!("tokens of the key before are good until {end}")),
+                None => print("tokens of every other key are good no longer"),
+            }
+        }
+        KeyCommand::List => {
+            for key in keys.states(now) {
+                let state = match (key.signs, key.verifies_until) {
+                    (true, _) => "signs".to_owned(),
+                    (false, Some(end)) if end <= now => format!("is over since {end}"),
+                    (false, Some(end)) => format!("verifies until {end}"),
+                    (false, None) => key.signs_from.map_or_else(String::new, |start| format!("signs from {start}")),
+                };
+                print(&format!("key {} {state}", key.id))?;
+            }
+            Ok(())
+        }
     }
 }
 
@@ -183,8 +236,8 @@ pub(crate) fn data_dir(settings: &Settings) -> Result<(), Fault> {
     made.map_err(|source| Fault::DataDir { path: path.clone(), source })
 }
 
-pub(crate) fn signing_key(settings: &Settings) -> Result<SigningKey, Fault> {
-    Ok(SigningKey::load_or_create(&settings.signing_key_file())?)
+pub(crate) fn signing_keys(settings: &Settings) -> Result<SigningKeys, Fault> {
+    Ok(SigningKeys::load_or_create(&settings.signing_key_file())?)
 }
 
 pub(crate) async fn store(settings: &Settings) -> Result<SeaStore, Fault> {
@@ -239,10 +292,10 @@ async fn migrate(settings: &Settings, step: Migrate) -> Result<(), Fault> {
 
 async fn user(settings: &Settings, change: UserCommand) -> Result<(), Fault> {
     data_dir(settings)?;
-    let key = signing_key(settings)?;
+    let keys = signing_keys(settings)?;
     let store = store(settings).await?;
     mundap_migration::up(store.writer()).await?;
-    let services = Board::new(settings, store.clone(), &key, settings.public_url(settings.http_addr)).services;
+    let services = Board::new(settings, store.clone(), &keys, settings.public_url(settings.http_addr)).services;
     let by = Actor::Operator;
     match change {
         UserCommand::Add { email, role, display_name, password } => {
@@ -353,7 +406,7 @@ async fn check(settings: &Settings) -> Result<(), Fault> {
     data_dir(settings)?;
     tempfile_in(&settings.data_dir)?;
     print(&format!("data folder: {} can be written", settings.data_dir.display()))?;
-    signing_key(settings)?;
+    signing_keys(settings)?;
     print("signing key: ok")?;
     let store = store(settings).await?;
     print(&format!("database: {}", store.describe().await.map_err(|error| unreachable(&database, &error))?))?;

@@ -4,10 +4,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use actix_web::web;
+use mundap_domain::env::Clock as _;
+use mundap_infra::{SigningKeys, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, Board};
-use crate::command::{Fault, data_dir, signing_key, store};
+use crate::command::{Fault, data_dir, signing_keys, store};
 use crate::ops::Ops;
 use crate::settings::{Identity, Settings};
 use crate::telemetry;
@@ -20,7 +22,7 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
     let mut stop = Stop::listen().map_err(|error| Fault::Other(error.into()))?;
     let metrics = telemetry::start_metrics().map_err(|error| Fault::Other(error.into()))?;
     data_dir(&settings)?;
-    let key = signing_key(&settings)?;
+    let keys = signing_keys(&settings)?;
     // The ports before the database: a second start beside a running one must not touch its data.
     let (http, http_addr) = listen("MUNDAP_HTTP_ADDR", settings.http_addr)?;
     let (ops, ops_addr) = listen("MUNDAP_OPS_ADDR", settings.ops_addr)?;
@@ -38,7 +40,7 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
     if settings.smtp()?.is_some() {
         tracing::warn!("MUNDAP_SMTP_URL is set, and this version sends no mail yet");
     }
-    let board = web::Data::new(Board::new(&settings, store.clone(), &key, settings.public_url(http_addr)));
+    let board = web::Data::new(Board::new(&settings, store.clone(), &keys, settings.public_url(http_addr)));
     let failed = |error: std::io::Error| Fault::Other(error.into());
     let public = app::public(&settings, http, board.clone()).map_err(failed)?;
     let state = web::Data::new(Ops { board: board.clone(), store: store.clone(), metrics });
@@ -52,8 +54,10 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
     );
 
     let housekeeping = actix_web::rt::spawn(keep_house(board.clone()));
+    let key_watch = actix_web::rt::spawn(watch(keys));
     stop.requested().await;
     housekeeping.abort();
+    key_watch.abort();
     tracing::info!("stopping: requests in flight may finish; a second signal ends it at once");
     board.drain();
     tokio::select! {
@@ -81,6 +85,27 @@ async fn keep_house(board: web::Data<Board>) {
             Ok(rows) => tracing::debug!(rows, "forgot {rows} old rows"),
             // The next tick tries again, and requests say it louder.
             Err(error) => tracing::warn!(%error, "old rows could not be forgotten"),
+        }
+    }
+}
+
+/// How often the file of the signing keys is read again: a new key waits 30 seconds by default.
+const KEY_WATCH: Duration = Duration::from_secs(5);
+
+async fn watch(keys: SigningKeys) {
+    let mut ticks = tokio::time::interval(KEY_WATCH);
+    loop {
+        ticks.tick().await;
+        let read = keys.clone();
+        match web::block(move || read.reload()).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => {
+                for key in keys.states(SystemClock.now()).iter().take(1) {
+                    tracing::info!(key.id, "read the signing keys again: the newest is {}", key.id);
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "kept the signing keys as they were: {error}"),
+            Err(_) => return,
         }
     }
 }

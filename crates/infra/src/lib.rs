@@ -9,7 +9,7 @@
 //! | `row` | what rows share: time, authors, values that break the domain's rules |
 //! | `password` | [`Argon2Pool`] |
 //! | `token` | [`Ed25519Tokens`] |
-//! | `key` | [`SigningKey`] |
+//! | `key`, `keyring` | [`SigningKeys`] |
 //! | `env` | [`SystemClock`], [`OsEntropy`] |
 //!
 //! A repository is implemented once, on `Session`, which is either the pool (each call its own statement) or one open
@@ -21,6 +21,7 @@ mod connect;
 mod env;
 mod failure;
 mod key;
+mod keyring;
 mod limit;
 mod password;
 mod qna;
@@ -44,7 +45,7 @@ use sea_orm::{
 
 pub use connect::{ConnectError, DatabaseSettings, connect};
 pub use env::{OsEntropy, SystemClock};
-pub use key::{KeyError, SigningKey};
+pub use keyring::{KeyError, KeyState, Rotation, SigningKeys};
 pub use password::Argon2Pool;
 pub use token::Ed25519Tokens;
 

@@ -2,12 +2,12 @@
 //!
 //! Written out rather than left to a JWT library: what such a library adds (other algorithms, keys chosen by the header,
 //! optional claims) is where JWTs go wrong, and the one that is common here reads the system's clock instead of the
-//! port's `now` and keeps its cryptography in a global. A token of ours has one possible header, so the header is
+//! port's `now` and keeps its cryptography in a global. A token of ours has one possible header a key, so the header is
 //! compared, not interpreted: no `alg: none`, no confusion of algorithms, no `kid` to follow.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::Signature;
 use mundap_domain::Error;
 use mundap_domain::account::{AccessClaims, AccessTokens};
 use mundap_domain::env::Timestamp;
@@ -15,7 +15,8 @@ use mundap_domain::sign_in::SignInId;
 use mundap_domain::user::UserId;
 use serde::{Deserialize, Serialize};
 
-use crate::SigningKey;
+use crate::key::SigningKey;
+use crate::keyring::{RingKey, SigningKeys};
 
 /// Whom the tokens are for: this board, and no other service that trusts the same issuer.
 const AUDIENCE: &str = "mundap";
@@ -41,53 +42,42 @@ struct Claims {
 
 /// Signs and checks access tokens.
 pub struct Ed25519Tokens {
-    key: SigningKey,
-    public: VerifyingKey,
+    keys: SigningKeys,
     issuer: String,
-    /// The one header, encoded.
-    header: String,
 }
 
 impl Ed25519Tokens {
-    /// Tokens signed with `key` in the name of `issuer`, the board's public URL.
+    /// Tokens signed with one of `keys` in the name of `issuer`, the board's public URL.
     #[must_use]
-    pub fn new(key: &SigningKey, issuer: &str) -> Self {
-        let header = format!(r#"{{"alg":"EdDSA","typ":"at+jwt","kid":"{}"}}"#, key.id());
-        Self {
-            public: key.public(),
-            key: key.clone(),
-            issuer: issuer.to_owned(),
-            header: URL_SAFE_NO_PAD.encode(header),
-        }
+    pub fn new(keys: &SigningKeys, issuer: &str) -> Self {
+        Self { keys: keys.clone(), issuer: issuer.to_owned() }
     }
 
-    /// The public key that others check tokens with, as a JWK set.
-    #[must_use]
-    pub fn jwks(&self) -> serde_json::Value {
-        self.key.jwks()
-    }
-
-    fn sign(&self, claims: &Claims) -> Result<String, Error> {
+    fn sign(key: &RingKey, claims: &Claims) -> Result<String, Error> {
         let claims = serde_json::to_vec(claims).map_err(Error::internal)?;
-        let message = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims));
-        let signature = URL_SAFE_NO_PAD.encode(self.key.sign(message.as_bytes()).to_bytes());
+        let message = format!("{}.{}", key.header, URL_SAFE_NO_PAD.encode(claims));
+        let signature = URL_SAFE_NO_PAD.encode(key.pair.sign(message.as_bytes()).to_bytes());
         Ok(format!("{message}.{signature}"))
     }
 
-    /// The claims of a token that carries our signature.
-    fn open(&self, token: &str) -> Option<Claims> {
+    /// The claims of a token that carries the signature of a key of ours.
+    fn open(&self, token: &str, now: Timestamp) -> Option<Claims> {
         if token.len() > MAX_LENGTH {
             return None;
         }
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.')?;
-        if header != self.header {
-            return None;
-        }
+        let ring = self.keys.ring();
+        let key = ring.keys.iter().find(|key| key.header == header && key.verifies(now))?;
         let signature = Signature::from_slice(&URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
-        self.public.verify_strict(message.as_bytes(), &signature).ok()?;
+        key.public.verify_strict(message.as_bytes(), &signature).ok()?;
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
     }
+}
+
+/// The one header that tokens of a key have, encoded.
+pub(crate) fn header(key: &SigningKey) -> String {
+    URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"EdDSA","typ":"at+jwt","kid":"{}"}}"#, key.id()))
 }
 
 impl AccessTokens for Ed25519Tokens {
@@ -95,20 +85,23 @@ impl AccessTokens for Ed25519Tokens {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(Error::internal)?;
         let issued_at = claims.issued_at.unix_seconds();
-        self.sign(&Claims {
-            iss: self.issuer.clone(),
-            aud: AUDIENCE.to_owned(),
-            sub: claims.user.to_string(),
-            sid: claims.sign_in.get().to_string(),
-            iat: issued_at,
-            nbf: issued_at,
-            exp: claims.expires_at.unix_seconds(),
-            jti: URL_SAFE_NO_PAD.encode(id),
-        })
+        Self::sign(
+            self.keys.ring().signer(claims.issued_at),
+            &Claims {
+                iss: self.issuer.clone(),
+                aud: AUDIENCE.to_owned(),
+                sub: claims.user.to_string(),
+                sid: claims.sign_in.get().to_string(),
+                iat: issued_at,
+                nbf: issued_at,
+                exp: claims.expires_at.unix_seconds(),
+                jti: URL_SAFE_NO_PAD.encode(id),
+            },
+        )
     }
 
     fn verify(&self, token: &str, now: Timestamp) -> Option<(UserId, SignInId)> {
-        let claims = self.open(token)?;
+        let claims = self.open(token, now)?;
         let now = now.unix_seconds();
         let ours = claims.iss == self.issuer && claims.aud == AUDIENCE;
         let in_time = claims.nbf <= now.saturating_add(SKEW) && now < claims.exp;
@@ -132,7 +125,7 @@ mod tests {
     const ISSUER: &str = "https://board.example";
 
     fn tokens() -> Ed25519Tokens {
-        Ed25519Tokens::new(&the_rfc_s_key(), ISSUER)
+        Ed25519Tokens::new(&SigningKeys::of(the_rfc_s_key()), ISSUER)
     }
 
     fn later(seconds: i64) -> Timestamp {
@@ -159,7 +152,7 @@ mod tests {
     fn with_claims(change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> String {
         let mut changed = part(&tokens().issue(&claims()).unwrap(), 1);
         change(changed.as_object_mut().unwrap());
-        let message = format!("{}.{}", tokens().header, URL_SAFE_NO_PAD.encode(changed.to_string()));
+        let message = format!("{}.{}", header(&the_rfc_s_key()), URL_SAFE_NO_PAD.encode(changed.to_string()));
         let signature = the_rfc_s_key().sign(message.as_bytes()).to_bytes();
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
@@ -201,12 +194,42 @@ mod tests {
 
     #[test]
     fn none_for_another_key() {
+        let other = SigningKey::generate().unwrap();
+        let theirs = Ed25519Tokens::new(&SigningKeys::of(other.clone()), ISSUER).issue(&claims()).unwrap();
+        assert!(refused(&theirs));
+        // Their signature under our header.
+        let (_, rest) = theirs.split_once('.').unwrap();
+        let message = format!("{}.{}", header(&the_rfc_s_key()), rest.split_once('.').unwrap().0);
+        let signature = URL_SAFE_NO_PAD.encode(other.sign(message.as_bytes()).to_bytes());
+        assert!(refused(&format!("{message}.{signature}")));
+    }
+
+    #[test]
+    fn a_new_key_signs_and_the_old_one_verifies_until_its_tokens_are_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let other = SigningKey::load_or_create(&folder.path().join("key.pem")).unwrap();
-        assert!(refused(&Ed25519Tokens::new(&other, ISSUER).issue(&claims()).unwrap()));
-        // Its signature under our header.
-        let theirs = Ed25519Tokens { header: tokens().header, ..Ed25519Tokens::new(&other, ISSUER) };
-        assert!(refused(&theirs.issue(&claims()).unwrap()));
+        let keys = SigningKeys::load_or_create(&folder.path().join("key.pem")).unwrap();
+        let tokens = Ed25519Tokens::new(&keys, ISSUER);
+        let issue = |seconds: i64| {
+            let (issued_at, expires_at) = (later(seconds), later(seconds + 600));
+            tokens.issue(&AccessClaims { issued_at, expires_at, ..claims() }).unwrap()
+        };
+        let old = issue(0);
+        keys.rotate(noon(), Some(TimeDelta::seconds(30))).unwrap();
+        let (last_of_the_old, new) = (issue(29), issue(30));
+        assert_eq!(part(&last_of_the_old, 0), part(&old, 0));
+        assert_ne!(part(&new, 0), part(&old, 0));
+        for (token, issued) in [(&old, 0), (&last_of_the_old, 29), (&new, 30)] {
+            for (seconds, good) in [(issued, true), (issued + 599, true), (issued + 600, false)] {
+                assert_eq!(tokens.verify(token, later(seconds)).is_some(), good, "issued {issued}, asked {seconds}");
+            }
+        }
+        // Whoever has got hold of the old key cannot go on with it.
+        let long = AccessClaims { expires_at: later(1_000_000), ..claims() };
+        let forged =
+            Ed25519Tokens::new(&SigningKeys::of(keys.ring().keys[1].pair.clone()), ISSUER).issue(&long).unwrap();
+        assert!(tokens.verify(&forged, later(689)).is_some() && tokens.verify(&forged, later(690)).is_none());
+        keys.rotate(noon(), None).unwrap();
+        assert!(tokens.verify(&new, later(30)).is_none(), "with every other key, its tokens are gone at once");
     }
 
     #[test]
@@ -230,14 +253,16 @@ mod tests {
         assert!(refused(&format!("{}.", unsigned.rsplit_once('.').unwrap().0)));
         let message = forge(&json!({ "alg": "HS256", "typ": "at+jwt" }), &part(&good, 1));
         let message = message.rsplit_once('.').unwrap().0;
-        let public = tokens().public;
+        let public = the_rfc_s_key().public();
         let mac = Hmac::<sha2::Sha256>::new_from_slice(public.as_bytes()).unwrap().chain_update(message).finalize();
         assert!(refused(&format!("{message}.{}", URL_SAFE_NO_PAD.encode(mac.into_bytes()))));
     }
 
     #[test]
     fn none_for_another_issuer_or_audience() {
-        assert!(refused(&Ed25519Tokens::new(&the_rfc_s_key(), "https://other.example").issue(&claims()).unwrap()));
+        assert!(refused(
+            &Ed25519Tokens::new(&SigningKeys::of(the_rfc_s_key()), "https://other.example").issue(&claims()).unwrap()
+        ));
         for (claim, value) in [
             ("iss", json!("https://board.example/")),
             ("iss", json!([ISSUER])),

@@ -22,6 +22,7 @@ mod document;
 mod documents;
 mod export;
 mod idempotency;
+mod keys;
 mod lists;
 mod openapi;
 mod ops;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         ("documents", documents::TESTS),
         ("export", export::TESTS),
         ("idempotency", idempotency::TESTS),
+        ("keys", keys::TESTS),
         ("lists", lists::TESTS),
         ("openapi", openapi::TESTS),
         ("ops", ops::TESTS),

@@ -160,7 +160,7 @@ pub(crate) async fn jwks(board: web::Data<Board>) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "public, max-age=300"))
         .content_type("application/json")
-        .body(board.jwks.clone())
+        .body(board.jwks())
 }
 
 fn granted(tokens: &TokenPair) -> HttpResponse {

@@ -1,0 +1,529 @@
+//! The keys that sign access tokens, in a file that every node shares, and how one key takes over from another.
+//!
+//! The file holds PKCS#8 PEM, the newest key first. A key that is to take over says from when it signs in the line above
+//! it; until then the one behind it signs, so that every node has read the file before the first such token is there. A
+//! key that was taken over from verifies until its last token has expired. The last block is the root of the board's
+//! other secrets, such as the one that seals cursors: those outlive every key.
+//!
+//! ```text
+//! Signs-From: 2026-11-24T10:30:30.000000Z
+//! -----BEGIN PRIVATE KEY-----      the new key
+//! -----BEGIN PRIVATE KEY-----      the key that it takes over from
+//! -----BEGIN MUNDAP SECRET-----    the root of other secrets
+//! ```
+//!
+//! A file with one key and nothing else, as mundap and OpenSSL make it, is complete: the root is derived from the key.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, TimeDelta, Utc};
+use ed25519_dalek::VerifyingKey;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use mundap_domain::account::ACCESS_LIFETIME;
+use mundap_domain::env::Timestamp;
+use serde_json::json;
+use sha2::Sha256;
+
+use crate::key::{SigningKey, random};
+use crate::token::header;
+
+/// How far the nodes' clocks may be apart: a node whose clock is late still signs with the key before.
+const SKEW: TimeDelta = TimeDelta::minutes(1);
+/// How long a key that verifies no longer stays in the file: long enough to see what happened.
+const KEPT: TimeDelta = TimeDelta::hours(1);
+
+const KEY: &str = "PRIVATE KEY";
+const ROOT: &str = "MUNDAP SECRET";
+const SIGNS_FROM: &str = "Signs-From:";
+
+/// Why there is no signing key: one line that says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("the signing key {path} cannot be read: {source}", path = .0.display(), source = .1)]
+    Unreadable(PathBuf, #[source] io::Error),
+    #[error("the signing key {path} cannot be made: {source}", path = .0.display(), source = .1)]
+    Unwritable(PathBuf, #[source] io::Error),
+    #[error(
+        "{path} holds no Ed25519 private key in PKCS#8 PEM; `openssl genpkey -algorithm ed25519` makes one, and without the file mundap does",
+        path = .0.display()
+    )]
+    NotAKey(PathBuf),
+}
+
+/// One key of the ring.
+#[derive(Clone, Debug)]
+pub(crate) struct RingKey {
+    pub(crate) pair: SigningKey,
+    pub(crate) public: VerifyingKey,
+    /// The header of its tokens.
+    pub(crate) header: String,
+    /// `None`: since ever.
+    signs_from: Option<Timestamp>,
+    /// When the last token that it signed has expired; `None` for the newest key.
+    verifies_until: Option<Timestamp>,
+}
+
+impl RingKey {
+    pub(crate) fn verifies(&self, now: Timestamp) -> bool {
+        self.verifies_until.is_none_or(|end| now < end)
+    }
+
+    fn signs(&self, now: Timestamp) -> bool {
+        self.signs_from.is_none_or(|start| start <= now)
+    }
+}
+
+/// Every key there is, the newest first; never empty.
+#[derive(Clone, Debug)]
+pub(crate) struct Keyring {
+    pub(crate) keys: Vec<RingKey>,
+    root: Option<[u8; 32]>,
+}
+
+impl Keyring {
+    fn of(pair: SigningKey) -> Self {
+        let mut ring = Self { keys: Vec::new(), root: None };
+        ring.add(pair, None);
+        ring
+    }
+
+    /// `None` where a block is not what its label says, or there is no key.
+    fn parse(text: &str) -> Option<Self> {
+        let mut ring = Self { keys: Vec::new(), root: None };
+        let mut signs_from = None;
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let line = line.trim();
+            if let Some(time) = line.strip_prefix(SIGNS_FROM) {
+                let time = DateTime::parse_from_rfc3339(time.trim()).ok()?;
+                signs_from = Some(Timestamp::new(time.with_timezone(&Utc)));
+            }
+            let Some(label) = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----")) else {
+                continue;
+            };
+            let end = format!("-----END {label}-----");
+            let body: Vec<&str> = lines.by_ref().map(str::trim).take_while(|line| *line != end).collect();
+            match label {
+                KEY => {
+                    let pem = format!("{line}\n{}\n{end}\n", body.join("\n"));
+                    ring.add(SigningKey::from_pem(&pem)?, signs_from.take());
+                }
+                ROOT => ring.root = Some(STANDARD.decode(body.concat()).ok()?.try_into().ok()?),
+                _ => return None,
+            }
+        }
+        (!ring.keys.is_empty()).then_some(ring)
+    }
+
+    /// Adds a key that is older than all others.
+    fn add(&mut self, pair: SigningKey, signs_from: Option<Timestamp>) {
+        let successor = self.keys.last().and_then(|newer| newer.signs_from);
+        let verifies_until = successor.map(|start| start.plus(ACCESS_LIFETIME).plus(SKEW));
+        self.keys.push(RingKey { public: pair.public(), header: header(&pair), pair, signs_from, verifies_until });
+    }
+
+    fn to_pem(&self) -> io::Result<String> {
+        let mut text = String::new();
+        for key in &self.keys {
+            if let Some(start) = key.signs_from {
+                writeln!(text, "{SIGNS_FROM} {start}").map_err(io::Error::other)?;
+            }
+            text.push_str(&key.pair.to_pem()?);
+        }
+        if let Some(root) = &self.root {
+            write!(text, "-----BEGIN {ROOT}-----\n{}\n-----END {ROOT}-----\n", STANDARD.encode(root))
+                .map_err(io::Error::other)?;
+        }
+        Ok(text)
+    }
+
+    /// The same ring with a new key that takes over at `start`, and without the keys that are long over; with `drop_old`
+    /// without any other key.
+    fn rotated(&self, pair: SigningKey, now: Timestamp, start: Timestamp, drop_old: bool) -> Self {
+        let mut ring = Self { keys: Vec::new(), root: Some(self.root()) };
+        ring.add(pair, (!drop_old).then_some(start));
+        let kept = |key: &&RingKey| key.verifies_until.is_none_or(|end| now < end.plus(KEPT));
+        for old in self.keys.iter().filter(|_| !drop_old).filter(kept) {
+            ring.add(old.pair.clone(), old.signs_from);
+        }
+        ring
+    }
+
+    /// The key that signs now.
+    pub(crate) fn signer(&self, now: Timestamp) -> &RingKey {
+        let last = self.keys.len() - 1;
+        self.keys.iter().find(|key| key.signs(now)).unwrap_or(&self.keys[last])
+    }
+
+    fn root(&self) -> [u8; 32] {
+        let oldest = &self.keys[self.keys.len() - 1].pair;
+        self.root.unwrap_or_else(|| hmac(oldest.seed(), "mundap root"))
+    }
+}
+
+fn hmac(key: &[u8; 32], label: &str) -> [u8; 32] {
+    // HMAC as a key derivation function in counter mode with one block (NIST SP 800-108).
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(key);
+    Hmac::<Sha256>::new(&block.into()).chain_update(b"mundap\0").chain_update(label).finalize().into_bytes().into()
+}
+
+/// What a rotation did, for whoever asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// The new key's id.
+    pub new: String,
+    /// From when it signs.
+    pub signs_from: Timestamp,
+    /// Until when tokens of the key before are good; `None` where that key is gone already.
+    pub old_verifies_until: Option<Timestamp>,
+}
+
+/// A key as it stands in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyState {
+    pub id: String,
+    pub signs: bool,
+    pub signs_from: Option<Timestamp>,
+    pub verifies_until: Option<Timestamp>,
+}
+
+/// The keys in a file, as they were last read from it. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct SigningKeys {
+    path: Arc<Path>,
+    ring: Arc<RwLock<Arc<Keyring>>>,
+}
+
+impl SigningKeys {
+    /// The keys in the file; a missing file is made, with a new key, readable by its owner alone (0600). Of several
+    /// processes that start at once one makes it and the others read that one.
+    ///
+    /// # Errors
+    /// [`KeyError`], for a file that is there and is no key too: whoever put it there must decide what to do with it.
+    pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
+        let unwritable = |error| KeyError::Unwritable(path.to_owned(), error);
+        let ring = match load(path) {
+            Err(KeyError::Unreadable(_, error)) if error.kind() == io::ErrorKind::NotFound => {
+                let made = SigningKey::generate().and_then(|key| Keyring::of(key).to_pem()).map_err(unwritable)?;
+                store(path, &made, Existing::Stays).map_err(unwritable)?;
+                // Not the one that was just made: another process may have been faster.
+                load(path)?
+            }
+            outcome => outcome?,
+        };
+        Ok(Self { path: path.into(), ring: Arc::new(RwLock::new(Arc::new(ring))) })
+    }
+
+    /// Reads the file again, and says whether it holds other keys now. Where it cannot be read the keys stay as they
+    /// were.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn reload(&self) -> Result<bool, KeyError> {
+        let new = load(&self.path)?;
+        let ids = |ring: &Keyring| ring.keys.iter().map(|key| (key.pair.id(), key.signs_from)).collect::<Vec<_>>();
+        let changed = ids(&new) != ids(&self.ring());
+        if changed {
+            *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        }
+        Ok(changed)
+    }
+
+    /// Makes a new key that takes over `after` from now, when every node has read the file again. Tokens of the key
+    /// before are good to their end. With `None` the new key takes over at once and every other key is gone with its
+    /// tokens: for a key that somebody else has got hold of.
+    ///
+    /// # Errors
+    /// [`KeyError`], with the file as it was.
+    pub fn rotate(&self, now: Timestamp, after: Option<TimeDelta>) -> Result<Rotation, KeyError> {
+        let unwritable = |error| KeyError::Unwritable(self.path.to_path_buf(), error);
+        // What is in the file now: another process may have rotated it.
+        self.reload()?;
+        let pair = SigningKey::generate().map_err(unwritable)?;
+        let (new, start) = (pair.id(), now.plus(after.unwrap_or_default()));
+        let ring = self.ring().rotated(pair, now, start, after.is_none());
+        let old_verifies_until = ring.keys.get(1).and_then(|old| old.verifies_until);
+        store(&self.path, &ring.to_pem().map_err(unwritable)?, Existing::IsReplaced).map_err(unwritable)?;
+        self.reload()?;
+        Ok(Rotation { new, signs_from: start, old_verifies_until })
+    }
+
+    /// Every key in the file, the newest first.
+    #[must_use]
+    pub fn states(&self, now: Timestamp) -> Vec<KeyState> {
+        let ring = self.ring();
+        let signer = ring.signer(now).pair.id();
+        let state = |key: &RingKey| KeyState {
+            id: key.pair.id(),
+            signs: key.pair.id() == signer,
+            signs_from: key.signs_from,
+            verifies_until: key.verifies_until,
+        };
+        ring.keys.iter().map(state).collect()
+    }
+
+    /// The public halves of the keys that verify now, as a JWK set (RFC 7517).
+    #[must_use]
+    pub fn jwks(&self, now: Timestamp) -> serde_json::Value {
+        let ring = self.ring();
+        let keys: Vec<_> = ring.keys.iter().filter(|key| key.verifies(now)).map(|key| key.pair.jwk()).collect();
+        json!({ "keys": keys })
+    }
+
+    /// A secret for another use, such as sealing cursors: the same on every node that has this file, the same after a
+    /// rotation, and of no help in finding a key or the secret of another label.
+    #[must_use]
+    pub fn derive(&self, label: &str) -> [u8; 32] {
+        hmac(&self.ring().root(), label)
+    }
+
+    pub(crate) fn ring(&self) -> Arc<Keyring> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(pair: SigningKey) -> Self {
+        let ring = Arc::new(RwLock::new(Arc::new(Keyring::of(pair))));
+        Self { path: Path::new("nowhere").into(), ring }
+    }
+}
+
+fn load(path: &Path) -> Result<Keyring, KeyError> {
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => KeyError::NotAKey(path.to_owned()),
+        _ => KeyError::Unreadable(path.to_owned(), error),
+    })?;
+    let mode = std::fs::metadata(path).map_err(|error| KeyError::Unreadable(path.to_owned(), error))?;
+    if mode.permissions().mode() & 0o007 != 0 {
+        tracing::warn!(
+            path = %path.display(),
+            "Anybody on this machine may read the signing key {0}: chmod o= {0}",
+            path.display()
+        );
+    }
+    Keyring::parse(&text).ok_or_else(|| KeyError::NotAKey(path.to_owned()))
+}
+
+/// What becomes of a file that is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    Stays,
+    IsReplaced,
+}
+
+/// Stores the file: written in full under another name first, since a reader must never see half of it, then renamed, or
+/// linked, which unlike a rename never replaces.
+fn store(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
+    // What a link names, and not the link itself, is replaced.
+    let path = &if existing == Existing::IsReplaced { path.canonicalize()? } else { path.to_owned() };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(folder)?;
+    let name: u64 = u64::from_ne_bytes(random()?);
+    let draft = folder.join(format!(".signing-key-{name:016x}"));
+    let stored = write(&draft, text).and_then(|()| match existing {
+        Existing::IsReplaced => std::fs::rename(&draft, path),
+        Existing::Stays => match std::fs::hard_link(&draft, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            outcome => outcome,
+        },
+    });
+    match std::fs::remove_file(&draft) {
+        Err(error) if stored.is_ok() && error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => stored?,
+    }
+    // The name, too, must survive a power loss: tokens signed with a key that is gone sign everybody out.
+    File::open(folder)?.sync_all()
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    // Whatever the umask took from it or a default ACL added.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use mundap_domain::testing::noon;
+
+    use super::*;
+    use crate::key::tests::the_rfc_s_key;
+
+    const OVERLAP: TimeDelta = TimeDelta::seconds(30);
+
+    fn later(seconds: i64) -> Timestamp {
+        noon().plus(TimeDelta::seconds(seconds))
+    }
+
+    fn id(path: &Path) -> String {
+        SigningKeys::load_or_create(path).unwrap().states(noon())[0].id.clone()
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/folder/signing-key.pem");
+        let made = id(&path);
+        assert_eq!(id(&path), made);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no draft is left");
+        assert_ne!(id(&folder.path().join("other.pem")), made);
+    }
+
+    #[test]
+    fn many_that_start_at_once_have_one_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signing-key.pem");
+        let start = Barrier::new(20);
+        let ids: std::collections::HashSet<String> = std::thread::scope(|scope| {
+            let starters: Vec<_> = (0..20)
+                .map(|_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        id(&path)
+                    })
+                })
+                .collect();
+            starters.into_iter().map(|starter| starter.join().unwrap()).collect()
+        });
+        assert_eq!(ids.len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_no_key_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signing-key.pem");
+        let key = the_rfc_s_key().to_pem().unwrap();
+        for rubbish in [
+            "",
+            "swordfish",
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            "-----BEGIN PRIVATE KEY-----\n",
+            &format!("Signs-From: tomorrow\n{key}"),
+            &format!("{key}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            &format!("{key}-----BEGIN MUNDAP SECRET-----\nAAAA\n-----END MUNDAP SECRET-----\n"),
+            "-----BEGIN MUNDAP SECRET-----\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END MUNDAP SECRET-----\n",
+        ] {
+            std::fs::write(&path, rubbish).unwrap();
+            let refused = SigningKeys::load_or_create(&path).unwrap_err();
+            assert!(matches!(refused, KeyError::NotAKey(_)), "{rubbish}: {refused}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), rubbish);
+        }
+        std::fs::write(&path, b"\xff\xfe").unwrap();
+        assert!(matches!(SigningKeys::load_or_create(&path), Err(KeyError::NotAKey(_))));
+        let refused = SigningKeys::load_or_create(folder.path()).unwrap_err();
+        assert!(matches!(refused, KeyError::Unreadable(..)), "{refused}");
+        let refused = SigningKeys::load_or_create(Path::new("/dev/null/key.pem")).unwrap_err();
+        assert!(matches!(refused, KeyError::Unreadable(..) | KeyError::Unwritable(..)), "{refused}");
+    }
+
+    /// What another process sees of the file.
+    fn states(path: &Path, seconds: i64) -> Vec<KeyState> {
+        SigningKeys::load_or_create(path).unwrap().states(later(seconds))
+    }
+
+    #[test]
+    fn a_new_key_takes_over_when_every_node_knows_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signing-key.pem");
+        let keys = SigningKeys::load_or_create(&path).unwrap();
+        let old = keys.states(noon())[0].id.clone();
+        let rotation = keys.rotate(noon(), Some(OVERLAP)).unwrap();
+        assert_eq!((rotation.signs_from, rotation.old_verifies_until), (later(30), Some(later(30 + 600 + 60))));
+        let signer = |seconds| states(&path, seconds).into_iter().find(|key| key.signs).unwrap().id;
+        assert_eq!((signer(0), signer(29)), (old.clone(), old.clone()));
+        assert_eq!((signer(30), signer(1_000_000)), (rotation.new.clone(), rotation.new.clone()));
+        let published = |seconds| keys.jwks(later(seconds))["keys"].as_array().unwrap().len();
+        assert_eq!((published(0), published(689), published(690)), (2, 2, 1));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn keys_that_are_long_over_leave_the_file_and_those_that_verify_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signing-key.pem");
+        let keys = SigningKeys::load_or_create(&path).unwrap();
+        let first = states(&path, 0)[0].id.clone();
+        let second = keys.rotate(later(0), Some(OVERLAP)).unwrap().new;
+        let third = keys.rotate(later(10), Some(OVERLAP)).unwrap().new;
+        let ids = || states(&path, 0).into_iter().map(|key| key.id).collect::<Vec<_>>();
+        assert_eq!(ids(), [third.clone(), second.clone(), first]);
+        let fourth = keys.rotate(later(690 + 3_600), Some(OVERLAP)).unwrap().new;
+        assert_eq!(ids(), [fourth.clone(), third, second]);
+        let fifth = keys.rotate(later(1_000_000), Some(OVERLAP)).unwrap().new;
+        assert_eq!(ids(), [fifth, fourth], "the one that signed until a moment ago stays");
+    }
+
+    #[test]
+    fn a_key_that_got_out_is_gone_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signing-key.pem");
+        let keys = SigningKeys::load_or_create(&path).unwrap();
+        keys.rotate(noon(), Some(OVERLAP)).unwrap();
+        let rotation = keys.rotate(noon(), None).unwrap();
+        let left = states(&path, 0);
+        assert_eq!(left.len(), 1);
+        assert_eq!((&left[0].id, left[0].signs, rotation.old_verifies_until), (&rotation.new, true, None));
+    }
+
+    #[test]
+    fn derived_secrets_differ_by_label_and_outlive_the_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signing-key.pem");
+        let keys = SigningKeys::load_or_create(&path).unwrap();
+        let secrets = || ["cursor", "mail"].map(|label| SigningKeys::load_or_create(&path).unwrap().derive(label));
+        let before = secrets();
+        assert_ne!(before[0], before[1]);
+        let other = SigningKeys::load_or_create(&folder.path().join("other.pem")).unwrap();
+        assert_ne!(other.derive("cursor"), before[0]);
+        for after in [Some(OVERLAP), Some(OVERLAP), None, Some(OVERLAP)] {
+            keys.rotate(noon(), after).unwrap();
+            assert_eq!(secrets(), before);
+            assert_eq!(["cursor", "mail"].map(|label| keys.derive(label)), before);
+        }
+    }
+
+    #[test]
+    fn a_file_that_broke_leaves_the_keys_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signing-key.pem");
+        let keys = SigningKeys::load_or_create(&path).unwrap();
+        let before = keys.states(noon());
+        assert!(!keys.reload().unwrap());
+        std::fs::write(&path, "swordfish").unwrap();
+        assert!(keys.reload().is_err() && keys.rotate(noon(), None).is_err());
+        assert_eq!(keys.states(noon()), before);
+        std::fs::remove_file(&path).unwrap();
+        assert!(keys.reload().is_err());
+        assert_eq!(keys.states(noon()), before);
+        std::fs::write(&path, the_rfc_s_key().to_pem().unwrap()).unwrap();
+        assert!(keys.reload().unwrap());
+        assert_eq!(keys.states(noon())[0].id, the_rfc_s_key().id());
+    }
+
+    #[test]
+    fn a_linked_file_is_replaced_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real.pem"), folder.path().join("link.pem"));
+        SigningKeys::load_or_create(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let new = SigningKeys::load_or_create(&link).unwrap().rotate(noon(), None).unwrap().new;
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(states(&real, 0)[0].id, new);
+    }
+}
