@@ -9,6 +9,7 @@ use crate::server::Server;
 crate::tests![
     registering_answers_with_the_account,
     an_email_is_one_account_in_every_spelling,
+    of_many_who_register_one_email_at_once_one_has_it,
     everything_that_is_wrong_is_told_at_once,
     limits_of_an_account,
     what_the_board_decides_cannot_be_sent,
@@ -81,6 +82,32 @@ fn an_email_is_one_account_in_every_spelling(board: &Board) {
     let tokens = server.sign_in(&user.email.to_uppercase(), PASSWORD).is(200).json();
     let me = server.get("/api/v1/users/me").bearer(tokens["access_token"].as_str().unwrap()).send().is(200).json();
     assert_eq!((&me["user_id"], &me["email"]), (&json!(user.id), &json!(user.email)));
+}
+
+fn of_many_who_register_one_email_at_once_one_has_it(board: &Board) {
+    let server = board.server();
+    for _ in 0..5 {
+        let email = new_email();
+        let spellings = [email.clone(), email.to_uppercase(), email.replace("somebody", "SomeBody")];
+        let answers: Vec<Reply> = std::thread::scope(|scope| {
+            let register = |spelling: String| {
+                let body = json!({"email": spelling, "password": PASSWORD, "display_name": "One of them"});
+                move || server.post("/api/v1/users").json(body).send()
+            };
+            let calls: Vec<_> = (0..6).map(|n| scope.spawn(register(spellings[n % 3].clone()))).collect();
+            calls.into_iter().map(|call| call.join().unwrap()).collect()
+        });
+        let (registered, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 201);
+        assert_eq!(registered.len(), 1, "{answers:?}");
+        for answer in refused {
+            assert_eq!((answer.status, &answer.json()["code"]), (409, &json!("email_taken")), "{answer}");
+        }
+        for spelling in &spellings {
+            let tokens = server.sign_in(spelling, PASSWORD).is(200).json();
+            let me = server.get(ME).bearer(tokens["access_token"].as_str().unwrap()).send().is(200).json();
+            assert_eq!(me["user_id"], registered[0].json()["user_id"]);
+        }
+    }
 }
 
 fn everything_that_is_wrong_is_told_at_once(board: &Board) {

@@ -9,10 +9,11 @@ use url::Url;
 use crate::board::{Board, User};
 use crate::client::Reply;
 use crate::database::{execute, insert_qnas};
-use crate::server::Server;
+use crate::server::{Options, Server};
 
 crate::tests![
     a_walk_meets_what_lives_throughout_once,
+    a_walk_over_ten_thousand_meets_what_lives_throughout_once,
     a_walk_over_comments_meets_what_lives_throughout_once,
     twenty_items_are_a_page,
     a_full_last_page_has_no_next,
@@ -63,7 +64,7 @@ fn walk(server: &Server, target: &str, size: usize, name: &str, mut meanwhile: i
         let reply = server.get(&target).send().is(200);
         let page = ids(&reply.json(), name);
         met.extend_from_slice(&page);
-        assert!(met.len() < 10_000, "the walk does not end");
+        assert!(met.len() < 20_000, "the walk does not end");
         let Some(next) = next(&reply) else { return met };
         assert_eq!(page.len(), size, "a page before the last is full");
         target = next.into();
@@ -129,6 +130,19 @@ fn a_walk_meets_what_lives_throughout_once(board: &Board) {
         let remove = |id| drop(server.delete(format!("/api/v1/qna/{id}")).by(&author).send().is(204));
         walk_amid_change(server, (&target, size, "qna_id"), (&all, &doomed), write, remove);
     }
+}
+
+/// The whole list, on a server of its own, since nobody else's questions are known.
+fn a_walk_over_ten_thousand_meets_what_lives_throughout_once(board: &Board) {
+    let server = board.own(&Options::default());
+    let author = author_of(&server, 10_000);
+    let target = "/api/v1/qna?limit=100";
+    let all = walk(&server, target, 100, "qna_id", || ());
+    assert_eq!(all.len(), 10_000);
+    let doomed = every_seventh(&all);
+    let write = || server.ask(&author, "Meanwhile")["qna_id"].as_i64().unwrap();
+    let remove = |id| drop(server.delete(format!("/api/v1/qna/{id}")).by(&author).send().is(204));
+    walk_amid_change(&server, (target, 100, "qna_id"), (&all, &doomed), write, remove);
 }
 
 fn a_walk_over_comments_meets_what_lives_throughout_once(board: &Board) {
