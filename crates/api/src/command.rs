@@ -19,6 +19,7 @@ use mundap_migration::MigrationError;
 use crate::app::{self, Board};
 use crate::serve::serve;
 use crate::settings::{Cli, Settings, SettingsError};
+use crate::words::Language;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -180,7 +181,8 @@ impl From<Error> for Fault {
 
 fn sentence(violations: &Violations) -> String {
     let problem = crate::problem::Problem::from(violations.clone());
-    problem.detail().trim_start_matches('/').replace("; /", "; ")
+    // The command line speaks English, as its help does.
+    problem.detail(Language::English).trim_start_matches('/').replace("; /", "; ")
 }
 
 /// Runs what the command line asks for.

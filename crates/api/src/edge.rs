@@ -14,7 +14,8 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::Method;
 use actix_web::http::header::{
-    AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_LANGUAGE, AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage as _, HttpResponse, web};
@@ -26,6 +27,7 @@ use crate::app::Board;
 use crate::input::Caller;
 use crate::problem::Problem;
 use crate::routes::seed;
+use crate::words::Language;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -38,6 +40,8 @@ pub async fn edge(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let mut record = Record::start(&req);
+    // Kept unread: only a refusal is said in a language.
+    let asked: Vec<HeaderValue> = req.headers().get_all(ACCEPT_LANGUAGE).cloned().collect();
     // A HEAD is answered as the GET it stands for (RFC 9110, 9.3.2); the connection leaves the body out.
     if *req.method() == Method::HEAD {
         req.head_mut().method = Method::GET;
@@ -56,7 +60,7 @@ pub async fn edge(
                     } else {
                         Problem::from(error).into()
                     };
-                    let answer = render(&error, &record.id);
+                    let answer = render(&error, &record.id, &asked);
                     return Ok(req.into_response(record.finish(answer, board.is_draining())));
                 }
             }
@@ -68,15 +72,19 @@ pub async fn edge(
         Ok(Ok(response)) => {
             let (req, response) = response.into_parts();
             let answer = match response.error() {
-                Some(error) => render(error, &record.id),
+                Some(error) => {
+                    let mut answer = render(error, &record.id, &asked);
+                    keep(response.headers(), &mut answer);
+                    answer
+                }
                 None => response.map_into_boxed_body(),
             };
             Ok(ServiceResponse::new(req, record.finish(answer, draining)))
         }
-        Ok(Err(error)) => Err(finished(record, render(&error, ""), draining)),
+        Ok(Err(error)) => Err(finished(record, render(&error, "", &asked), draining)),
         Err(panic) => {
             let problem = Problem::from(Error::internal(format!("a panic: {}", message(&*panic))));
-            let answer = render(&problem.into(), &record.id);
+            let answer = render(&problem.into(), &record.id, &asked);
             Err(finished(record, answer, draining))
         }
     }
@@ -87,15 +95,24 @@ fn finished(record: Record, answer: HttpResponse, draining: bool) -> actix_web::
 }
 
 /// The answer that an error makes, and the log line that it deserves.
-fn render(error: &actix_web::Error, request_id: &str) -> HttpResponse {
+fn render(error: &actix_web::Error, request_id: &str, asked: &[HeaderValue]) -> HttpResponse {
     if let Some(problem) = error.as_error::<Problem>() {
         log_cause(problem.code(), problem.cause(), request_id);
-        return problem.response(request_id);
+        return problem.response(request_id, Language::asked_for(asked));
     }
     if let Some(refusal) = error.as_error::<seed::Refusal>() {
         log_cause(refusal.code(), refusal.cause(), request_id);
     }
     error.error_response()
+}
+
+/// What CORS added to the answer that another takes the place of, without which a browser hides the refusal from its page.
+fn keep(before: &HeaderMap, answer: &mut HttpResponse) {
+    let kept = before.iter().filter(|(name, _)| *name == VARY || name.as_str().starts_with("access-control-"));
+    answer.headers_mut().remove(VARY);
+    for (name, value) in kept {
+        answer.headers_mut().append(name.clone(), value.clone());
+    }
 }
 
 fn log_cause(code: &str, cause: Option<String>, request_id: &str) {
@@ -268,7 +285,7 @@ mod tests {
         let service = init_service(app).await;
 
         for given in [Some("the-callers-own-id"), None] {
-            let mut request = TestRequest::with_uri("/panics");
+            let mut request = TestRequest::with_uri("/panics").insert_header((ACCEPT_LANGUAGE, "ko"));
             if let Some(id) = given {
                 request = request.insert_header((REQUEST_ID, id));
             }
@@ -276,6 +293,7 @@ mod tests {
             let answer = error.error_response();
             assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
             let headers = answer.headers();
+            assert_eq!(headers.get("content-language").unwrap(), "ko");
             assert_eq!(headers.get("content-type").unwrap(), "application/problem+json");
             assert_eq!(headers.get(X_CONTENT_TYPE_OPTIONS).unwrap(), "nosniff");
             let id = headers.get(REQUEST_ID).unwrap().to_str().unwrap().to_owned();

@@ -95,7 +95,7 @@ impl FromRequest for IfMatch {
         for value in req.headers().get_all(IF_MATCH) {
             match value.to_str() {
                 Ok(text) => tags.extend(text.split(',').map(str::trim)),
-                Err(_) => return ready(Err(Problem::invalid_header("If-Match holds bytes that are no text."))),
+                Err(_) => return ready(Err(Problem::if_match_is_no_text())),
             }
         }
         ready(expected(&tags).map(Self))
@@ -112,8 +112,7 @@ fn expected(tags: &[&str]) -> Result<Expected, Problem> {
         let strong = tag.strip_prefix("W/");
         let quoted = strong.unwrap_or(tag);
         let Some(inner) = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-            let detail = format!("If-Match takes entity tags in double quotes, as ETag gave them, or *; not {tag}.");
-            return Err(Problem::invalid_header(detail));
+            return Err(Problem::not_an_entity_tag(tag));
         };
         if strong.is_none() {
             versions.extend(inner.split_once('-').and_then(|(version, _)| version.parse().ok()).map(Version::new));
@@ -145,8 +144,7 @@ impl OnceKey {
             (Some(value), None) => value.to_str().ok().and_then(IdempotencyKey::parse),
             (Some(_), Some(_)) => None,
         };
-        let detail = "Idempotency-Key takes 1 to 255 visible ASCII characters, once.";
-        key.map(|key| Self(Some(key))).ok_or_else(|| Problem::invalid_header(detail))
+        key.map(|key| Self(Some(key))).ok_or_else(Problem::not_an_idempotency_key)
     }
 }
 
@@ -163,8 +161,8 @@ impl Query {
     pub fn of(req: &HttpRequest) -> Result<Self, Problem> {
         let mut values = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(req.query_string().as_bytes()) {
-            if let Some((name, _)) = values.remove_entry(&*name) {
-                return Err(Problem::invalid_query(format!("The parameter {name} stands there more than once.")));
+            if values.contains_key(&*name) {
+                return Err(Problem::repeated_parameter(&name));
             }
             values.insert(name.into_owned(), value.into_owned());
         }
@@ -179,9 +177,7 @@ impl Query {
     /// 400 where it is there and no whole number.
     pub fn integer(&mut self, name: &str) -> Result<Option<i64>, Problem> {
         let Some(text) = self.values.remove(name) else { return Ok(None) };
-        let problem =
-            || Problem::invalid_query(format!("The parameter {name} must be a whole number, not \"{text}\"."));
-        parse_id(&text).map(Some).ok_or_else(problem)
+        parse_id(&text).map(Some).ok_or_else(|| Problem::parameter_is_no_integer(name, text))
     }
 
     /// A value that `parse` knows.
@@ -232,7 +228,7 @@ impl Query {
     /// 400 where a parameter is left that nothing asked for; 422 with every value out of its range.
     pub fn finish(self) -> Result<(), Problem> {
         if let Some(name) = self.values.keys().next() {
-            return Err(Problem::invalid_query(format!("There is no parameter {name} here.")));
+            return Err(Problem::unknown_parameter(name));
         }
         if self.violations.is_empty() { Ok(()) } else { Err(self.violations.into()) }
     }
@@ -393,9 +389,9 @@ async fn json(req: HttpRequest, payload: Payload) -> Result<Fields, Problem> {
     }
     let bytes = body(&req, payload).await?;
     if bytes.is_empty() {
-        return Err(Problem::malformed_json("it is empty"));
+        return Err(Problem::empty_body());
     }
-    Fields::parse(&bytes).map_err(|error| Problem::malformed_json(&error.to_string()))
+    Fields::parse(&bytes).map_err(|error| Problem::not_an_object(&error))
 }
 
 /// Whether the body is said to be plain JSON: `application/json`, or a `+json` type such as a merge patch.
@@ -419,7 +415,7 @@ pub async fn form(req: &HttpRequest, payload: Payload) -> Result<BTreeMap<String
     let mut pairs = BTreeMap::new();
     for (name, value) in url::form_urlencoded::parse(&bytes) {
         if pairs.insert(name.clone().into_owned(), value.into_owned()).is_some() {
-            return Err(Problem::malformed_form(&format!("{name} stands there twice")));
+            return Err(Problem::malformed_form(&name));
         }
     }
     Ok(pairs)
@@ -452,7 +448,7 @@ pub async fn body(req: &HttpRequest, payload: Payload) -> Result<Bytes, Problem>
         let mut bytes = BytesMut::new();
         let mut seen = 0;
         while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|error| Problem::malformed_json(&format!("it broke off ({error})")))?;
+            let chunk = chunk.map_err(|error| Problem::broken_off(&error))?;
             seen += chunk.len();
             if seen > DRAINED {
                 break;

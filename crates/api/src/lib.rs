@@ -1,7 +1,8 @@
 //! The REST face of the board and the program around it.
 //!
 //! [`app`] wires everything; [`routes`] holds one file a resource, wire shapes and handlers together; [`edge`] is what
-//! happens around every request; [`problem`] is what goes wrong; [`settings`] is every setting.
+//! happens around every request; [`problem`] is what goes wrong, and [`words`] how it is said; [`settings`] is every
+//! setting.
 
 pub mod app;
 pub mod command;
@@ -16,3 +17,4 @@ pub mod routes;
 pub mod serve;
 pub mod settings;
 pub mod telemetry;
+pub mod words;

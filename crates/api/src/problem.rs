@@ -1,18 +1,24 @@
 //! What goes wrong, as a client sees it: RFC 9457 `application/problem+json`, and the only conversion from
 //! [`mundap_domain::Error`].
 //!
-//! A handler returns `Err(Problem)`; [`crate::edge`] adds the request's id and sends it. `code` never changes; the cause
-//! is for the log alone.
+//! A handler returns `Err(Problem)`; [`crate::edge`] adds the request's id and the language that it asks for, and sends it.
+//! `code` never changes; what it says to a person is in [`crate::words`]; the cause is for the log alone.
 
 use std::fmt;
 
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::error::PayloadError;
+use actix_web::http::header::{
+    ALLOW, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 use mundap_domain::Error;
-use mundap_domain::error::{Broken, Cause, Violations};
+use mundap_domain::error::{Broken, Cause, Violation, Violations};
+use mundap_domain::idempotency::IdempotencyKey;
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::words::{Language, Phrase};
 
 /// Codes that the HTTP face adds to the domain's, in the order of `docs/errors.md`.
 pub const CODES: [&str; 10] = [
@@ -36,10 +42,16 @@ pub struct Problem(Box<Parts>);
 struct Parts {
     status: StatusCode,
     code: &'static str,
-    detail: String,
-    errors: Vec<FieldError>,
+    detail: Detail,
     header: Option<(HeaderName, HeaderValue)>,
     cause: Option<Cause>,
+}
+
+/// What is to be said, in the language that the request turns out to ask for.
+#[derive(Debug)]
+enum Detail {
+    Phrase(Phrase),
+    Violations(Violations),
 }
 
 /// One field that breaks a rule.
@@ -66,7 +78,7 @@ pub struct ProblemBody<'a> {
     pub title: &'a str,
     #[schema(example = 422)]
     pub status: u16,
-    /// What happened and what to do, for a person.
+    /// What happened and what to do, for a person: in Korean or English, by `Accept-Language`.
     pub detail: &'a str,
     /// What happened, for a program. Never changes.
     #[schema(example = "validation_failed")]
@@ -79,9 +91,13 @@ pub struct ProblemBody<'a> {
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        Self(Box::new(Parts { status, code, detail, errors: Vec::new(), header: None, cause: None }))
+    /// A problem that is explained by the text of its code's own name.
+    fn new(status: StatusCode, code: &'static str) -> Self {
+        Self::saying(status, code, Phrase::new(code))
+    }
+
+    fn saying(status: StatusCode, code: &'static str, phrase: Phrase) -> Self {
+        Self(Box::new(Parts { status, code, detail: Detail::Phrase(phrase), header: None, cause: None }))
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -94,62 +110,114 @@ impl Problem {
         self
     }
 
+    fn malformed_json(phrase: Phrase) -> Self {
+        Self::saying(StatusCode::BAD_REQUEST, "malformed_json", phrase)
+    }
+
+    /// `reason` is the parser's, and English.
     #[must_use]
-    pub fn malformed_json(reason: &str) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "malformed_json", format!("The body is not a JSON object: {reason}."))
+    pub fn not_an_object(reason: &serde_json::Error) -> Self {
+        Self::malformed_json(Phrase::new("malformed_json").with("reason", reason.to_string()))
     }
 
     #[must_use]
-    pub fn malformed_form(reason: &str) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "malformed_form", format!("The form cannot be read: {reason}."))
+    pub fn empty_body() -> Self {
+        Self::malformed_json(Phrase::new("malformed_json-empty"))
+    }
+
+    /// `reason` is the connection's, and English.
+    #[must_use]
+    pub fn broken_off(reason: &PayloadError) -> Self {
+        Self::malformed_json(Phrase::new("malformed_json-broken_off").with("reason", reason.to_string()))
+    }
+
+    /// A form in which `name` stands twice.
+    #[must_use]
+    pub fn malformed_form(name: &str) -> Self {
+        let phrase = Phrase::new("malformed_form").with("name", name.to_owned());
+        Self::saying(StatusCode::BAD_REQUEST, "malformed_form", phrase)
     }
 
     #[must_use]
     pub fn invalid_path(segment: &str) -> Self {
-        let detail = format!("\"{segment}\" in the path is not an id: ids are whole numbers.");
-        Self::new(StatusCode::BAD_REQUEST, "invalid_path", detail)
+        let phrase = Phrase::new("invalid_path").with("segment", segment.to_owned());
+        Self::saying(StatusCode::BAD_REQUEST, "invalid_path", phrase)
+    }
+
+    fn invalid_query(phrase: Phrase) -> Self {
+        Self::saying(StatusCode::BAD_REQUEST, "invalid_query", phrase)
     }
 
     #[must_use]
-    pub fn invalid_query(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_query", reason)
+    pub fn repeated_parameter(name: &str) -> Self {
+        Self::invalid_query(Phrase::new("invalid_query-repeated").with("name", name.to_owned()))
     }
 
     #[must_use]
-    pub fn invalid_header(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_header", reason)
+    pub fn unknown_parameter(name: &str) -> Self {
+        Self::invalid_query(Phrase::new("invalid_query-unknown").with("name", name.to_owned()))
+    }
+
+    #[must_use]
+    pub fn parameter_is_no_integer(name: &str, value: String) -> Self {
+        let phrase = Phrase::new("invalid_query-not_an_integer");
+        Self::invalid_query(phrase.with("name", name.to_owned()).with("value", value))
+    }
+
+    fn invalid_header(phrase: Phrase) -> Self {
+        Self::saying(StatusCode::BAD_REQUEST, "invalid_header", phrase)
+    }
+
+    /// An `If-Match` with something in it that is no entity tag.
+    #[must_use]
+    pub fn not_an_entity_tag(tag: &str) -> Self {
+        Self::invalid_header(Phrase::new("invalid_header-if_match").with("tag", tag.to_owned()))
+    }
+
+    #[must_use]
+    pub fn if_match_is_no_text() -> Self {
+        Self::invalid_header(Phrase::new("invalid_header-if_match_bytes"))
+    }
+
+    #[must_use]
+    pub fn not_an_idempotency_key() -> Self {
+        let phrase = Phrase::new("invalid_header-idempotency_key");
+        Self::invalid_header(phrase.with("max", IdempotencyKey::MAX))
     }
 
     #[must_use]
     pub fn route_not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "route_not_found", "There is nothing at this path; /docs lists what there is.")
+        Self::new(StatusCode::NOT_FOUND, "route_not_found")
     }
 
     /// `allowed` goes into the `Allow` header (RFC 9110, 15.5.6).
     #[must_use]
     pub fn method_not_allowed(allowed: &[Method]) -> Self {
         let names = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-        let detail = format!("This path answers {names}.");
-        let mut problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
-        problem.0.header = HeaderValue::from_str(&names).ok().map(|value| (ALLOW, value));
+        let header = HeaderValue::from_str(&names).ok().map(|value| (ALLOW, value));
+        let phrase = Phrase::new("method_not_allowed").with("methods", names);
+        let mut problem = Self::saying(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", phrase);
+        problem.0.header = header;
         problem
     }
 
+    /// `limit` is in bytes.
     #[must_use]
     pub fn body_too_large(limit: usize) -> Self {
-        let detail = format!("The body has more than {limit} bytes.");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+        let phrase = Phrase::new("body_too_large").with("limit", limit);
+        Self::saying(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", phrase)
     }
 
     #[must_use]
     pub fn body_timeout() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "The body took too long to arrive.")
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout")
     }
 
+    /// `wanted` is the media type that the route reads.
     #[must_use]
-    pub fn unsupported_media_type(wanted: &str) -> Self {
-        let detail = format!("Send the body as {wanted}, without a content encoding.");
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    pub fn unsupported_media_type(wanted: &'static str) -> Self {
+        let phrase = Phrase::new("unsupported_media_type").with("wanted", wanted);
+        Self::saying(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", phrase)
     }
 
     #[must_use]
@@ -162,9 +230,20 @@ impl Problem {
         self.0.code
     }
 
+    /// What happened and what to do, in this language.
     #[must_use]
-    pub fn detail(&self) -> &str {
-        &self.0.detail
+    pub fn detail(&self, language: Language) -> String {
+        self.texts(language).0
+    }
+
+    fn texts(&self, language: Language) -> (String, Vec<FieldError>) {
+        match &self.0.detail {
+            Detail::Phrase(phrase) => (phrase.say(language), Vec::new()),
+            Detail::Violations(violations) => {
+                let errors = field_errors(violations, language);
+                (summary(&errors, language), errors)
+            }
+        }
     }
 
     #[must_use]
@@ -178,17 +257,18 @@ impl Problem {
         self.0.cause.as_ref().map(|cause| chain(&**cause))
     }
 
-    /// The answer, with the request's id in it.
+    /// The answer, with the request's id in it. Only `detail`s are translated: `title` is the status's English name.
     #[must_use]
-    pub fn response(&self, request_id: &str) -> HttpResponse {
+    pub fn response(&self, request_id: &str, language: Language) -> HttpResponse {
+        let (detail, errors) = self.texts(language);
         let body = ProblemBody {
             r#type: format!("/docs/errors#{}", self.0.code),
             title: self.0.status.canonical_reason().unwrap_or("Error"),
             status: self.0.status.as_u16(),
-            detail: &self.0.detail,
+            detail: &detail,
             code: self.0.code,
             request_id,
-            errors: (self.0.status == StatusCode::UNPROCESSABLE_ENTITY).then_some(&*self.0.errors),
+            errors: (self.0.status == StatusCode::UNPROCESSABLE_ENTITY).then_some(&*errors),
         };
         let mut response = HttpResponse::build(self.0.status);
         if let Some((name, value)) = &self.0.header {
@@ -196,6 +276,8 @@ impl Problem {
         }
         response
             .insert_header((CONTENT_TYPE, "application/problem+json"))
+            .insert_header((CONTENT_LANGUAGE, language.tag()))
+            .insert_header((VARY, "Accept-Language"))
             .body(serde_json::to_string(&body).unwrap_or_default())
     }
 }
@@ -212,7 +294,7 @@ impl ResponseError for Problem {
     }
 
     fn error_response(&self) -> HttpResponse {
-        self.response("")
+        self.response("", Language::default())
     }
 }
 
@@ -226,87 +308,58 @@ pub const RETRY_SECONDS: &str = "1";
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let code = error.code();
-        let problem = |status, detail: &str| Self::new(status, code, detail);
+        let problem = |status| Self::new(status, code);
         match error {
             Error::Invalid(violations) => violations.into(),
-            Error::Unauthenticated => {
-                problem(StatusCode::UNAUTHORIZED, "Sign in first: POST /api/v1/auth/token, then send the access token.")
-                    .with(WWW_AUTHENTICATE, CHALLENGE)
+            Error::Unauthenticated | Error::InvalidRefreshToken => {
+                problem(StatusCode::UNAUTHORIZED).with(WWW_AUTHENTICATE, CHALLENGE)
             }
-            Error::InvalidToken => problem(
-                StatusCode::UNAUTHORIZED,
-                "The access token is not valid, or no longer; get a new one with the refresh token or sign in again.",
-            )
-            .with(WWW_AUTHENTICATE, INVALID_TOKEN_CHALLENGE),
-            Error::InvalidCredentials => problem(StatusCode::FORBIDDEN, "The current password is not this one."),
-            Error::InvalidRefreshToken => {
-                problem(StatusCode::UNAUTHORIZED, "The refresh token is not valid, or no longer; sign in again.")
-                    .with(WWW_AUTHENTICATE, CHALLENGE)
+            Error::InvalidToken => problem(StatusCode::UNAUTHORIZED).with(WWW_AUTHENTICATE, INVALID_TOKEN_CHALLENGE),
+            Error::InvalidCredentials | Error::Suspended | Error::NotAuthor | Error::NotAdmin | Error::OwnAccount => {
+                problem(StatusCode::FORBIDDEN)
             }
-            Error::Suspended => {
-                problem(StatusCode::FORBIDDEN, "This account is suspended: it may read, and delete itself.")
+            Error::NotFound(_) => problem(StatusCode::NOT_FOUND),
+            Error::EmailTaken | Error::KeyInUse => problem(StatusCode::CONFLICT),
+            Error::KeyReused => problem(StatusCode::UNPROCESSABLE_ENTITY),
+            Error::VersionMismatch => problem(StatusCode::PRECONDITION_FAILED),
+            Error::InvalidCursor => problem(StatusCode::BAD_REQUEST),
+            Error::Busy(cause) | Error::Unavailable(cause) => {
+                problem(StatusCode::SERVICE_UNAVAILABLE).with(RETRY_AFTER, RETRY_SECONDS).because(cause)
             }
-            Error::NotAuthor => problem(StatusCode::FORBIDDEN, "Only its author or a moderator may change this."),
-            Error::NotAdmin => problem(StatusCode::FORBIDDEN, "Only an administrator may do this."),
-            Error::OwnAccount => problem(
-                StatusCode::FORBIDDEN,
-                "Administrators do not change their own role or suspend themselves; another one may.",
-            ),
-            Error::NotFound(kind) => {
-                Self::new(StatusCode::NOT_FOUND, code, format!("There is no such {kind}, or it was deleted."))
-            }
-            Error::EmailTaken => {
-                problem(StatusCode::CONFLICT, "Another account has this e-mail; sign in or use another one.")
-            }
-            Error::KeyReused => problem(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "This Idempotency-Key came with something else before: use a new key for a new request.",
-            ),
-            Error::KeyInUse => problem(
-                StatusCode::CONFLICT,
-                "The first request with this Idempotency-Key is still running; ask again.",
-            ),
-            Error::VersionMismatch => problem(
-                StatusCode::PRECONDITION_FAILED,
-                "It was changed since you read it: read it again, then send your change with the new ETag.",
-            ),
-            Error::InvalidCursor => problem(
-                StatusCode::BAD_REQUEST,
-                "The cursor does not belong to this list and order: start again without one.",
-            ),
-            Error::Busy(cause) => problem(StatusCode::SERVICE_UNAVAILABLE, "Too much is going on at once; try again.")
-                .with(RETRY_AFTER, RETRY_SECONDS)
-                .because(cause),
-            Error::Unavailable(cause) => {
-                problem(StatusCode::SERVICE_UNAVAILABLE, "The database cannot be reached right now; try again.")
-                    .with(RETRY_AFTER, RETRY_SECONDS)
-                    .because(cause)
-            }
-            Error::Internal(cause) => problem(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "Something went wrong here; the request id helps us find it.",
-            )
-            .because(cause),
+            Error::Internal(cause) => problem(StatusCode::INTERNAL_SERVER_ERROR).because(cause),
         }
     }
 }
 
 impl From<Violations> for Problem {
     fn from(violations: Violations) -> Self {
-        let errors: Vec<FieldError> = violations
-            .iter()
-            .map(|violation| FieldError {
-                pointer: pointer(&violation.field),
-                code: violation.rule.code(),
-                detail: explain(&violation.rule),
-            })
-            .collect();
-        let detail = errors.iter().map(|error| format!("{} {}", error.pointer, error.detail)).collect::<Vec<_>>();
-        let mut problem =
-            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", format!("{}.", detail.join("; ")));
-        problem.0.errors = errors;
-        problem
+        Self(Box::new(Parts {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            code: "validation_failed",
+            detail: Detail::Violations(violations),
+            header: None,
+            cause: None,
+        }))
     }
+}
+
+fn field_errors(violations: &Violations, language: Language) -> Vec<FieldError> {
+    let error = |violation: &Violation| FieldError {
+        pointer: pointer(&violation.field),
+        code: violation.rule.code(),
+        detail: explain(&violation.rule).say(language),
+    };
+    violations.iter().map(error).collect()
+}
+
+/// All of them in one sentence.
+fn summary(errors: &[FieldError], language: Language) -> String {
+    let field = |error: &FieldError| {
+        let phrase = Phrase::new("validation_failed-field").with("pointer", error.pointer.clone());
+        phrase.with("rule", error.detail.clone()).say(language)
+    };
+    let fields = errors.iter().map(field).collect::<Vec<_>>().join("; ");
+    Phrase::new("validation_failed").with("fields", fields).say(language)
 }
 
 /// An error and its causes in one line.
@@ -321,20 +374,154 @@ fn pointer(field: &str) -> String {
     format!("/{}", field.replace('~', "~0").replace('/', "~1"))
 }
 
-fn explain(rule: &Broken) -> String {
+/// The rule's text, named after its code.
+fn explain(rule: &Broken) -> Phrase {
+    let phrase = Phrase::new(format!("rule-{}", rule.code()));
     match rule {
-        Broken::Required => "is required".to_owned(),
-        Broken::UnknownField => "is not a known field".to_owned(),
-        Broken::NotAString => "must be a string".to_owned(),
-        Broken::NotAnInteger => "must be a whole number".to_owned(),
-        Broken::NotABoolean => "must be true or false".to_owned(),
-        Broken::TooShort { min: 1 } => "must not be empty".to_owned(),
-        Broken::TooShort { min } => format!("must have at least {min} characters"),
-        Broken::TooLong { max } => format!("must have at most {max} characters"),
-        Broken::OutOfRange { min, max } => format!("must be between {min} and {max}"),
-        Broken::Blank => "must hold more than white space".to_owned(),
-        Broken::ControlCharacter => "must not hold control characters other than newline and tab".to_owned(),
-        Broken::NotAnEmail => "must be an e-mail address".to_owned(),
-        Broken::NotOneOf { allowed } => format!("must be one of {}", allowed.join(", ")),
+        Broken::Required
+        | Broken::UnknownField
+        | Broken::NotAString
+        | Broken::NotAnInteger
+        | Broken::NotABoolean
+        | Broken::Blank
+        | Broken::ControlCharacter
+        | Broken::NotAnEmail => phrase,
+        Broken::TooShort { min } => phrase.with("min", *min),
+        Broken::TooLong { max } => phrase.with("max", *max),
+        Broken::OutOfRange { min, max } => phrase.with("min", *min).with("max", *max),
+        Broken::NotOneOf { allowed } => phrase.with("allowed", allowed.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use mundap_domain::error::Kind;
+
+    use super::*;
+
+    /// The `Kind`s' codes, as the entities' files spell them.
+    fn kinds() -> BTreeSet<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../domain/src");
+        let mut codes = BTreeSet::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = std::fs::read_to_string(path).unwrap();
+                let literals = source.lines().filter(|line| line.contains("::new(")).flat_map(|line| line.split('"'));
+                codes.extend(literals.filter(|literal| literal.ends_with("_not_found")).map(str::to_owned));
+            }
+        }
+        assert!(codes.len() >= 3, "{codes:?}");
+        codes
+    }
+
+    /// Every problem there is, each with something to say that no text says by itself.
+    fn problems() -> Vec<Problem> {
+        let cause = || Cause::from("the cause");
+        let errors = [
+            Error::Unauthenticated,
+            Error::InvalidToken,
+            Error::InvalidCredentials,
+            Error::InvalidRefreshToken,
+            Error::Suspended,
+            Error::NotAuthor,
+            Error::NotAdmin,
+            Error::OwnAccount,
+            Error::EmailTaken,
+            Error::KeyReused,
+            Error::KeyInUse,
+            Error::VersionMismatch,
+            Error::InvalidCursor,
+            Error::Busy(cause()),
+            Error::Unavailable(cause()),
+            Error::Internal(cause()),
+        ];
+        let kinds: Vec<&'static str> = kinds().into_iter().map(|code| &*code.leak()).collect();
+        let missing = kinds.into_iter().map(|code| Error::NotFound(Kind::new("thing", code)));
+        let mut problems: Vec<Problem> = errors.into_iter().chain(missing).map(Problem::from).collect();
+        problems.extend([
+            Problem::not_an_object(&serde_json::from_str::<u8>("{").unwrap_err()),
+            Problem::empty_body(),
+            Problem::broken_off(&PayloadError::EncodingCorrupted),
+            Problem::malformed_form("<name>"),
+            Problem::invalid_path("<segment>"),
+            Problem::repeated_parameter("<name>"),
+            Problem::unknown_parameter("<name>"),
+            Problem::parameter_is_no_integer("<name>", "<value>".to_owned()),
+            Problem::not_an_entity_tag("<tag>"),
+            Problem::if_match_is_no_text(),
+            Problem::not_an_idempotency_key(),
+            Problem::route_not_found(),
+            Problem::method_not_allowed(&[Method::GET, Method::PATCH]),
+            Problem::body_too_large(524_288),
+            Problem::body_timeout(),
+            Problem::unsupported_media_type("<wanted>"),
+        ]);
+        problems
+    }
+
+    fn rules() -> Vec<Broken> {
+        vec![
+            Broken::Required,
+            Broken::UnknownField,
+            Broken::NotAString,
+            Broken::NotAnInteger,
+            Broken::NotABoolean,
+            Broken::TooShort { min: 8 },
+            Broken::TooLong { max: 20_000 },
+            Broken::OutOfRange { min: -3, max: 9_007_199_254_740_991 },
+            Broken::Blank,
+            Broken::ControlCharacter,
+            Broken::NotAnEmail,
+            Broken::NotOneOf { allowed: &["newest", "oldest"] },
+        ]
+    }
+
+    #[test]
+    fn every_code_has_its_texts_and_every_text_its_code_in_every_language() {
+        let problems = problems();
+        let answered: BTreeSet<&str> =
+            problems.iter().map(Problem::code).chain([Problem::from(Violations::default()).code()]).collect();
+        let kinds = kinds();
+        let codes = Error::CODES.into_iter().chain(CODES).chain(kinds.iter().map(String::as_str));
+        assert_eq!(answered, codes.collect(), "a problem of each code");
+        let rules = rules();
+        assert_eq!(rules.iter().map(Broken::code).collect::<Vec<_>>(), Broken::CODES, "each rule");
+
+        let mut used = BTreeSet::from(["validation_failed".to_owned(), "validation_failed-field".to_owned()]);
+        let explained: Vec<Phrase> = rules.iter().map(explain).collect();
+        for problem in &problems {
+            let Detail::Phrase(phrase) = &problem.0.detail else { panic!("{problem:?}") };
+            let (code, name) = (problem.code(), phrase.name());
+            let is_of_code = name == code || name.strip_prefix(code).is_some_and(|rest| rest.starts_with('-'));
+            assert!(is_of_code, "{name} is no text of {code}");
+        }
+        let said = problems.iter().filter_map(|problem| match &problem.0.detail {
+            Detail::Phrase(phrase) => Some(phrase),
+            Detail::Violations(_) => None,
+        });
+        for phrase in said.chain(&explained) {
+            phrase.must_say_everything();
+            used.insert(phrase.name().to_owned());
+        }
+        for language in Language::ALL {
+            let names = language.names();
+            let missing: Vec<_> = used.difference(&names).collect();
+            let unused: Vec<_> = names.difference(&used).collect();
+            assert!(missing.is_empty() && unused.is_empty(), "{language:?}: missing {missing:?}, unused {unused:?}");
+        }
+    }
+
+    #[test]
+    fn every_broken_rule_is_named_with_its_field() {
+        let mut violations = Violations::default();
+        violations.add("title", Broken::TooShort { min: 1 });
+        violations.add("a/b{c}", Broken::UnknownField);
+        let problem = Problem::from(violations);
+        assert_eq!(problem.detail(Language::English), "/title must not be empty; /a~1b{c} is not a known field.");
+        assert_eq!(problem.detail(Language::Korean), "/title: 비워 둘 수 없습니다; /a~1b{c}: 알 수 없는 필드입니다.");
     }
 }

@@ -29,6 +29,7 @@ use crate::input::{Caller, Fields, OnceKey, body, is_json, parse_id};
 use crate::problem::{CHALLENGE, INVALID_TOKEN_CHALLENGE, Problem, RETRY_SECONDS};
 use crate::reply::Time;
 use crate::settings::Identity;
+use crate::words::Language;
 
 pub fn routes(config: &mut ServiceConfig) {
     config.service(upload).service(load_all_qna).service(load_qna).service(update_qna).service(delete_qna);
@@ -268,8 +269,9 @@ async fn read(req: &HttpRequest, payload: Payload) -> Result<SeedFields, Refusal
     }
 }
 
+/// In English whatever the request asks for: this face's clients compare texts.
 fn from_problem(problem: &Problem) -> Refusal {
-    Refusal::new(problem.status(), problem.code(), problem.detail().to_owned())
+    Refusal::new(problem.status(), problem.code(), problem.detail(Language::English))
 }
 
 /// The domain's violations as pydantic words them.

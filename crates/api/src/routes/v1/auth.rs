@@ -20,6 +20,7 @@ use crate::app::Board;
 use crate::docs::schema::{text, text_schema};
 use crate::input::form;
 use crate::problem::Problem;
+use crate::words::Language;
 
 pub fn routes(config: &mut ServiceConfig) {
     config.service(token).service(revoke);
@@ -104,7 +105,7 @@ impl FromRequest for Form {
 async fn token(board: web::Data<Board>, form: Form) -> Result<HttpResponse, Problem> {
     let pairs = match form.0 {
         Ok(pairs) => pairs,
-        Err(problem) => return Ok(refuse(problem.status(), "invalid_request", problem.detail())),
+        Err(problem) => return Ok(unreadable(&problem)),
     };
     let pair = |name: &str| pairs.get(name).map(String::as_str).filter(|value| !value.is_empty());
     let accounts = &board.services.accounts;
@@ -138,7 +139,7 @@ async fn token(board: web::Data<Board>, form: Form) -> Result<HttpResponse, Prob
 async fn revoke(board: web::Data<Board>, form: Form) -> Result<HttpResponse, Problem> {
     let pairs = match form.0 {
         Ok(pairs) => pairs,
-        Err(problem) => return Ok(refuse(problem.status(), "invalid_request", problem.detail())),
+        Err(problem) => return Ok(unreadable(&problem)),
     };
     let Some(revoked) = pairs.get("token") else {
         return Ok(incomplete("token is required"));
@@ -186,13 +187,21 @@ fn oauth(error: Error) -> Result<HttpResponse, Problem> {
     }
 }
 
+fn unreadable(problem: &Problem) -> HttpResponse {
+    refuse(problem.status(), "invalid_request", &problem.detail(Language::English))
+}
+
 fn incomplete(description: &str) -> HttpResponse {
     refuse(StatusCode::BAD_REQUEST, "invalid_request", description)
 }
 
-fn refuse(status: StatusCode, error: &str, error_description: &str) -> HttpResponse {
+/// In English whatever the request asks for: a description takes printable ASCII without `"` and `\` (RFC 6749, 5.2), which
+/// Korean is not. What else a client's own names bring into it becomes `?`.
+fn refuse(status: StatusCode, error: &str, description: &str) -> HttpResponse {
+    let is_allowed = |c: &char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
+    let description: String = description.chars().map(|c| if is_allowed(&c) { c } else { '?' }).collect();
     HttpResponse::build(status)
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((PRAGMA, "no-cache"))
-        .json(OAuthErrorView { error, error_description })
+        .json(OAuthErrorView { error, error_description: &description })
 }

@@ -1,0 +1,73 @@
+# What the API says to people when something goes wrong, in English. ko.ftl says the same in Korean.
+#
+# A text is named after its code: `not_author`, or `invalid_query-unknown` where one code has several texts. `rule-…` are
+# the rules that a field can break. They take the names from the code, so a name is in both files or in neither.
+
+## What the board refuses
+
+# $fields: one validation_failed-field for each broken rule, separated by "; "
+validation_failed = { $fields }.
+# $pointer: where the field is, such as /title; $rule: one of the rules below
+validation_failed-field = { $pointer } { $rule }
+unauthenticated = Sign in first: POST /api/v1/auth/token, then send the access token.
+invalid_token = The access token is not valid, or no longer; get a new one with the refresh token or sign in again.
+invalid_credentials = The current password is not this one.
+invalid_refresh_token = The refresh token is not valid, or no longer; sign in again.
+account_suspended = This account is suspended: it may read, and delete itself.
+not_author = Only its author or a moderator may change this.
+not_admin = Only an administrator may do this.
+own_account = Administrators do not change their own role or suspend themselves; another one may.
+qna_not_found = There is no such QnA, or it was deleted.
+comment_not_found = There is no such comment, or it was deleted.
+user_not_found = There is no such user, or the account was deleted.
+email_taken = Another account has this e-mail; sign in or use another one.
+idempotency_key_reused = This Idempotency-Key came with something else before: use a new key for a new request.
+idempotency_key_in_use = The first request with this Idempotency-Key is still running; ask again.
+version_mismatch = It was changed since you read it: read it again, then send your change with the new ETag.
+invalid_cursor = The cursor does not belong to this list and order: start again without one.
+busy = Too much is going on at once; try again.
+database_unavailable = The database cannot be reached right now; try again.
+internal_error = Something went wrong here; the request id helps us find it.
+
+## What cannot be read
+
+# $reason: the parser's own words, which are English
+malformed_json = The body is not a JSON object: { $reason }.
+malformed_json-empty = The body is not a JSON object: it is empty.
+# $reason: the connection's own words, which are English
+malformed_json-broken_off = The body is not whole: it broke off ({ $reason }).
+malformed_form = The form cannot be read: { $name } stands there twice.
+invalid_path = "{ $segment }" in the path is not an id: ids are whole numbers.
+invalid_query-repeated = The parameter { $name } stands there more than once.
+invalid_query-not_an_integer = The parameter { $name } must be a whole number, not "{ $value }".
+invalid_query-unknown = There is no parameter { $name } here.
+invalid_header-if_match = If-Match takes entity tags in double quotes, as ETag gave them, or *; not { $tag }.
+invalid_header-if_match_bytes = If-Match holds bytes that are no text.
+invalid_header-idempotency_key = Idempotency-Key takes 1 to { $max } visible ASCII characters, once.
+route_not_found = There is nothing at this path; /docs lists what there is.
+# $methods: such as GET, HEAD, POST
+method_not_allowed = This path answers { $methods }.
+body_too_large = The body has more than { $limit } bytes.
+body_timeout = The body took too long to arrive.
+# $wanted: a media type
+unsupported_media_type = Send the body as { $wanted }, without a content encoding.
+
+## Rules that a field can break
+
+rule-required = is required
+rule-unknown_field = is not a known field
+rule-not_a_string = must be a string
+rule-not_an_integer = must be a whole number
+rule-not_a_boolean = must be true or false
+rule-too_short =
+    { $min ->
+        [1] must not be empty
+       *[other] must have at least { $min } characters
+    }
+rule-too_long = must have at most { $max } characters
+rule-out_of_range = must be between { $min } and { $max }
+rule-blank = must hold more than white space
+rule-control_character = must not hold control characters other than newline and tab
+rule-not_an_email = must be an e-mail address
+# $allowed: the words, separated by commas
+rule-not_one_of = must be one of { $allowed }

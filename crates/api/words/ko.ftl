@@ -1,0 +1,65 @@
+# 문제가 생겼을 때 API가 사람에게 하는 말, 한국어. en.ftl이 같은 말을 영어로 합니다.
+#
+# 무엇이 들어올지 모르는 자리 뒤에는 받침에 따라 달라지는 조사(을/를, 은/는, 이/가, 으로/로)를 두지 않습니다.
+
+## 게시판이 거절하는 것
+
+validation_failed = { $fields }.
+validation_failed-field = { $pointer }: { $rule }
+unauthenticated = 먼저 로그인해야 합니다. POST /api/v1/auth/token에서 받은 액세스 토큰을 함께 보내십시오.
+invalid_token = 액세스 토큰이 유효하지 않거나 만료되었습니다. 리프레시 토큰으로 새 토큰을 받거나 다시 로그인하십시오.
+invalid_credentials = 현재 비밀번호가 맞지 않습니다.
+invalid_refresh_token = 리프레시 토큰이 유효하지 않거나 만료되었습니다. 다시 로그인하십시오.
+account_suspended = 정지된 계정입니다. 글을 읽거나 계정을 삭제할 수만 있습니다.
+not_author = 작성자 본인이나 중재자만 변경할 수 있습니다.
+not_admin = 관리자만 할 수 있는 일입니다.
+own_account = 관리자는 자신의 역할을 변경하거나 자신을 정지할 수 없습니다. 다른 관리자에게 요청하십시오.
+qna_not_found = 해당 QnA가 없거나 이미 삭제되었습니다.
+comment_not_found = 해당 댓글이 없거나 이미 삭제되었습니다.
+user_not_found = 해당 사용자가 없거나 계정이 이미 삭제되었습니다.
+email_taken = 이 이메일을 쓰는 다른 계정이 있습니다. 그 계정으로 로그인하거나 다른 이메일을 사용하십시오.
+idempotency_key_reused = 이 Idempotency-Key는 이미 다른 요청에 사용되었습니다. 새 요청에는 새 키를 사용하십시오.
+idempotency_key_in_use = 이 Idempotency-Key로 보낸 첫 요청이 아직 처리 중입니다. 잠시 후 다시 시도하십시오.
+version_mismatch = 읽은 뒤에 내용이 변경되었습니다. 다시 읽은 다음 새 ETag와 함께 변경 내용을 보내십시오.
+invalid_cursor = 이 목록과 정렬 순서에 맞는 커서가 아닙니다. 커서 없이 처음부터 다시 읽으십시오.
+busy = 지금 처리 중인 일이 너무 많습니다. 잠시 후 다시 시도하십시오.
+database_unavailable = 지금은 데이터베이스에 연결할 수 없습니다. 잠시 후 다시 시도하십시오.
+internal_error = 서버에서 오류가 발생했습니다. 요청 ID(request_id)를 알려 주시면 원인을 찾을 수 있습니다.
+
+## 읽을 수 없는 것
+
+malformed_json = 본문이 JSON 객체가 아닙니다: { $reason }.
+malformed_json-empty = 본문이 JSON 객체가 아닙니다. 비어 있습니다.
+malformed_json-broken_off = 본문이 도중에 끊겼습니다({ $reason }).
+malformed_form = 양식을 읽을 수 없습니다. 같은 이름이 두 번 있습니다: { $name }.
+invalid_path = 경로에 ID 대신 "{ $segment }" 값이 있습니다. ID는 정수입니다.
+invalid_query-repeated = 같은 쿼리 매개변수가 두 번 이상 있습니다: { $name }.
+invalid_query-not_an_integer = 쿼리 매개변수 { $name }의 값은 정수여야 합니다. 받은 값: "{ $value }".
+invalid_query-unknown = 알 수 없는 쿼리 매개변수입니다: { $name }.
+invalid_header-if_match = If-Match에는 ETag로 받은 그대로 큰따옴표로 묶은 엔터티 태그 또는 *만 쓸 수 있습니다. 받은 값: { $tag }.
+invalid_header-if_match_bytes = If-Match에 글자가 아닌 바이트가 있습니다.
+invalid_header-idempotency_key = Idempotency-Key에는 공백이 아닌 ASCII 문자 1~{ $max }자를 한 번만 쓸 수 있습니다.
+route_not_found = 이 경로에는 아무것도 없습니다. 사용할 수 있는 경로는 /docs에 나와 있습니다.
+method_not_allowed = 이 경로에서 사용할 수 있는 메서드: { $methods }.
+body_too_large = 본문이 { $limit }바이트를 초과합니다.
+body_timeout = 본문이 제한 시간 안에 도착하지 않았습니다.
+unsupported_media_type = 본문은 { $wanted } 형식으로, 콘텐츠 인코딩 없이 보내십시오.
+
+## 필드가 어길 수 있는 규칙
+
+rule-required = 반드시 있어야 합니다
+rule-unknown_field = 알 수 없는 필드입니다
+rule-not_a_string = 문자열이어야 합니다
+rule-not_an_integer = 정수여야 합니다
+rule-not_a_boolean = true 또는 false여야 합니다
+rule-too_short =
+    { $min ->
+        [1] 비워 둘 수 없습니다
+       *[other] { $min }자 이상이어야 합니다
+    }
+rule-too_long = { $max }자 이하여야 합니다
+rule-out_of_range = { $min } 이상 { $max } 이하여야 합니다
+rule-blank = 공백 문자만으로는 채울 수 없습니다
+rule-control_character = 줄바꿈과 탭 이외의 제어 문자를 쓸 수 없습니다
+rule-not_an_email = 이메일 주소여야 합니다
+rule-not_one_of = 다음 중 하나여야 합니다: { $allowed }
