@@ -1,7 +1,7 @@
 # What the API says to people when something goes wrong, in English. ko.ftl says the same in Korean.
 #
 # A text is named after its code: `not_author`, or `invalid_query-unknown` where one code has several texts. `rule-…` are
-# the rules that a field can break. They take the names from the code, so a name is in both files or in neither.
+# the rules that a field can break. A name stands in both files or in neither, with the same gaps: a test compares them.
 
 ## What the board refuses
 

@@ -10,7 +10,7 @@ unauthenticated = 먼저 로그인해야 합니다. POST /api/v1/auth/token에�
 invalid_token = 액세스 토큰이 유효하지 않거나 만료되었습니다. 리프레시 토큰으로 새 토큰을 받거나 다시 로그인하십시오.
 invalid_credentials = 현재 비밀번호가 맞지 않습니다.
 invalid_refresh_token = 리프레시 토큰이 유효하지 않거나 만료되었습니다. 다시 로그인하십시오.
-account_suspended = 정지된 계정입니다. 글을 읽거나 계정을 삭제할 수만 있습니다.
+account_suspended = 정지된 계정입니다. 글 읽기와 계정 삭제만 할 수 있습니다.
 not_author = 작성자 본인이나 중재자만 변경할 수 있습니다.
 not_admin = 관리자만 할 수 있는 일입니다.
 own_account = 관리자는 자신의 역할을 변경하거나 자신을 정지할 수 없습니다. 다른 관리자에게 요청하십시오.
@@ -22,7 +22,7 @@ idempotency_key_reused = 이 Idempotency-Key는 이미 다른 요청에 사용�
 idempotency_key_in_use = 이 Idempotency-Key로 보낸 첫 요청이 아직 처리 중입니다. 잠시 후 다시 시도하십시오.
 version_mismatch = 읽은 뒤에 내용이 변경되었습니다. 다시 읽은 다음 새 ETag와 함께 변경 내용을 보내십시오.
 invalid_cursor = 이 목록과 정렬 순서에 맞는 커서가 아닙니다. 커서 없이 처음부터 다시 읽으십시오.
-busy = 지금 처리 중인 일이 너무 많습니다. 잠시 후 다시 시도하십시오.
+busy = 지금은 요청이 너무 많아 처리할 수 없습니다. 잠시 후 다시 시도하십시오.
 database_unavailable = 지금은 데이터베이스에 연결할 수 없습니다. 잠시 후 다시 시도하십시오.
 internal_error = 서버에서 오류가 발생했습니다. 요청 ID(request_id)를 알려 주시면 원인을 찾을 수 있습니다.
 
@@ -31,14 +31,14 @@ internal_error = 서버에서 오류가 발생했습니다. 요청 ID(request_id
 malformed_json = 본문이 JSON 객체가 아닙니다: { $reason }.
 malformed_json-empty = 본문이 JSON 객체가 아닙니다. 비어 있습니다.
 malformed_json-broken_off = 본문이 도중에 끊겼습니다({ $reason }).
-malformed_form = 양식을 읽을 수 없습니다. 같은 이름이 두 번 있습니다: { $name }.
+malformed_form = 폼을 읽을 수 없습니다. 같은 이름이 두 번 있습니다: { $name }.
 invalid_path = 경로에 ID 대신 "{ $segment }" 값이 있습니다. ID는 정수입니다.
 invalid_query-repeated = 같은 쿼리 매개변수가 두 번 이상 있습니다: { $name }.
 invalid_query-not_an_integer = 쿼리 매개변수 { $name }의 값은 정수여야 합니다. 받은 값: "{ $value }".
 invalid_query-unknown = 알 수 없는 쿼리 매개변수입니다: { $name }.
 invalid_header-if_match = If-Match에는 ETag로 받은 그대로 큰따옴표로 묶은 엔터티 태그 또는 *만 쓸 수 있습니다. 받은 값: { $tag }.
 invalid_header-if_match_bytes = If-Match에 글자가 아닌 바이트가 있습니다.
-invalid_header-idempotency_key = Idempotency-Key에는 공백이 아닌 ASCII 문자 1~{ $max }자를 한 번만 쓸 수 있습니다.
+invalid_header-idempotency_key = Idempotency-Key는 한 번만, 공백 없는 ASCII 문자 1~{ $max }자로 보내야 합니다.
 route_not_found = 이 경로에는 아무것도 없습니다. 사용할 수 있는 경로는 /docs에 나와 있습니다.
 method_not_allowed = 이 경로에서 사용할 수 있는 메서드: { $methods }.
 body_too_large = 본문이 { $limit }바이트를 초과합니다.
@@ -47,7 +47,7 @@ unsupported_media_type = 본문은 { $wanted } 형식으로, 콘텐츠 인코딩
 
 ## 필드가 어길 수 있는 규칙
 
-rule-required = 반드시 있어야 합니다
+rule-required = 필수 항목입니다
 rule-unknown_field = 알 수 없는 필드입니다
 rule-not_a_string = 문자열이어야 합니다
 rule-not_an_integer = 정수여야 합니다

@@ -46,7 +46,8 @@ pub fn base() -> OpenApi {
         .description(Some(
             "A Q&A board beside your product: people ask, people answer, and each may change only what is theirs.\n\n\
              Sign in with **Authorize**, or at `/api/v1/auth/token`. Every error has a `code` that never changes; \
-             [the list of codes](/docs/errors) says what each means and what to do.",
+             [the list of codes](/docs/errors) says what each means and what to do. Its `detail` is in Korean or English, \
+             by `Accept-Language`.",
         ))
         .license(Some(LicenseBuilder::new().name("Apache-2.0 OR MIT").identifier(Some("Apache-2.0 OR MIT")).build()))
         .build();

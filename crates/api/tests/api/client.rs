@@ -165,6 +165,10 @@ impl<'s> Call<'s> {
         if reply.status >= 400 && !is_head {
             self.check_refusal(reply, path);
         }
+        if reply.header("content-type") != Some("application/problem+json") {
+            assert_eq!(reply.header("content-language"), None, "{reply}");
+            assert!(!reply.header("vary").unwrap_or_default().contains("Accept-Language"), "{reply}");
+        }
         let document = self.server.document();
         self.server.answered.lock().unwrap().push(Answered {
             request_id: reply.request_id().to_owned(),
@@ -199,6 +203,11 @@ impl<'s> Call<'s> {
             for name in ["title", "detail", "code"] {
                 assert!(body[name].as_str().is_some_and(|text| !text.is_empty()), "no {name}: {reply}");
             }
+            assert_ne!(body["detail"], code, "it has no text: {reply}");
+            let spoken = reply.header("content-language").unwrap_or_default();
+            let asks = self.headers.iter().any(|(name, _)| name == "accept-language");
+            assert!(spoken == "en" || (spoken == "ko" && asks), "{reply}");
+            assert!(reply.header("vary").unwrap_or_default().contains("Accept-Language"), "{reply}");
             assert_eq!(body["errors"].is_array(), reply.status == 422, "{reply}");
         } else if path.starts_with("/api/v1/auth/") {
             assert!(body["error"].is_string() && body["error_description"].is_string(), "{reply}");

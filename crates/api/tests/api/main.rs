@@ -33,6 +33,7 @@ mod seed;
 mod server;
 mod sign_in;
 mod transcript;
+mod words;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         ("seed", seed::TESTS),
         ("sign_in", sign_in::TESTS),
         ("transcript", transcript::TESTS),
+        ("words", words::TESTS),
     ];
     let conclusion = libtest_mimic::run(&arguments, trials(&boards, &modules));
     // What can be said of all answers and the whole log only when everything else is over.
