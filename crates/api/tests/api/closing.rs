@@ -5,13 +5,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::board::Board;
+use crate::database::number;
 use crate::server::Server;
 
 crate::tests![
     every_operation_was_called_and_did_something,
     every_request_has_one_line_in_the_log,
     no_secret_is_in_the_log,
+    counters_equal_rows_and_nothing_is_orphaned,
 ];
+
+/// After everything that any test did, at once or not.
+fn counters_equal_rows_and_nothing_is_orphaned(board: &Board) {
+    let none_of = [
+        "qna q WHERE q.comment_count <> (SELECT COUNT(*) FROM comment c WHERE c.qna_id = q.qna_id)",
+        "comment c WHERE NOT EXISTS (SELECT 1 FROM qna q WHERE q.qna_id = c.qna_id)",
+        "qna q WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.user_id = q.user_id)",
+        "comment c WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.user_id = c.user_id)",
+        "sign_in s WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.user_id = s.user_id AND u.deleted_at IS NULL)",
+    ];
+    for server in board.servers() {
+        let count = |from: &str| number(&server.database_url, &format!("SELECT COUNT(*) AS n FROM {from}"));
+        assert!(count("qna") > 0 && count("users") > 0);
+        for rows in none_of {
+            assert_eq!(count(rows), 0, "{rows}");
+        }
+    }
+}
 
 fn every_operation_was_called_and_did_something(board: &Board) {
     let mut done = BTreeSet::new();
