@@ -261,7 +261,13 @@ fn pool_of_requests(
     options: MySqlConnectOptions,
 ) -> MySqlPool {
     let session = session(settings, kind);
-    let (before, after, patience) = (limit.trouble.clone(), limit.trouble.clone(), settings.acquire_timeout);
+    let before = limit.trouble.clone();
+    let spare = Spare {
+        options: options.clone(),
+        session: session.clone(),
+        patience: settings.acquire_timeout,
+        trouble: limit.trouble.clone(),
+    };
     MySqlPoolOptions::new()
         .max_connections(settings.max_connections.max(1))
         .acquire_timeout(settings.acquire_timeout)
@@ -278,18 +284,59 @@ fn pool_of_requests(
                 Ok(true)
             })
         })
-        // The driver pings what is given back, however long that takes: on a line that is cut, a quarter of an hour.
+        // The driver pings what is given back, however long that takes: on a line that is cut, a quarter of an hour. (Of
+        // what is being given back in the moment when the line goes, that remains.)
         .after_release(move |connection, _| {
-            let in_doubt = after.is_recent();
+            let spare = spare.clone();
             Box::pin(async move {
-                if in_doubt {
-                    let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-                    timeout(patience, connection.ping()).await.map_err(silent)??;
+                if spare.trouble.is_recent() {
+                    match timeout(spare.patience, connection.ping()).await {
+                        Ok(answer) => answer?,
+                        Err(_) => *connection = spare.connect().await?,
+                    }
                 }
                 Ok(true)
             })
         })
         .connect_lazy_with(options)
+}
+
+/// What takes the place of a connection that has gone silent.
+///
+/// To turn it away would not do: the driver closes a connection over TLS by waiting for its last word, and until that
+/// comes, or the operating system gives up, the pool is one connection short. Overwriting it drops its socket at once.
+#[derive(Clone)]
+struct Spare {
+    options: MySqlConnectOptions,
+    session: String,
+    patience: Duration,
+    trouble: Trouble,
+}
+
+impl Spare {
+    /// How long to try; a database that is away for longer costs what is said above.
+    const TRIES_LAST: Duration = Duration::from_mins(1);
+    const TRY_EVERY: Duration = Duration::from_millis(250);
+
+    async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
+        let deadline = Instant::now() + Self::TRIES_LAST;
+        loop {
+            let connection = async {
+                let mut connection = self.options.connect().await?;
+                execute(&mut connection, self.session.clone()).await?;
+                Ok(connection)
+            };
+            let error = match timeout(self.patience, connection).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => error,
+                Err(_) => sqlx::Error::PoolTimedOut,
+            };
+            if Instant::now() >= deadline || self.trouble.is_over() {
+                return Err(error);
+            }
+            sleep(Self::TRY_EVERY).await;
+        }
+    }
 }
 
 /// What a session of a request is set to.

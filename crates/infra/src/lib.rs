@@ -175,6 +175,7 @@ impl SeaStore {
     /// Closes every connection, once those in use are given back; a database that hangs is waited for no longer than
     /// for one statement, and what is open then ends with the process.
     pub async fn close(&self) {
+        self.limit.trouble.end();
         let closing = async {
             // The readers first: on SQLite the last one to go tidies up, and that needs a writer.
             for connection in [&self.reader.connection, &self.units, &self.migrations] {

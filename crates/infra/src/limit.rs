@@ -8,7 +8,7 @@
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mundap_domain::StoreError;
@@ -67,6 +67,7 @@ pub(crate) struct Trouble {
     /// Nanoseconds from `start`, plus one; 0 for never. As fine as connections tell how long they lay idle: one that was
     /// given back just before the trouble must not count as younger than it.
     last: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
 }
 
 impl Trouble {
@@ -74,12 +75,21 @@ impl Trouble {
     const LASTS: Duration = Duration::from_secs(10);
 
     pub(crate) fn none() -> Self {
-        Self { start: Instant::now(), last: Arc::default() }
+        Self { start: Instant::now(), last: Arc::default(), over: Arc::default() }
     }
 
     fn mark(&self) {
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
         self.last.fetch_max(now + 1, Ordering::Relaxed);
+    }
+
+    /// The store is closed: nothing needs to be mended any more.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     /// How long ago it was.

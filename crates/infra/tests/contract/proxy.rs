@@ -22,13 +22,15 @@ pub(crate) struct Proxy {
     upstream: String,
     line: watch::Sender<Line>,
     accepting: Option<JoinHandle<()>>,
+    stranded: Vec<watch::Sender<Line>>,
 }
 
 impl Proxy {
     /// A line to `upstream`, `host:port`.
     pub(crate) async fn to(upstream: String) -> Self {
         let (line, _) = watch::channel(Line::Open);
-        let mut proxy = Self { address: ([127, 0, 0, 1], 0).into(), upstream, line, accepting: None };
+        let mut proxy =
+            Self { address: ([127, 0, 0, 1], 0).into(), upstream, line, accepting: None, stranded: Vec::new() };
         proxy.listen().await;
         proxy
     }
@@ -45,6 +47,20 @@ impl Proxy {
             (Line::Open | Line::Frozen, None) => self.listen().await,
             (Line::Open | Line::Frozen, accepting) => self.accepting = accepting,
         }
+    }
+
+    /// No byte passes any more on the connections that there are; new ones are good. As after a failover to another
+    /// machine, or where a firewall forgot them.
+    pub(crate) async fn strand(&mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+            let _ = accepting.await;
+        }
+        let (fresh, _) = watch::channel(Line::Open);
+        let line = std::mem::replace(&mut self.line, fresh);
+        line.send_replace(Line::Frozen);
+        self.stranded.push(line);
+        self.listen().await;
     }
 
     async fn listen(&mut self) {
