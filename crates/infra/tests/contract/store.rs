@@ -8,9 +8,9 @@ use mundap_domain::page::Order;
 use mundap_domain::qna::Qna;
 use mundap_domain::{Store as _, StoreError};
 use mundap_infra::DatabaseKind;
-use sea_orm::{ConnectionTrait as _, Statement};
+use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 
-use crate::board::{Board, assert_outcome, new_qna, new_user, slice, unique_email};
+use crate::board::{Board, NOBODY, assert_outcome, new_qna, new_user, slice, unique_email};
 
 crate::tests![
     dropping_a_unit_rolls_it_back,
@@ -24,6 +24,7 @@ crate::tests![
     two_units_that_wait_for_each_other_are_contention,
     the_reader_cannot_write,
     a_full_disk_is_unavailable_and_reads_go_on,
+    no_session_on_mysql_joins_by_hashing_whole_tables,
     it_says_what_it_is,
     closing_ends_every_use,
 ];
@@ -182,6 +183,30 @@ async fn a_full_disk_is_unavailable_and_reads_go_on(board: Board) {
     assert_eq!(board.reader().qnas().find(qna.id).await.unwrap(), Some(qna));
     board.sql("PRAGMA max_page_count = 1000000").await;
     write().await.unwrap();
+}
+
+/// With few users MySQL would hash them and sort every question for one page; see `session` in `connect.rs`.
+async fn no_session_on_mysql_joins_by_hashing_whole_tables(board: Board) {
+    if board.store.kind() != DatabaseKind::MySql {
+        return;
+    }
+    let settings = board.server.new_database().await;
+    let board = board.on(&settings).await;
+    let name = settings.url.rsplit('/').next().unwrap().split('?').next().unwrap();
+    // One of each kind that requests use, while both are open.
+    let unit = board.begin().await;
+    board.reader().users().find(NOBODY).await.unwrap();
+    let sql = format!(
+        "SELECT COUNT(*) FROM performance_schema.variables_by_thread v \
+         JOIN performance_schema.threads t ON t.thread_id = v.thread_id \
+         WHERE t.processlist_db = '{name}' AND v.variable_name = 'optimizer_switch' \
+         AND v.variable_value LIKE '%block_nested_loop=off%'"
+    );
+    let row = board.writer().query_one_raw(Statement::from_string(DbBackend::MySql, sql)).await.unwrap();
+    let sessions: i64 = row.unwrap().try_get_by_index(0).unwrap();
+    assert!(sessions >= 2, "{sessions}");
+    drop(unit);
+    board.close().await;
 }
 
 async fn it_says_what_it_is(board: Board) {
