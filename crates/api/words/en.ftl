@@ -66,7 +66,7 @@ rule-too_short =
     }
 rule-too_long = must have at most { $max } characters
 rule-out_of_range = must be between { $min } and { $max }
-rule-blank = must hold more than white space
+rule-blank = must hold something to see
 rule-control_character = must not hold control characters other than newline and tab
 rule-not_an_email = must be an e-mail address
 # $allowed: the words, separated by commas

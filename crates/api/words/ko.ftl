@@ -59,7 +59,7 @@ rule-too_short =
     }
 rule-too_long = { $max }자 이하여야 합니다
 rule-out_of_range = { $min } 이상 { $max } 이하여야 합니다
-rule-blank = 공백 문자만으로는 채울 수 없습니다
+rule-blank = 공백이나 보이지 않는 문자만으로는 채울 수 없습니다
 rule-control_character = 줄바꿈과 탭 이외의 제어 문자를 쓸 수 없습니다
 rule-not_an_email = 이메일 주소여야 합니다
 rule-not_one_of = 다음 중 하나여야 합니다: { $allowed }

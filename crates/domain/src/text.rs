@@ -32,9 +32,34 @@ pub(crate) fn printable(text: &str, (): &()) -> garde::Result {
     Ok(())
 }
 
-/// garde rule: something to read in it. Empty text is [`length`]'s business.
+/// Characters that show nothing, though they are no white space: Unicode's default-ignorable ones up to U+FFFF
+/// (`DerivedCoreProperties.txt`), such as the zero-width space and the Hangul filler that stands for an empty name, and
+/// the braille pattern without dots. As ranges, both ends included.
+pub const INVISIBLE: [(char, char); 15] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{17b4}', '\u{17b5}'),
+    ('\u{180b}', '\u{180f}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{202a}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{2800}', '\u{2800}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{fe00}', '\u{fe0f}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{fff0}', '\u{fff8}'),
+];
+
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace() || INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&c))
+}
+
+/// garde rule: something to see in it. Empty text is [`length`]'s business.
 pub(crate) fn not_blank(text: &str, (): &()) -> garde::Result {
-    if !text.is_empty() && text.chars().all(char::is_whitespace) {
+    if !text.is_empty() && text.chars().all(is_invisible) {
         return Err(encode(Broken::Blank));
     }
     Ok(())

@@ -4,14 +4,21 @@ use mundap_domain::account::Password;
 use mundap_domain::comment::CommentContent;
 use mundap_domain::page::Order;
 use mundap_domain::qna::{Content, Title};
+use mundap_domain::text::INVISIBLE;
 use mundap_domain::user::{DisplayName, Email, Role};
 use serde_json::json;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type};
 
 /// No control character save newline and tab.
 pub const TEXT: &str = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$";
-/// The same, and something to read in it.
-pub const NOT_BLANK: &str = r"^[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*$";
+/// The same, and something to see in it.
+#[must_use]
+pub fn not_blank() -> String {
+    let any = r"[^\u0000-\u0008\u000b-\u001f\u007f-\u009f]*";
+    let ranges = INVISIBLE.map(|(first, last)| format!(r"\u{:04x}-\u{:04x}", u32::from(first), u32::from(last)));
+    let invisible = ranges.concat();
+    format!(r"^{any}[^\s\u0000-\u001f\u007f-\u009f{invisible}]{any}$")
+}
 
 #[must_use]
 pub fn text() -> ObjectBuilder {
@@ -42,7 +49,7 @@ text_schema!(
     text()
         .min_length(Some(Title::MIN))
         .max_length(Some(Title::MAX))
-        .pattern(Some(NOT_BLANK))
+        .pattern(Some(not_blank()))
         .examples([json!("How do I start?")])
 );
 text_schema!(
@@ -62,7 +69,7 @@ text_schema!(
     text()
         .min_length(Some(CommentContent::MIN))
         .max_length(Some(CommentContent::MAX))
-        .pattern(Some(NOT_BLANK))
+        .pattern(Some(not_blank()))
         .examples([json!("Read it again.")])
 );
 text_schema!(
@@ -70,7 +77,7 @@ text_schema!(
     text()
         .min_length(Some(DisplayName::MIN))
         .max_length(Some(DisplayName::MAX))
-        .pattern(Some(NOT_BLANK))
+        .pattern(Some(not_blank()))
         .examples([json!("문답이")])
 );
 text_schema!(

@@ -12,6 +12,7 @@ use mundap_domain::page::{CursorKey, Order, PageRequest, PageSize, Slice};
 use mundap_domain::qna::{Content, QnaListing, Title};
 use mundap_domain::sign_in::RefreshToken;
 use mundap_domain::testing::{Mocks, a_qna, board};
+use mundap_domain::text::INVISIBLE;
 use mundap_domain::user::{DisplayName, Email};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -31,7 +32,7 @@ fn text() -> impl Strategy<Value = String> {
         1 => "[\u{0}-\u{1f}\u{7f}-\u{9f}]",
     ];
     let typed = vec(piece, 0..60).prop_map(|pieces| pieces.concat());
-    let blank = "[ \n\t\u{3000}]{0,60}";
+    let blank = "[ \n\t\u{3000}\u{200b}\u{3164}\u{feff}]{0,60}";
     let long = ("[a가]|\u{1112}\u{1161}\u{11ab}", prop_oneof![45..55_usize, 250..260_usize])
         .prop_map(|(piece, times)| piece.repeat(times));
     prop_oneof![4 => typed, 1 => blank, 1 => long]
@@ -50,7 +51,8 @@ fn breaks(raw: &str, min: usize, max: usize, may_be_blank: bool) -> Vec<Broken> 
     if text.iter().any(|c| matches!(c, '\0'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{7f}'..='\u{9f}')) {
         broken.push(Broken::ControlCharacter);
     }
-    if !may_be_blank && !text.is_empty() && text.iter().collect::<String>().trim().is_empty() {
+    let unseen = |c: char| c.is_whitespace() || INVISIBLE.iter().any(|(first, last)| *first <= c && c <= *last);
+    if !may_be_blank && !text.is_empty() && text.iter().all(|c| unseen(*c)) {
         broken.push(Broken::Blank);
     }
     broken

@@ -71,7 +71,18 @@ fn only_the_content_of_a_question_may_be_empty() {
 
 #[test]
 fn only_the_content_of_a_question_may_be_blank() {
-    for blank in [" ", "\n\t", "\u{3000}", "\u{a0}\u{a0}", "\u{2028}"] {
+    // The last ones are no white space, and nobody sees them either.
+    for blank in [
+        " ",
+        "\n\t",
+        "\u{3000}",
+        "\u{a0}\u{a0}",
+        "\u{2028}",
+        "\u{3164}",
+        " \u{200b}\u{feff}",
+        "\u{2800}",
+        "\u{ad}\u{fe0f}",
+    ] {
         for (name, parse) in TEXTS {
             match name {
                 "Content" => assert_eq!(parse(blank).unwrap(), blank),
