@@ -14,6 +14,7 @@ mod m0002_qna;
 mod m0003_comment;
 mod m0004_sign_in;
 mod m0005_receipt;
+mod m0006_image;
 mod m0009_audit;
 mod m0010_comment_by_author;
 mod sql;
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_comment::Migration),
             Box::new(m0004_sign_in::Migration),
             Box::new(m0005_receipt::Migration),
+            Box::new(m0006_image::Migration),
             Box::new(m0009_audit::Migration),
             Box::new(m0010_comment_by_author::Migration),
         ]

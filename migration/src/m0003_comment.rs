@@ -49,6 +49,6 @@ CREATE TABLE IF NOT EXISTS comment (
 ) STRICT";
 
 // SQLite clusters by the row id alone; an index that holds every column gives the same neighbourhood for some space.
-const SQLITE_BY_QNA: &str = "
+pub(crate) const SQLITE_BY_QNA: &str = "
 CREATE INDEX IF NOT EXISTS comment_by_qna
     ON comment (qna_id, comment_id, user_id, content, created_at, updated_at, version)";

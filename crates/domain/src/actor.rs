@@ -23,6 +23,8 @@ pub enum Act {
     Post,
     /// Edit or delete a QnA or comment that `author` wrote.
     Change { author: UserId },
+    /// Attach an image to a comment that `author` wrote.
+    Attach { author: UserId },
     /// See the own account.
     ReadOwnAccount,
     /// Change the own account or password.
@@ -52,7 +54,7 @@ impl Actor {
     /// | who | may |
     /// | --- | --- |
     /// | anonymous | read QnAs, comments, images |
-    /// | member | also post, edit and delete what is their own, and manage the own account |
+    /// | member | also post, attach images to own comments, edit and delete what is their own, and manage the own account |
     /// | moderator | also edit and delete anyone's |
     /// | admin | also change roles and suspend accounts |
     /// | operator | the command line: read, change roles and suspend accounts |
@@ -76,6 +78,8 @@ impl Actor {
             (Member | Moderator | Admin, Act::Post | Act::ChangeOwnAccount) => Ok(()),
             (Moderator | Admin, Act::Change { .. }) => Ok(()),
             (Member, Act::Change { author }) if self.is(author) => Ok(()),
+            (Member | Moderator | Admin, Act::Attach { author }) if self.is(author) => Ok(()),
+            (Member | Moderator | Admin, Act::Attach { .. }) => Err(Error::NotAuthor),
             (Member, Act::Change { .. }) => Err(Error::NotAuthor),
 
             (Admin | Operator, Act::Administer) => Ok(()),
@@ -155,6 +159,8 @@ mod tests {
             Act::Post,
             Act::Change { author: own },
             Act::Change { author: stranger },
+            Act::Attach { author: own },
+            Act::Attach { author: stranger },
             Act::ReadOwnAccount,
             Act::ChangeOwnAccount,
             Act::DeleteOwnAccount,
@@ -163,20 +169,20 @@ mod tests {
             Act::Govern { account: stranger },
         ];
         // Reading, then everything else; whoever is suspended may also read and delete the own account.
-        let reads = |no| ["", no, no, no, no, no, no, no, no, no];
-        let suspended_may = ["", NO, NO, NO, "", NO, "", NO, NO, NO];
-        let table: [(Actor, [&str; 10]); 8] = [
+        let reads = |no| ["", no, no, no, no, no, no, no, no, no, no, no];
+        let suspended_may = ["", NO, NO, NO, NO, NO, "", NO, "", NO, NO, NO];
+        let member_may =
+            ["", "", "", "not_author", "", "not_author", "", "", "", "not_admin", "not_admin", "not_admin"];
+        let moderator_may = ["", "", "", "", "", "not_author", "", "", "", "not_admin", "not_admin", "not_admin"];
+        let table: [(Actor, [&str; 12]); 8] = [
             (Actor::Anonymous, reads("unauthenticated")),
             (suspended(&a_user(1, Role::Member)).into(), suspended_may),
             (suspended(&a_user(1, Role::Moderator)).into(), suspended_may),
             (suspended(&a_user(1, Role::Admin)).into(), suspended_may),
-            (
-                a_user(1, Role::Member).into(),
-                ["", "", "", "not_author", "", "", "", "not_admin", "not_admin", "not_admin"],
-            ),
-            (a_user(1, Role::Moderator).into(), ["", "", "", "", "", "", "", "not_admin", "not_admin", "not_admin"]),
-            (Actor::Operator, [&reads("unauthenticated")[..7], &["", "", ""]].concat().try_into().unwrap()),
-            (a_user(1, Role::Admin).into(), ["", "", "", "", "", "", "", "", "own_account", ""]),
+            (a_user(1, Role::Member).into(), member_may),
+            (a_user(1, Role::Moderator).into(), moderator_may),
+            (Actor::Operator, [&reads("unauthenticated")[..9], &["", "", ""]].concat().try_into().unwrap()),
+            (a_user(1, Role::Admin).into(), ["", "", "", "", "", "not_author", "", "", "", "", "own_account", ""]),
         ];
         for (actor, row) in &table {
             for (act, expected) in acts.iter().zip(row) {

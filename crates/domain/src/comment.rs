@@ -9,6 +9,7 @@ use crate::actor::{Act, Actor};
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, Kind, StoreError, Violations};
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
+use crate::image::Image;
 use crate::page::{CursorKey, Order, Page, PageRequest, Slice};
 use crate::qna::QnaId;
 use crate::text::{length, not_blank, printable, text_value};
@@ -66,6 +67,8 @@ pub struct CommentRecord {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub version: Version,
+    /// Oldest first.
+    pub images: Vec<Image>,
 }
 
 /// An answer or a remark below a QnA.
@@ -133,6 +136,7 @@ impl NewComment {
             created_at: self.created_at,
             updated_at: self.created_at,
             version: Version::FIRST,
+            images: Vec::new(),
         })
     }
 }
@@ -213,10 +217,11 @@ impl CommentEdit {
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 #[async_trait]
 pub trait CommentRepository: Send + Sync {
+    /// The comment with its images.
     async fn find(&self, id: CommentId) -> Result<Option<Comment>, StoreError>;
     /// As [`find`](Self::find); in a unit, MUST keep the row from changing until the unit ends.
     async fn find_locked(&self, id: CommentId) -> Result<Option<Comment>, StoreError>;
-    /// The comments of one QnA. MUST be in the slice's order by id, hold nothing at or before `after`, and at most
+    /// The comments of one QnA, each with its images. MUST be in the slice's order by id, hold nothing at or before `after`, and at most
     /// `limit` items.
     async fn list(&self, qna: QnaId, slice: &Slice) -> Result<Vec<Comment>, StoreError>;
     /// The comments that one account wrote, by the same rules.
@@ -224,10 +229,14 @@ pub trait CommentRepository: Send + Sync {
     /// Stores a new comment in its first version and returns it whole. MUST be [`StoreError::MissingReference`] where
     /// its QnA is not there.
     async fn insert(&self, comment: &NewComment) -> Result<Comment, StoreError>;
-    /// Stores a changed comment. MUST be [`StoreError::Stale`] unless the stored version is the one before.
+    /// Stores a changed comment. MUST be [`StoreError::Stale`] unless the stored version is the one before. MUST leave
+    /// its images alone.
     async fn update(&self, comment: &Comment) -> Result<(), StoreError>;
-    /// Removes it. MUST be [`StoreError::Stale`] unless it is there in this version.
+    /// Removes it with its images. MUST be [`StoreError::Stale`] unless it is there in this version.
     async fn delete(&self, id: CommentId, version: Version) -> Result<(), StoreError>;
+    /// Adds `by` to its count of images, by which a comment without any is read without a look at the images, and keeps the
+    /// row from changing until the unit ends. `false` where there is no such comment. MUST NOT read the count first.
+    async fn count_images(&self, id: CommentId, by: i32) -> Result<bool, StoreError>;
 }
 
 /// Use cases on comments.

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::image::Refusal;
+
 /// The opaque cause of a failure, for the log alone.
 pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -57,12 +59,18 @@ pub enum Error {
     /// The cursor was not made by this board for this list.
     #[error("the cursor was not made for this list")]
     InvalidCursor,
+    /// An image is refused.
+    #[error("{0}")]
+    Image(Refusal),
     /// Others are changing the same rows, or a bounded lane is full; the same call may succeed in a moment.
     #[error("too much is going on at once")]
     Busy(#[source] Cause),
     /// The database cannot be reached.
     #[error("the database is unavailable")]
     Unavailable(#[source] Cause),
+    /// The store of images cannot be reached, or is full.
+    #[error("the image store is unavailable")]
+    StorageUnavailable(#[source] Cause),
     /// A fault of ours.
     #[error("internal error")]
     Internal(#[source] Cause),
@@ -71,7 +79,7 @@ pub enum Error {
 impl Error {
     /// Every code a client can meet, in the order of `docs/errors.md`, save those of [`Kind`]s, which stand with their
     /// entities.
-    pub const CODES: [&'static str; 17] = [
+    pub const CODES: [&'static str; 25] = [
         "validation_failed",
         "unauthenticated",
         "invalid_token",
@@ -86,8 +94,16 @@ impl Error {
         "idempotency_key_in_use",
         "version_mismatch",
         "invalid_cursor",
+        "not_an_image",
+        "image_animated",
+        "image_broken",
+        "image_too_large",
+        "image_too_many_pixels",
+        "too_many_images",
+        "image_quota_exceeded",
         "busy",
         "database_unavailable",
+        "storage_unavailable",
         "internal_error",
     ];
 
@@ -110,8 +126,10 @@ impl Error {
             Self::KeyInUse => "idempotency_key_in_use",
             Self::VersionMismatch => "version_mismatch",
             Self::InvalidCursor => "invalid_cursor",
+            Self::Image(refusal) => refusal.code(),
             Self::Busy(_) => "busy",
             Self::Unavailable(_) => "database_unavailable",
+            Self::StorageUnavailable(_) => "storage_unavailable",
             Self::Internal(_) => "internal_error",
         }
     }
@@ -167,6 +185,12 @@ pub enum StoreError {
     /// Anything else.
     #[error("the database refused")]
     Backend(#[source] Cause),
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Image(refusal)
+    }
 }
 
 impl From<StoreError> for Error {

@@ -1,22 +1,36 @@
 //! What has to be done now and then, by whichever node comes to it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::env::{Clock, retrying};
 use crate::error::Error;
 use crate::idempotency::REMEMBERED;
+use crate::image::{BlobStore, SHELVES, sweep};
 use crate::{Ports, Store};
 
 /// Use cases that nobody asks for.
 pub struct Housekeeping {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    blobs: Arc<dyn BlobStore>,
+    /// Where the next look at the blobs begins.
+    shelf: AtomicU8,
 }
 
 impl Housekeeping {
+    /// How many blobs one sweep looks at, give or take a shelf: a small board is looked through each time, a large one by
+    /// and by.
+    pub const BLOBS: usize = 10_000;
+
     #[must_use]
     pub fn new(ports: &Ports) -> Self {
-        Self { store: ports.store.clone(), clock: ports.clock.clone() }
+        Self {
+            store: ports.store.clone(),
+            clock: ports.clock.clone(),
+            blobs: ports.blobs.clone(),
+            shelf: AtomicU8::new(0),
+        }
     }
 
     /// Forgets what need not be remembered any longer, and says how many rows that were. Several nodes may do it at
@@ -33,5 +47,23 @@ impl Housekeeping {
             Ok(forgotten)
         })
         .await
+    }
+
+    /// Takes away the bytes of images that are gone, and says how many images that were. Several nodes may do it at once.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::StorageUnavailable`]; what was done until then stays done.
+    pub async fn sweep_images(&self) -> Result<u64, Error> {
+        let (mut seen, mut gone) = (0, 0);
+        for _ in 0..SHELVES {
+            let shelf = self.shelf.fetch_add(1, Ordering::Relaxed);
+            let (looked_at, taken) = sweep(&*self.blobs, self.store.reader().images(), shelf, self.clock.now()).await?;
+            seen += looked_at;
+            gone += taken;
+            if seen >= Self::BLOBS {
+                break;
+            }
+        }
+        Ok(gone)
     }
 }

@@ -191,6 +191,13 @@ impl Desk {
         let Ports { store, clock, fingerprints, .. } = ports.clone();
         Self { store, clock, fingerprints }
     }
+
+    /// Whether the claimant has used this key, so that [`once`] will answer from its receipt.
+    pub(crate) async fn remembers(&self, claimant: Claimant, key: Option<&IdempotencyKey>) -> Result<bool, Error> {
+        let Some(key) = key else { return Ok(false) };
+        let receipt = self.store.reader().receipts().find(claimant, key).await?;
+        Ok(receipt.is_some_and(|receipt| receipt.is_good(self.clock.now())))
+    }
 }
 
 /// Creates something, or says what came of it when the same claimant asked for it with the same key before.

@@ -8,6 +8,7 @@
 //! | [`actor`] | who is asking, and **the ownership table**: [`actor::Actor::must`] |
 //! | [`qna`] | questions: [`Qna`](qna::Qna), [`QnaService`] |
 //! | [`comment`] | answers and discussion below a QnA |
+//! | [`image`] | images on comments, and the blobs that hold their bytes |
 //! | [`user`] | people: e-mail, display name, role, profile |
 //! | [`admin`] | what administrators do to accounts |
 //! | [`audit`] | the log of what they did |
@@ -36,6 +37,7 @@ pub mod error;
 pub mod export;
 pub mod housekeeping;
 pub mod idempotency;
+pub mod image;
 pub mod page;
 pub mod qna;
 pub mod sign_in;
@@ -58,6 +60,7 @@ pub use error::{Error, StoreError};
 pub use export::ExportService;
 pub use housekeeping::Housekeeping;
 pub use idempotency::ReceiptRepository;
+pub use image::{ImageRepository, ImageService};
 pub use qna::{QnaRepository, QnaService};
 pub use sign_in::SignInRepository;
 pub use user::{UserRepository, UserService};
@@ -67,6 +70,7 @@ pub use user::{UserRepository, UserService};
 pub trait Repositories: Send + Sync {
     fn qnas(&self) -> &dyn QnaRepository;
     fn comments(&self) -> &dyn CommentRepository;
+    fn images(&self) -> &dyn ImageRepository;
     fn users(&self) -> &dyn UserRepository;
     fn sign_ins(&self) -> &dyn SignInRepository;
     fn receipts(&self) -> &dyn ReceiptRepository;
@@ -103,12 +107,17 @@ pub struct Ports {
     pub access_tokens: Arc<dyn account::AccessTokens>,
     pub cursors: Arc<page::CursorKey>,
     pub fingerprints: Arc<idempotency::FingerprintKey>,
+    pub blobs: Arc<dyn image::BlobStore>,
+    pub image_cleaner: Arc<dyn image::ImageCleaner>,
+    /// How many bytes the images of one member may have together, see [`ImageRepository::quota_used`].
+    pub image_quota: u64,
 }
 
 /// Every use case there is. A face (REST, gRPC, the command line) holds one of these and nothing below it.
 pub struct Services {
     pub qnas: QnaService,
     pub comments: CommentService,
+    pub images: ImageService,
     pub users: UserService,
     pub accounts: AccountService,
     pub admin: AdminService,
@@ -122,6 +131,7 @@ impl Services {
         Self {
             qnas: QnaService::new(ports),
             comments: CommentService::new(ports),
+            images: ImageService::new(ports),
             users: UserService::new(ports),
             accounts: AccountService::new(ports),
             admin: AdminService::new(ports),

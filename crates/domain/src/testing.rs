@@ -30,14 +30,17 @@ use crate::comment::{Comment, CommentContent, CommentId, CommentRecord, MockComm
 use crate::env::{Clock, Entropy, Timestamp};
 use crate::error::StoreError;
 use crate::idempotency::{FingerprintKey, MockReceiptRepository};
+use crate::image::{
+    Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCleaner, MockImageRepository,
+};
 use crate::page::CursorKey;
 use crate::qna::{Content, MockQnaRepository, Qna, QnaId, QnaRecord, Title};
 use crate::sign_in::MockSignInRepository;
 use crate::user::{Author, DisplayName, Email, MockUserRepository, Role, User, UserId, UserRecord};
 use crate::version::Version;
 use crate::{
-    AuditRepository, CommentRepository, Ports, QnaRepository, ReceiptRepository, Repositories, Services,
-    SignInRepository, Store, UnitOfWork, UserRepository,
+    AuditRepository, CommentRepository, ImageRepository, Ports, QnaRepository, ReceiptRepository, Repositories,
+    Services, SignInRepository, Store, UnitOfWork, UserRepository,
 };
 
 /// One mock a port. A call that no test expects fails that test.
@@ -45,12 +48,15 @@ use crate::{
 pub struct Mocks {
     pub qnas: MockQnaRepository,
     pub comments: MockCommentRepository,
+    pub images: MockImageRepository,
     pub users: MockUserRepository,
     pub sign_ins: MockSignInRepository,
     pub receipts: MockReceiptRepository,
     pub audit: MockAuditRepository,
     pub passwords: MockPasswordHasher,
     pub access_tokens: MockAccessTokens,
+    pub blobs: MockBlobStore,
+    pub image_cleaner: MockImageCleaner,
 }
 
 /// The repositories of [`Mocks`], both as reader and as every unit of work. Counts what is committed.
@@ -61,6 +67,7 @@ pub struct MockStore {
 struct MockRepositories {
     qnas: MockQnaRepository,
     comments: MockCommentRepository,
+    images: MockImageRepository,
     users: MockUserRepository,
     sign_ins: MockSignInRepository,
     receipts: MockReceiptRepository,
@@ -92,6 +99,9 @@ impl Repositories for MockRepositories {
     fn comments(&self) -> &dyn CommentRepository {
         &self.comments
     }
+    fn images(&self) -> &dyn ImageRepository {
+        &self.images
+    }
     fn users(&self) -> &dyn UserRepository {
         &self.users
     }
@@ -112,6 +122,9 @@ impl Repositories for MockUnit {
     }
     fn comments(&self) -> &dyn CommentRepository {
         self.0.comments()
+    }
+    fn images(&self) -> &dyn ImageRepository {
+        self.0.images()
     }
     fn users(&self) -> &dyn UserRepository {
         self.0.users()
@@ -191,9 +204,11 @@ pub struct Board {
 /// Wires the services over `mocks`.
 #[must_use]
 pub fn board(mocks: Mocks) -> Board {
-    let Mocks { qnas, comments, users, sign_ins, receipts, audit, passwords, access_tokens } = mocks;
+    let Mocks { qnas, comments, images, users, sign_ins, receipts, audit, .. } = mocks;
+    let Mocks { passwords, access_tokens, blobs, image_cleaner, .. } = mocks;
     let (begun, commits) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let repositories = Arc::new(MockRepositories { qnas, comments, users, sign_ins, receipts, audit, begun, commits });
+    let repositories =
+        Arc::new(MockRepositories { qnas, comments, images, users, sign_ins, receipts, audit, begun, commits });
     let store = Arc::new(MockStore { repositories });
     let clock = Arc::new(FixedClock::default());
     let services = Services::new(&Ports {
@@ -204,9 +219,15 @@ pub fn board(mocks: Mocks) -> Board {
         access_tokens: Arc::new(access_tokens),
         cursors: Arc::new(CursorKey::new(&[7; 32])),
         fingerprints: Arc::new(FingerprintKey::new(&[8; 32])),
+        blobs: Arc::new(blobs),
+        image_cleaner: Arc::new(image_cleaner),
+        image_quota: QUOTA,
     });
     Board { services, store, clock }
 }
+
+/// The quota of images: 100,000 bytes.
+pub const QUOTA: u64 = 100_000;
 
 /// 2026-01-02 12:00:00 UTC.
 #[must_use]
@@ -267,5 +288,22 @@ pub fn a_comment(id: i64, qna: i64, author: i64) -> Comment {
         created_at: noon(),
         updated_at: noon(),
         version: Version::FIRST,
+        images: Vec::new(),
     })
+}
+
+/// A PNG of 640 by 480 pixels and 1000 bytes on comment `comment`, which [`a_user`] `owner` wrote.
+#[must_use]
+pub fn an_image(id: i64, comment: i64, owner: i64) -> Image {
+    Image {
+        id: ImageId::new(id),
+        comment: CommentId::new(comment),
+        owner: UserId::new(owner),
+        media_type: MediaType::Png,
+        bytes: 1000,
+        width: 640,
+        height: 480,
+        digest: Digest::of(b"an image"),
+        created_at: noon(),
+    }
 }

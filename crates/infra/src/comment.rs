@@ -1,13 +1,16 @@
 //! Comments in the database.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use mundap_domain::StoreError;
 use mundap_domain::comment::{Comment, CommentContent, CommentId, CommentRecord, CommentRepository, NewComment};
+use mundap_domain::image::Image;
 use mundap_domain::page::Slice;
 use mundap_domain::qna::QnaId;
 use mundap_domain::user::UserId;
 use mundap_domain::version::Version;
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait as _, ConnectionTrait, EntityTrait as _, JoinType, QueryFilter as _, QuerySelect as _,
@@ -35,6 +38,7 @@ pub(crate) mod row {
         pub created_at: Moment,
         pub updated_at: Moment,
         pub version: i32,
+        pub image_count: i32,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -61,6 +65,7 @@ struct WithAuthor {
     created_at: Moment,
     updated_at: Moment,
     version: i32,
+    image_count: i32,
     #[sea_orm(from_expr = "Expr::col((crate::user::row::Entity, crate::user::row::Column::DisplayName))")]
     display_name: Option<String>,
     #[sea_orm(from_expr = "Expr::col((crate::user::row::Entity, crate::user::row::Column::Email))")]
@@ -68,7 +73,7 @@ struct WithAuthor {
 }
 
 impl WithAuthor {
-    fn read(self) -> Result<Comment, StoreError> {
+    fn read(self, images: Vec<Image>) -> Result<Comment, StoreError> {
         let row = Reading { table: "comment", id: self.comment_id };
         Ok(Comment::restore(CommentRecord {
             id: CommentId::new(self.comment_id),
@@ -78,6 +83,7 @@ impl WithAuthor {
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
             version: Version::new(self.version),
+            images,
         }))
     }
 }
@@ -90,7 +96,24 @@ fn with_author(select: Select<Entity>) -> Selector<SelectModel<WithAuthor>> {
 impl<C: ConnectionTrait + Send> Session<C> {
     async fn comments(&self, select: Select<Entity>, slice: &Slice) -> Result<Vec<Comment>, StoreError> {
         let select = with_author(sliced(select, Column::CommentId, slice));
-        self.run(select.all(&self.connection)).await?.into_iter().map(WithAuthor::read).collect()
+        let rows = self.run(select.all(&self.connection)).await?;
+        self.with_images(rows).await
+    }
+
+    /// The comments of these rows with their images: one more statement, and none where there are no images.
+    async fn with_images(&self, rows: Vec<WithAuthor>) -> Result<Vec<Comment>, StoreError> {
+        let ids: Vec<i64> = rows.iter().filter(|row| row.image_count > 0).map(|row| row.comment_id).collect();
+        let mut images: HashMap<i64, Vec<Image>> = HashMap::new();
+        if !ids.is_empty() {
+            for image in self.images_on(ids).await? {
+                images.entry(image.comment.get()).or_default().push(image);
+            }
+        }
+        let read = |row: WithAuthor| {
+            let images = images.remove(&row.comment_id).unwrap_or_default();
+            row.read(images)
+        };
+        rows.into_iter().map(read).collect()
     }
 }
 
@@ -98,7 +121,7 @@ impl<C: ConnectionTrait + Send> Session<C> {
 impl<C: ConnectionTrait + Send> CommentRepository for Session<C> {
     async fn find(&self, id: CommentId) -> Result<Option<Comment>, StoreError> {
         let row = self.run(with_author(Entity::find_by_id(id.get())).one(&self.connection)).await?;
-        row.map(WithAuthor::read).transpose()
+        Ok(self.with_images(row.into_iter().collect()).await?.pop())
     }
 
     async fn find_locked(&self, id: CommentId) -> Result<Option<Comment>, StoreError> {
@@ -129,6 +152,7 @@ impl<C: ConnectionTrait + Send> CommentRepository for Session<C> {
             created_at: Set(created_at.into()),
             updated_at: Set(created_at.into()),
             version: Set(Version::FIRST.get()),
+            image_count: Set(0),
         };
         let inserted = self.run(Entity::insert(row).exec(&self.connection)).await?;
         Ok(comment.clone().stored(CommentId::new(inserted.last_insert_id)))
@@ -148,5 +172,11 @@ impl<C: ConnectionTrait + Send> CommentRepository for Session<C> {
         let delete =
             Entity::delete_many().filter(Column::CommentId.eq(id.get())).filter(Column::Version.eq(version.get()));
         one_or_stale(self.run(delete.exec(&self.connection)).await?.rows_affected)
+    }
+    async fn count_images(&self, id: CommentId, by: i32) -> Result<bool, StoreError> {
+        let update = Entity::update_many()
+            .col_expr(Column::ImageCount, Expr::col(Column::ImageCount).add(by))
+            .filter(Column::CommentId.eq(id.get()));
+        Ok(self.run(update.exec(&self.connection)).await?.rows_affected == 1)
     }
 }

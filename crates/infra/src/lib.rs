@@ -2,12 +2,15 @@
 //!
 //! | module | implements |
 //! | --- | --- |
-//! | `qna`, `comment`, `user`, `sign_in`, `receipt`, `audit` | one repository each, on SQLite, MariaDB and MySQL alike |
+//! | `qna`, `comment`, `image`, `user`, `sign_in`, `receipt`, `audit` | one repository each, on SQLite, MariaDB and MySQL alike |
 //! | `connect` | [`connect()`]: pools, sessions, time limits |
 //! | `failure` | what a driver's error means: the only place that makes a [`StoreError`] of one |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
 //! | `row` | what rows share: time, authors, values that break the domain's rules |
 //! | `password` | [`Argon2Pool`] |
+//! | `pool` | threads that work off a bounded queue |
+//! | `picture` | [`PicturePool`] |
+//! | `blob` | [`BlobFolder`] |
 //! | `token` | [`Ed25519Tokens`] |
 //! | `key`, `keyring` | [`SigningKeys`] |
 //! | `env` | [`SystemClock`], [`OsEntropy`] |
@@ -16,14 +19,18 @@
 //! transaction.
 
 mod audit;
+mod blob;
 mod comment;
 mod connect;
 mod env;
 mod failure;
+mod image;
 mod key;
 mod keyring;
 mod limit;
 mod password;
+mod picture;
+mod pool;
 mod qna;
 mod receipt;
 mod row;
@@ -35,18 +42,20 @@ use std::fmt;
 
 use async_trait::async_trait;
 use mundap_domain::{
-    AuditRepository, CommentRepository, QnaRepository, ReceiptRepository, Repositories, SignInRepository, Store,
-    StoreError, UnitOfWork, UserRepository,
+    AuditRepository, CommentRepository, ImageRepository, QnaRepository, ReceiptRepository, Repositories,
+    SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
 };
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, Statement,
     TransactionOptions, TransactionTrait as _,
 };
 
+pub use blob::BlobFolder;
 pub use connect::{ConnectError, DatabaseSettings, connect};
 pub use env::{OsEntropy, SystemClock};
 pub use keyring::{KeyError, KeyState, Rotation, SigningKeys};
 pub use password::Argon2Pool;
+pub use picture::PicturePool;
 pub use token::Ed25519Tokens;
 
 use limit::Limit;
@@ -90,6 +99,9 @@ impl<C: ConnectionTrait + Send> Repositories for Session<C> {
         self
     }
     fn comments(&self) -> &dyn CommentRepository {
+        self
+    }
+    fn images(&self) -> &dyn ImageRepository {
         self
     }
     fn users(&self) -> &dyn UserRepository {

@@ -3,9 +3,6 @@
 //! One hash is about 30 ms of a core and 19 MiB. On the workers that serve requests a few sign-ins would stop everybody
 //! else's reads; without a bound a flood of wrong passwords would queue for minutes.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use argon2::password_hash::{self, PasswordHasher as _, PasswordVerifier as _, phc};
@@ -14,7 +11,8 @@ use async_trait::async_trait;
 use mundap_domain::Error;
 use mundap_domain::account::{Password, PasswordHash, PasswordHasher};
 use mundap_domain::error::Cause;
-use tokio::sync::oneshot;
+
+use crate::pool::Pool;
 
 /// Verified against where there is no account: with the parameters of a real one, it takes as long. No password is known
 /// to give 32 zero bytes, and one that did would still be refused.
@@ -28,11 +26,9 @@ fn argon2() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::DEFAULT)
 }
 
-type Job = Box<dyn FnOnce() + Send>;
-
 /// Threads that hash passwords.
 pub struct Argon2Pool {
-    queue: SyncSender<Job>,
+    pool: Pool,
 }
 
 impl Argon2Pool {
@@ -55,44 +51,14 @@ impl Argon2Pool {
     /// Where no thread can be started.
     #[must_use]
     pub fn with(threads: usize, waiting: usize) -> Self {
-        let (queue, jobs) = sync_channel::<Job>(waiting);
-        let jobs = Arc::new(Mutex::new(jobs));
-        for n in 0..threads.max(1) {
-            let jobs = jobs.clone();
-            let thread = thread::Builder::new().name(format!("argon2-{n}")).spawn(move || work(&jobs));
-            thread.expect("the operating system starts a thread");
-        }
-        Self { queue }
+        Self { pool: Pool::start("argon2", threads, waiting) }
     }
 
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Cause> + Send + 'static,
     ) -> Result<T, Error> {
-        let (done, outcome) = oneshot::channel();
-        let job: Job = Box::new(move || {
-            // Whoever waited may be gone: a client that hung up costs no hash.
-            if !done.is_closed() {
-                // No one to tell if they left meanwhile.
-                let _ = done.send(work());
-            }
-        });
-        match self.queue.try_send(job) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Err(Error::Busy("the password queue is full".into())),
-            Err(TrySendError::Disconnected(_)) => return Err(Error::internal("the password threads have ended")),
-        }
-        outcome.await.map_err(Error::internal)?.map_err(Error::internal)
-    }
-}
-
-fn work(jobs: &Mutex<Receiver<Job>>) {
-    loop {
-        // A statement of its own: the lock is given back before the work starts.
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
-        // A job that panics must not take its thread along. Whoever waits for it learns of it by the closed channel.
-        let _ = catch_unwind(AssertUnwindSafe(job));
+        self.pool.run(|| work().map_err(Error::internal)).await
     }
 }
 
@@ -164,30 +130,5 @@ mod tests {
         let rubbish = Some(PasswordHash::new("swordfish".to_owned()));
         let outcome = Argon2Pool::with(1, 8).verify(&password("correct horse"), rubbish).await;
         assert_eq!(outcome.unwrap_err().code(), "internal_error");
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_is_busy_at_once() {
-        let pool = Argon2Pool::with(1, 1);
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let (started, running) = std::sync::mpsc::channel::<()>();
-        let blocker: Job = Box::new(move || {
-            started.send(()).unwrap();
-            held.recv().unwrap();
-        });
-        pool.queue.send(blocker).unwrap();
-        running.recv().unwrap();
-        pool.queue.try_send(Box::new(|| {})).unwrap();
-        let outcome = pool.hash(&password("correct horse")).await;
-        assert_eq!(outcome.unwrap_err().code(), "busy");
-        release.send(()).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_panic_costs_its_caller_alone() {
-        let pool = Argon2Pool::with(1, 8);
-        let outcome = pool.run(|| -> Result<(), Cause> { panic!("a fault in a test") }).await;
-        assert_eq!(outcome.unwrap_err().code(), "internal_error");
-        pool.hash(&password("correct horse")).await.unwrap();
     }
 }

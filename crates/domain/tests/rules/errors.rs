@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::error::Error as _;
 
 use mundap_domain::error::{Broken, Cause, Kind, Violations};
+use mundap_domain::image::Refusal;
 use mundap_domain::{Error, StoreError};
 
 use crate::stage::{contention, duplicate, unavailable};
@@ -22,14 +23,23 @@ fn every_error() -> Vec<Error> {
         Error::OwnAccount,
         Error::NotFound(Kind::QNA),
         Error::NotFound(Kind::COMMENT),
+        Error::NotFound(Kind::IMAGE),
         Error::NotFound(Kind::USER),
         Error::EmailTaken,
         Error::KeyReused,
         Error::KeyInUse,
         Error::VersionMismatch,
         Error::InvalidCursor,
+        Error::Image(Refusal::NotAnImage),
+        Error::Image(Refusal::Animated),
+        Error::Image(Refusal::Broken),
+        Error::Image(Refusal::TooLarge),
+        Error::Image(Refusal::TooManyPixels),
+        Error::Image(Refusal::CommentFull),
+        Error::Image(Refusal::QuotaExceeded),
         Error::Busy(cause()),
         Error::Unavailable(cause()),
+        Error::StorageUnavailable(cause()),
         Error::Internal(cause()),
     ]
 }
@@ -52,14 +62,23 @@ fn every_error_has_its_code() {
             "own_account",
             "qna_not_found",
             "comment_not_found",
+            "image_not_found",
             "user_not_found",
             "email_taken",
             "idempotency_key_reused",
             "idempotency_key_in_use",
             "version_mismatch",
             "invalid_cursor",
+            "not_an_image",
+            "image_animated",
+            "image_broken",
+            "image_too_large",
+            "image_too_many_pixels",
+            "too_many_images",
+            "image_quota_exceeded",
             "busy",
             "database_unavailable",
+            "storage_unavailable",
             "internal_error",
         ]
     );
@@ -111,7 +130,7 @@ fn a_cause_is_kept_for_the_log_and_not_shown() {
     for error in every_error() {
         assert!(!error.to_string().contains("password of"), "{error}");
         match &error {
-            Error::Busy(_) | Error::Unavailable(_) | Error::Internal(_) => {
+            Error::Busy(_) | Error::Unavailable(_) | Error::StorageUnavailable(_) | Error::Internal(_) => {
                 assert_eq!(error.source().unwrap().to_string(), "password of the database", "{error}");
             }
             other => assert!(other.source().is_none(), "{other}"),
@@ -122,8 +141,8 @@ fn a_cause_is_kept_for_the_log_and_not_shown() {
 
 #[test]
 fn an_error_says_what_is_missing() {
-    let said = [Kind::QNA, Kind::COMMENT, Kind::USER].map(|kind| Error::NotFound(kind).to_string());
-    assert_eq!(said, ["QnA not found", "comment not found", "user not found"]);
+    let said = [Kind::QNA, Kind::COMMENT, Kind::USER, Kind::IMAGE].map(|kind| Error::NotFound(kind).to_string());
+    assert_eq!(said, ["QnA not found", "comment not found", "user not found", "image not found"]);
 }
 
 #[test]

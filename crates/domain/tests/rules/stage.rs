@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use mundap_domain::env::{Clock, Timestamp};
 use mundap_domain::idempotency::FingerprintKey;
 use mundap_domain::page::CursorKey;
-use mundap_domain::testing::{CountingEntropy, Mocks, a_user, noon, suspended};
+use mundap_domain::testing::{QUOTA, CountingEntropy, Mocks, a_user, noon, suspended};
 use mundap_domain::user::Role;
 use mundap_domain::version::{Expected, Version};
 use mundap_domain::{
-    Actor, AuditRepository, CommentRepository, Error, Ports, QnaRepository, ReceiptRepository, Repositories, Services,
-    SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
+    Actor, AuditRepository, CommentRepository, Error, ImageRepository, Ports, QnaRepository, ReceiptRepository,
+    Repositories, Services, SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
 };
 
 pub(crate) fn member(id: i64) -> Actor {
@@ -110,14 +110,16 @@ impl Default for Stage {
 
 impl Stage {
     pub(crate) fn services(self) -> Services {
-        let Mocks { qnas, comments, users, sign_ins, receipts, audit, passwords, access_tokens } = self.outside;
+        let Mocks { qnas, comments, images, users, sign_ins, receipts, audit, .. } = self.outside;
+        let Mocks { passwords, access_tokens, blobs, image_cleaner, .. } = self.outside;
         let tape = self.tape;
         let store = StageStore {
             tape: tape.clone(),
-            reader: Shelf { qnas, comments, users, sign_ins, receipts, audit },
+            reader: Shelf { qnas, comments, images, users, sign_ins, receipts, audit },
             units: Arc::new(Shelf {
                 qnas: self.inside.qnas,
                 comments: self.inside.comments,
+                images: self.inside.images,
                 users: self.inside.users,
                 sign_ins: self.inside.sign_ins,
                 receipts: self.inside.receipts,
@@ -134,6 +136,9 @@ impl Stage {
             access_tokens: Arc::new(access_tokens),
             cursors: Arc::new(CursorKey::new(&[7; 32])),
             fingerprints: Arc::new(FingerprintKey::new(&[8; 32])),
+            blobs: Arc::new(blobs),
+            image_cleaner: Arc::new(image_cleaner),
+            image_quota: QUOTA,
         })
     }
 }
@@ -155,6 +160,7 @@ impl Clock for StageClock {
 struct Shelf {
     qnas: mundap_domain::qna::MockQnaRepository,
     comments: mundap_domain::comment::MockCommentRepository,
+    images: mundap_domain::image::MockImageRepository,
     users: mundap_domain::user::MockUserRepository,
     sign_ins: mundap_domain::sign_in::MockSignInRepository,
     receipts: mundap_domain::idempotency::MockReceiptRepository,
@@ -167,6 +173,9 @@ impl Repositories for Shelf {
     }
     fn comments(&self) -> &dyn CommentRepository {
         &self.comments
+    }
+    fn images(&self) -> &dyn ImageRepository {
+        &self.images
     }
     fn users(&self) -> &dyn UserRepository {
         &self.users
@@ -219,6 +228,9 @@ impl Repositories for StageUnit {
     }
     fn comments(&self) -> &dyn CommentRepository {
         self.repositories.comments()
+    }
+    fn images(&self) -> &dyn ImageRepository {
+        self.repositories.images()
     }
     fn users(&self) -> &dyn UserRepository {
         self.repositories.users()
