@@ -14,7 +14,7 @@ use mundap_domain::env::Clock as _;
 use mundap_domain::idempotency::FingerprintKey;
 use mundap_domain::page::CursorKey;
 use mundap_domain::{Ports, Services};
-use mundap_infra::{Argon2Pool, Ed25519Tokens, OsEntropy, SeaStore, SigningKeys, SystemClock};
+use mundap_infra::{Argon2Pool, BlobFolder, Ed25519Tokens, OsEntropy, PicturePool, SeaStore, SigningKeys, SystemClock};
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt as _;
 
@@ -55,6 +55,9 @@ impl Board {
             access_tokens: Arc::new(Ed25519Tokens::new(keys, &public_url)),
             cursors: Arc::new(CursorKey::new(&keys.derive("cursor"))),
             fingerprints: Arc::new(FingerprintKey::new(&keys.derive("fingerprint"))),
+            blobs: Arc::new(BlobFolder::new(settings.images_dir())),
+            image_cleaner: Arc::new(PicturePool::start()),
+            image_quota: settings.image_quota,
         };
         Self {
             services: Services::new(&ports),

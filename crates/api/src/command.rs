@@ -398,6 +398,7 @@ async fn check(settings: &Settings) -> Result<(), Fault> {
         ("MUNDAP_CORS_ORIGINS", settings.cors_origins.join(",")),
         ("MUNDAP_PUBLIC_URL", settings.public_url(settings.http_addr)),
         ("MUNDAP_HTTP_BODY_LIMIT", settings.http_body_limit.to_string()),
+        ("MUNDAP_IMAGE_QUOTA", settings.image_quota.to_string()),
         ("MUNDAP_HTTP_BODY_TIMEOUT", format!("{:?}", settings.http_body_timeout)),
         ("MUNDAP_SHUTDOWN_TIMEOUT", format!("{:?}", settings.shutdown_timeout)),
         ("MUNDAP_WORKERS", settings.workers.map_or_else(|| "one a core".to_owned(), |n| n.to_string())),

@@ -421,13 +421,13 @@ pub async fn form(req: &HttpRequest, payload: Payload) -> Result<BTreeMap<String
     Ok(pairs)
 }
 
-fn media_type(req: &HttpRequest) -> String {
+pub(crate) fn media_type(req: &HttpRequest) -> String {
     let value = req.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Compressed bodies are refused: the limit counts what arrives, and a bomb grows after it.
-fn plain(req: &HttpRequest) -> bool {
+pub(crate) fn plain(req: &HttpRequest) -> bool {
     req.headers().get(CONTENT_ENCODING).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
@@ -441,7 +441,15 @@ const DRAINED: usize = 16 * 1024 * 1024;
 /// 413 over the limit, 408 over the time limit, 400 where the connection breaks off.
 pub async fn body(req: &HttpRequest, payload: Payload) -> Result<Bytes, Problem> {
     let board = req.app_data::<web::Data<Board>>().ok_or_else(|| Error::internal("the board is not wired"))?;
-    let limit = board.limits.body;
+    body_within(req, payload, board.limits.body).await
+}
+
+/// As [`body`], with a limit of its own.
+///
+/// # Errors
+/// As [`body`].
+pub async fn body_within(req: &HttpRequest, payload: Payload, limit: usize) -> Result<Bytes, Problem> {
+    let board = req.app_data::<web::Data<Board>>().ok_or_else(|| Error::internal("the board is not wired"))?;
     let announced = req.headers().get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let read = async {
         let mut payload = payload;

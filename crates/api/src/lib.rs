@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod command;
+pub mod content;
 pub mod docs;
 pub mod edge;
 pub mod fallback;
@@ -17,4 +18,5 @@ pub mod routes;
 pub mod serve;
 pub mod settings;
 pub mod telemetry;
+pub mod upload;
 pub mod words;

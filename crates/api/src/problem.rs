@@ -6,22 +6,24 @@
 
 use std::fmt;
 
+use actix_multipart::MultipartError;
 use actix_web::error::PayloadError;
 use actix_web::http::header::{
-    ALLOW, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ALLOW, CONTENT_LANGUAGE, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 use mundap_domain::Error;
 use mundap_domain::error::{Broken, Cause, Violation, Violations};
 use mundap_domain::idempotency::IdempotencyKey;
+use mundap_domain::image::{Image, Refusal, Upload};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::words::{Language, Phrase};
 
 /// Codes that the HTTP face adds to the domain's, in the order of `docs/errors.md`.
-pub const CODES: [&str; 10] = [
+pub const CODES: [&str; 11] = [
     "malformed_json",
     "malformed_form",
     "invalid_path",
@@ -32,6 +34,7 @@ pub const CODES: [&str; 10] = [
     "body_too_large",
     "body_timeout",
     "unsupported_media_type",
+    "range_not_satisfiable",
 ];
 
 /// One refusal. Boxed: it is in every handler's result, and rare.
@@ -220,6 +223,49 @@ impl Problem {
         Self::saying(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", phrase)
     }
 
+    /// `reason` is the parser's, and English.
+    #[must_use]
+    pub fn broken_form(reason: &MultipartError) -> Self {
+        Self::malformed_parts(Phrase::new("malformed_form-parts").with("reason", reason.to_string()))
+    }
+
+    /// A form of parts without its last boundary.
+    #[must_use]
+    pub fn form_breaks_off() -> Self {
+        Self::malformed_parts(Phrase::new("malformed_form-breaks_off"))
+    }
+
+    fn malformed_parts(phrase: Phrase) -> Self {
+        Self::saying(StatusCode::BAD_REQUEST, "malformed_form", phrase)
+    }
+
+    /// `length` goes into the `Content-Range` header (RFC 9110, 15.5.17).
+    #[must_use]
+    pub fn range_not_satisfiable(length: u64) -> Self {
+        let phrase = Phrase::new("range_not_satisfiable").with("length", length);
+        let mut problem = Self::saying(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", phrase);
+        let value = HeaderValue::from_str(&format!("bytes */{length}"));
+        problem.0.header = value.ok().map(|value| (CONTENT_RANGE, value));
+        problem
+    }
+
+    fn refused_image(refusal: Refusal) -> Self {
+        let phrase = Phrase::new(refusal.code());
+        let (status, phrase) = match refusal {
+            Refusal::NotAnImage | Refusal::Animated => (StatusCode::UNSUPPORTED_MEDIA_TYPE, phrase),
+            Refusal::Broken => (StatusCode::UNPROCESSABLE_ENTITY, phrase),
+            Refusal::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, phrase.with("mebibytes", Upload::MAX_BYTES >> 20)),
+            Refusal::TooManyPixels => {
+                let phrase = phrase.with("side", Upload::MAX_SIDE).with("mega", Upload::MAX_PIXELS / 1_000_000);
+                let frames = Upload::MAX_FRAME_PIXELS / 1_000_000;
+                (StatusCode::UNPROCESSABLE_ENTITY, phrase.with("frames", frames))
+            }
+            Refusal::CommentFull => (StatusCode::CONFLICT, phrase.with("max", Image::MAX_PER_COMMENT)),
+            Refusal::QuotaExceeded => (StatusCode::CONFLICT, phrase),
+        };
+        Self::saying(status, refusal.code(), phrase)
+    }
+
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.0.status
@@ -324,6 +370,10 @@ impl From<Error> for Problem {
             Error::VersionMismatch => problem(StatusCode::PRECONDITION_FAILED),
             Error::InvalidCursor => problem(StatusCode::BAD_REQUEST),
             Error::Busy(cause) | Error::Unavailable(cause) => {
+                problem(StatusCode::SERVICE_UNAVAILABLE).with(RETRY_AFTER, RETRY_SECONDS).because(cause)
+            }
+            Error::Image(refusal) => Self::refused_image(refusal),
+            Error::StorageUnavailable(cause) => {
                 problem(StatusCode::SERVICE_UNAVAILABLE).with(RETRY_AFTER, RETRY_SECONDS).because(cause)
             }
             Error::Internal(cause) => problem(StatusCode::INTERNAL_SERVER_ERROR).because(cause),
@@ -437,6 +487,14 @@ mod tests {
             Error::InvalidCursor,
             Error::Busy(cause()),
             Error::Unavailable(cause()),
+            Error::Image(Refusal::NotAnImage),
+            Error::Image(Refusal::Animated),
+            Error::Image(Refusal::Broken),
+            Error::Image(Refusal::TooLarge),
+            Error::Image(Refusal::TooManyPixels),
+            Error::Image(Refusal::CommentFull),
+            Error::Image(Refusal::QuotaExceeded),
+            Error::StorageUnavailable(cause()),
             Error::Internal(cause()),
         ];
         let kinds: Vec<&'static str> = kinds().into_iter().map(|code| &*code.leak()).collect();
@@ -447,6 +505,8 @@ mod tests {
             Problem::empty_body(),
             Problem::broken_off(&PayloadError::EncodingCorrupted),
             Problem::malformed_form("<name>"),
+            Problem::broken_form(&MultipartError::Incomplete),
+            Problem::form_breaks_off(),
             Problem::invalid_path("<segment>"),
             Problem::repeated_parameter("<name>"),
             Problem::unknown_parameter("<name>"),
@@ -459,6 +519,7 @@ mod tests {
             Problem::body_too_large(524_288),
             Problem::body_timeout(),
             Problem::unsupported_media_type("<wanted>"),
+            Problem::range_not_satisfiable(1000),
         ]);
         problems
     }

@@ -80,7 +80,7 @@ fn tagged(req: &HttpRequest, mut response: HttpResponseBuilder, version: Version
 }
 
 /// Weak comparison: a proxy that compressed the answer may have weakened its tag.
-fn named_by_if_none_match(req: &HttpRequest, etag: &str) -> bool {
+pub(crate) fn named_by_if_none_match(req: &HttpRequest, etag: &str) -> bool {
     req.headers().get_all(IF_NONE_MATCH).filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
         |tag| {
             let tag = tag.trim();
@@ -114,7 +114,7 @@ fn next_url(req: &HttpRequest, cursor: &str) -> String {
     format!("{}{}?{}", public_url(req), req.path(), query.finish())
 }
 
-fn public_url(req: &HttpRequest) -> &str {
+pub(crate) fn public_url(req: &HttpRequest) -> &str {
     req.app_data::<web::Data<Board>>().map_or("", |board| &board.public_url)
 }
 

@@ -86,6 +86,10 @@ async fn keep_house(board: web::Data<Board>) {
             // The next tick tries again, and requests say it louder.
             Err(error) => tracing::warn!(%error, "old rows could not be forgotten"),
         }
+        match board.services.housekeeping.sweep_images().await {
+            Ok(images) => tracing::debug!(images, "took away the bytes of {images} images that are gone"),
+            Err(error) => tracing::warn!(%error, "the bytes of images that are gone could not be taken away"),
+        }
     }
 }
 

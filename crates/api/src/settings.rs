@@ -148,6 +148,10 @@ pub struct Settings {
     #[arg(long, global = true, env = "MUNDAP_HTTP_BODY_LIMIT", value_name = "BYTES", default_value_t = 512 * 1024)]
     pub http_body_limit: usize,
 
+    /// The most bytes that one member's images may have together
+    #[arg(long, global = true, env = "MUNDAP_IMAGE_QUOTA", value_name = "BYTES", default_value_t = 100 * 1024 * 1024)]
+    pub image_quota: u64,
+
     /// How long a body may take to arrive
     #[arg(long, global = true, env = "MUNDAP_HTTP_BODY_TIMEOUT", value_name = "TIME",
           default_value = "10s", value_parser = humantime::parse_duration)]
@@ -240,6 +244,12 @@ impl Settings {
     /// As [`database`](Self::database).
     pub fn smtp(&self) -> Result<Option<String>, SettingsError> {
         secret("MUNDAP_SMTP_URL", self.smtp_url.as_ref(), self.smtp_url_file.as_deref())
+    }
+
+    /// Where the bytes of images are kept. All nodes of one board must see the same folder.
+    #[must_use]
+    pub fn images_dir(&self) -> PathBuf {
+        self.data_dir.join("images")
     }
 
     #[must_use]

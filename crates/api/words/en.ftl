@@ -19,14 +19,24 @@ not_admin = Only an administrator may do this.
 own_account = Administrators do not change their own role or suspend themselves; another one may.
 qna_not_found = There is no such QnA, or it was deleted.
 comment_not_found = There is no such comment, or it was deleted.
+image_not_found = There is no such image, or it was deleted.
 user_not_found = There is no such user, or the account was deleted.
 email_taken = Another account has this e-mail; sign in or use another one.
 idempotency_key_reused = This Idempotency-Key came with something else before: use a new key for a new request.
 idempotency_key_in_use = The first request with this Idempotency-Key is still running; ask again.
 version_mismatch = It was changed since you read it: read it again, then send your change with the new ETag.
 invalid_cursor = The cursor does not belong to this list and order: start again without one.
+not_an_image = The file is no PNG, JPEG, WebP or GIF; its content counts, not its name.
+image_animated = Of PNG and WebP only still images are taken; send an animation as a GIF.
+image_broken = The image is broken: it cannot be decoded to its end.
+image_too_large = The image has more than { $mebibytes } MiB, or would become much larger when it is written anew.
+# $side: pixels; $mega, $frames: millions of pixels
+image_too_many_pixels = An image may have { $side } pixels a side and { $mega } megapixels (a PNG of 16 bits half of it), an animation { $frames } megapixels in all its frames.
+too_many_images = The comment has { $max } images already.
+image_quota_exceeded = Your images fill your quota: delete some of them first.
 busy = Too much is going on at once; try again.
 database_unavailable = The database cannot be reached right now; try again.
+storage_unavailable = Images cannot be stored or read right now; try again.
 internal_error = Something went wrong here; the request id helps us find it.
 
 ## What cannot be read
@@ -37,6 +47,9 @@ malformed_json-empty = The body is not a JSON object: it is empty.
 # $reason: the connection's own words, which are English
 malformed_json-broken_off = The body is not whole: it broke off ({ $reason }).
 malformed_form = The form cannot be read: { $name } stands there twice.
+# $reason: the parser's own words, which are English
+malformed_form-parts = The form cannot be read: { $reason }.
+malformed_form-breaks_off = The form cannot be read: it breaks off.
 invalid_path = "{ $segment }" in the path is not an id: ids are whole numbers.
 invalid_query-repeated = The parameter { $name } stands there more than once.
 invalid_query-not_an_integer = The parameter { $name } must be a whole number, not "{ $value }".
@@ -51,6 +64,7 @@ body_too_large = The body has more than { $limit } bytes.
 body_timeout = The body took too long to arrive.
 # $wanted: a media type
 unsupported_media_type = Send the body as { $wanted }, without a content encoding.
+range_not_satisfiable = The range lies behind the end: there are { $length } bytes.
 
 ## Rules that a field can break
 

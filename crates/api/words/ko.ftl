@@ -16,14 +16,23 @@ not_admin = 관리자만 할 수 있는 일입니다.
 own_account = 관리자는 자신의 역할을 변경하거나 자신을 정지할 수 없습니다. 다른 관리자에게 요청하십시오.
 qna_not_found = 해당 QnA가 없거나 이미 삭제되었습니다.
 comment_not_found = 해당 댓글이 없거나 이미 삭제되었습니다.
+image_not_found = 해당 이미지가 없거나 이미 삭제되었습니다.
 user_not_found = 해당 사용자가 없거나 계정이 이미 삭제되었습니다.
 email_taken = 이 이메일을 쓰는 다른 계정이 있습니다. 그 계정으로 로그인하거나 다른 이메일을 사용하십시오.
 idempotency_key_reused = 이 Idempotency-Key는 이미 다른 요청에 사용되었습니다. 새 요청에는 새 키를 사용하십시오.
 idempotency_key_in_use = 이 Idempotency-Key로 보낸 첫 요청이 아직 처리 중입니다. 잠시 후 다시 시도하십시오.
 version_mismatch = 읽은 뒤에 내용이 변경되었습니다. 다시 읽은 다음 새 ETag와 함께 변경 내용을 보내십시오.
 invalid_cursor = 이 목록과 정렬 순서에 맞는 커서가 아닙니다. 커서 없이 처음부터 다시 읽으십시오.
+not_an_image = PNG, JPEG, WebP, GIF 파일이 아닙니다. 파일 이름이 아니라 내용으로 판단합니다.
+image_animated = PNG와 WebP는 정지 이미지만 올릴 수 있습니다. 애니메이션은 GIF로 보내십시오.
+image_broken = 손상된 이미지입니다. 끝까지 읽을 수 없습니다.
+image_too_large = 이미지가 { $mebibytes } MiB를 초과하거나, 다시 저장하면 그보다 훨씬 커집니다.
+image_too_many_pixels = 이미지는 한 변 { $side }픽셀, 전체 { $mega }메가픽셀(16비트 PNG는 그 절반)까지, 애니메이션은 모든 프레임을 합쳐 { $frames }메가픽셀까지 올릴 수 있습니다.
+too_many_images = 이 댓글에는 이미 이미지가 { $max }개 있습니다.
+image_quota_exceeded = 올린 이미지가 할당량을 모두 채웠습니다. 먼저 일부를 삭제하십시오.
 busy = 지금은 요청이 너무 많아 처리할 수 없습니다. 잠시 후 다시 시도하십시오.
 database_unavailable = 지금은 데이터베이스에 연결할 수 없습니다. 잠시 후 다시 시도하십시오.
+storage_unavailable = 지금은 이미지를 저장하거나 읽을 수 없습니다. 잠시 후 다시 시도하십시오.
 internal_error = 서버에서 오류가 발생했습니다. 요청 ID(request_id)를 알려 주시면 원인을 찾을 수 있습니다.
 
 ## 읽을 수 없는 것
@@ -32,6 +41,8 @@ malformed_json = 본문이 JSON 객체가 아닙니다: { $reason }.
 malformed_json-empty = 본문이 JSON 객체가 아닙니다. 비어 있습니다.
 malformed_json-broken_off = 본문이 도중에 끊겼습니다({ $reason }).
 malformed_form = 폼을 읽을 수 없습니다. 같은 이름이 두 번 있습니다: { $name }.
+malformed_form-parts = 폼을 읽을 수 없습니다: { $reason }.
+malformed_form-breaks_off = 폼을 읽을 수 없습니다. 도중에 끊겼습니다.
 invalid_path = 경로에 ID 대신 "{ $segment }" 값이 있습니다. ID는 정수입니다.
 invalid_query-repeated = 같은 쿼리 매개변수가 두 번 이상 있습니다: { $name }.
 invalid_query-not_an_integer = 쿼리 매개변수 { $name }의 값은 정수여야 합니다. 받은 값: "{ $value }".
@@ -44,6 +55,7 @@ method_not_allowed = 이 경로에서 사용할 수 있는 메서드: { $methods
 body_too_large = 본문이 { $limit }바이트를 초과합니다.
 body_timeout = 본문이 제한 시간 안에 도착하지 않았습니다.
 unsupported_media_type = 본문은 { $wanted } 형식으로, 콘텐츠 인코딩 없이 보내십시오.
+range_not_satisfiable = 요청한 범위가 끝을 벗어났습니다. 전체 크기: { $length }바이트.
 
 ## 필드가 어길 수 있는 규칙
 

@@ -30,9 +30,7 @@ use crate::comment::{Comment, CommentContent, CommentId, CommentRecord, MockComm
 use crate::env::{Clock, Entropy, Timestamp};
 use crate::error::StoreError;
 use crate::idempotency::{FingerprintKey, MockReceiptRepository};
-use crate::image::{
-    Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCleaner, MockImageRepository,
-};
+use crate::image::{Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCleaner, MockImageRepository};
 use crate::page::CursorKey;
 use crate::qna::{Content, MockQnaRepository, Qna, QnaId, QnaRecord, Title};
 use crate::sign_in::MockSignInRepository;

@@ -43,9 +43,8 @@ pub(crate) mod row {
 
 fn read(row: Model) -> Result<Image, StoreError> {
     let reading = Reading { table: "image", id: row.image_id };
-    let size = |column: &str, n: i32| {
-        u32::try_from(n).map_err(|_| reading.corrupt(format!("{column}: less than nothing")))
-    };
+    let size =
+        |column: &str, n: i32| u32::try_from(n).map_err(|_| reading.corrupt(format!("{column}: less than nothing")));
     Ok(Image {
         id: ImageId::new(row.image_id),
         comment: CommentId::new(row.comment_id),
@@ -119,7 +118,8 @@ impl<C: ConnectionTrait + Send> ImageRepository for Session<C> {
 
     async fn shown(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
         let wanted = digests.iter().map(|digest| digest.as_bytes().to_vec());
-        let select = Entity::find().select_only().column(Column::Sha256).distinct().filter(Column::Sha256.is_in(wanted));
+        let select =
+            Entity::find().select_only().column(Column::Sha256).distinct().filter(Column::Sha256.is_in(wanted));
         let found = self.run(select.into_tuple::<Vec<u8>>().all(&self.connection)).await?;
         Ok(found.into_iter().filter_map(digest).collect())
     }

@@ -71,6 +71,7 @@ pub fn base() -> OpenApi {
         .tags(Some([
             tag("QnA", "Questions"),
             tag("Comments", "Answers and discussion below a question"),
+            tag("Images", "Pictures on comments"),
             tag("Users", "Accounts and profiles"),
             tag("Sign-in", "OAuth2 tokens"),
             tag("Administration", "Accounts, for administrators; each use is written to the audit log"),

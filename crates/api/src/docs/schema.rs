@@ -2,6 +2,7 @@
 
 use mundap_domain::account::Password;
 use mundap_domain::comment::CommentContent;
+use mundap_domain::image::MediaType;
 use mundap_domain::page::Order;
 use mundap_domain::qna::{Content, Title};
 use mundap_domain::text::INVISIBLE;
@@ -98,3 +99,11 @@ text_schema!(
 );
 text_schema!(RoleName, text().enum_values(Some(Role::NAMES)));
 text_schema!(OrderName, text().enum_values(Some(Order::NAMES)));
+text_schema!(MediaTypeName, text().enum_values(Some(MediaType::NAMES)));
+text_schema!(
+    Sha256Text,
+    text()
+        .pattern(Some("^[0-9a-f]{64}$"))
+        .examples([json!("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")])
+);
+text_schema!(FileBytes, text().content_media_type("application/octet-stream"));

@@ -208,6 +208,9 @@ impl From<Error> for Refusal {
             }
             Error::VersionMismatch => refusal(StatusCode::PRECONDITION_FAILED, "it was changed meanwhile"),
             Error::InvalidCursor => refusal(StatusCode::BAD_REQUEST, "invalid cursor"),
+            // No endpoint of this face takes images.
+            Error::Image(refused) => refusal(StatusCode::UNPROCESSABLE_ENTITY, &refused.to_string()),
+            Error::StorageUnavailable(cause) => later("the image store is unavailable, try again", cause),
             Error::Busy(cause) => later("too busy, try again", cause),
             Error::Unavailable(cause) => later("the database is unavailable, try again", cause),
             Error::Internal(cause) => {

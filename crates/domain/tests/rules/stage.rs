@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use mundap_domain::env::{Clock, Timestamp};
 use mundap_domain::idempotency::FingerprintKey;
 use mundap_domain::page::CursorKey;
-use mundap_domain::testing::{QUOTA, CountingEntropy, Mocks, a_user, noon, suspended};
+use mundap_domain::testing::{CountingEntropy, Mocks, QUOTA, a_user, noon, suspended};
 use mundap_domain::user::Role;
 use mundap_domain::version::{Expected, Version};
 use mundap_domain::{

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use super::image::ImageView;
 use super::user::AuthorView;
 use crate::app::Board;
 use crate::docs::schema::CommentText;
@@ -64,6 +65,8 @@ pub struct CommentView<'a> {
     /// Counts edits, from 1; `ETag` carries it.
     #[schema(minimum = 1)]
     version: i32,
+    /// Oldest first, at most 10.
+    images: Vec<ImageView>,
 }
 
 impl<'a> CommentView<'a> {
@@ -77,6 +80,7 @@ impl<'a> CommentView<'a> {
             created_at: Time(comment.created_at),
             updated_at: Time(comment.updated_at),
             version: comment.version.get(),
+            images: comment.images.iter().map(ImageView::new).collect(),
         }
     }
 }
