@@ -30,7 +30,7 @@ use crate::comment::{Comment, CommentContent, CommentId, CommentRecord, MockComm
 use crate::env::{Clock, Entropy, Timestamp};
 use crate::error::StoreError;
 use crate::idempotency::{FingerprintKey, MockReceiptRepository};
-use crate::image::{Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCleaner, MockImageRepository};
+use crate::image::{Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCleaner, MockImageRepository, Picture};
 use crate::page::CursorKey;
 use crate::qna::{Content, MockQnaRepository, Qna, QnaId, QnaRecord, Title};
 use crate::sign_in::MockSignInRepository;
@@ -288,6 +288,12 @@ pub fn a_comment(id: i64, qna: i64, author: i64) -> Comment {
         version: Version::FIRST,
         images: Vec::new(),
     })
+}
+
+/// What a cleaner may make of an upload: a PNG of 640 by 480 pixels.
+#[must_use]
+pub fn a_picture() -> Picture {
+    Picture { media_type: MediaType::Png, width: 640, height: 480, content: Arc::new(b"a picture".to_vec()) }
 }
 
 /// A PNG of 640 by 480 pixels and 1000 bytes on comment `comment`, which [`a_user`] `owner` wrote.

@@ -384,3 +384,48 @@ impl Bounded {
         Ok(Picture { media_type, width, height, content: Arc::new(self.bytes) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_and_whoever_wants_more_than_there_is_works_alone() {
+        let memory = Memory::new(100);
+        let some = memory.take(60);
+        assert_eq!(*memory.free(), 40);
+        let more = memory.take(40);
+        assert_eq!(*memory.free(), 0);
+        drop((some, more));
+        let all = memory.take(1000);
+        assert_eq!(*memory.free(), 0);
+        drop(all);
+        assert_eq!(*memory.free(), 100);
+    }
+
+    #[test]
+    fn who_finds_no_memory_waits_for_it() {
+        let memory = Memory::new(100);
+        let taken = memory.take(60);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| drop(memory.take(60)));
+            drop(taken);
+            waiting.join().unwrap();
+        });
+        assert_eq!(*memory.free(), 100);
+    }
+
+    #[test]
+    fn a_picture_that_grows_without_bound_is_too_large() {
+        let mut out = Bounded::default();
+        out.write_all(&vec![0; Picture::MAX_BYTES]).unwrap();
+        assert!(out.write_all(&[0]).is_err());
+        assert_eq!(out.picture(MediaType::Png, 1, 1, Err(Refusal::Broken)), Err(Refusal::TooLarge));
+    }
+
+    #[test]
+    fn a_decoder_that_panics_was_given_a_broken_image() {
+        let outcome = no_panic(|| -> Result<(), Refusal> { panic!("a fault in a test") });
+        assert_eq!(outcome, Err(Refusal::Broken));
+    }
+}

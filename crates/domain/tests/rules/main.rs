@@ -10,6 +10,7 @@ mod deps;
 mod errors;
 mod export;
 mod idempotency;
+mod image;
 mod page;
 mod properties;
 mod qna;

@@ -8,10 +8,11 @@ use mundap_domain::admin::{UserChange, UserListing};
 use mundap_domain::audit::AuditId;
 use mundap_domain::comment::{CommentDraft, CommentEdit, CommentId};
 use mundap_domain::env::RETRIES;
+use mundap_domain::image::{ImageId, Upload};
 use mundap_domain::page::{Order, PageRequest, PageSize};
 use mundap_domain::qna::{Qna, QnaDraft, QnaEdit, QnaId, QnaRecord};
 use mundap_domain::sign_in::{SignIn, SignInId, SignInRecord, TokenHash};
-use mundap_domain::testing::{Board, Mocks, a_comment, a_qna, a_user, board, noon};
+use mundap_domain::testing::{Board, Mocks, a_comment, a_picture, a_qna, a_user, an_image, board, noon};
 use mundap_domain::user::{Email, Role, UserEdit, UserId};
 use mundap_domain::version::{Expected, Version};
 use mundap_domain::{Actor, Services, StoreError};
@@ -29,13 +30,15 @@ fn edit() -> QnaEdit {
 }
 
 /// Every use case that opens a unit, called once, with what stands outside a unit answering as it should.
-const USE_CASES: [&str; 19] = [
+const USE_CASES: [&str; 21] = [
     "ask",
     "edit a question",
     "delete a question",
     "comment",
     "edit a comment",
     "delete a comment",
+    "attach an image",
+    "delete an image",
     "edit the own account",
     "change an account",
     "read an account",
@@ -52,7 +55,7 @@ const USE_CASES: [&str; 19] = [
 ];
 
 async fn call(use_case: &str, services: &Services) -> &'static str {
-    let Services { qnas, comments, users, accounts, admin, .. } = services;
+    let Services { qnas, comments, images, users, accounts, admin, .. } = services;
     let (by, any) = (&member(1), &Expected::Any);
     let comment = CommentId::new(5);
     let email = &Email::parse("user1@example.com").expect("an address");
@@ -67,6 +70,11 @@ async fn call(use_case: &str, services: &Services) -> &'static str {
             code(comments.edit(by, comment, &CommentEdit::parse(Some("text")).expect("one"), any).await)
         }
         "delete a comment" => code(comments.delete(by, comment, any).await),
+        "attach an image" => {
+            let upload = Upload::parse(b"an upload".to_vec()).expect("one");
+            code(images.attach(by, comment, upload, None).await)
+        }
+        "delete an image" => code(images.delete(by, ImageId::new(9), any).await),
         "edit the own account" => {
             code(users.edit_me(by, &UserEdit::parse(None, Some("name")).expect("one"), any).await)
         }
@@ -107,6 +115,10 @@ fn stage() -> Stage {
     outside.users.expect_password_hash().returning(move |_| Ok(Some(hash())));
     outside.users.expect_find().returning(|_| Ok(Some(a_user(1, Role::Member))));
     outside.users.expect_list().returning(|_, _| Ok(Vec::new()));
+    outside.comments.expect_find().returning(|_| Ok(Some(a_comment(5, 7, 1))));
+    outside.images.expect_quota_used().returning(|_| Ok(0));
+    outside.image_cleaner.expect_clean().returning(|_| Ok(a_picture()));
+    outside.blobs.expect_put().returning(|_, _| Ok(()));
     outside.passwords.expect_hash().returning(move |_| Ok(hash()));
     outside.passwords.expect_verify().returning(|_: &Password, _| Ok(true));
     outside.access_tokens.expect_verify().returning(|_, _| None);
@@ -123,6 +135,11 @@ fn stage() -> Stage {
     inside.comments.expect_find_locked().returning(|_| Ok(Some(a_comment(5, 7, 1))));
     inside.comments.expect_update().returning(|_| Ok(()));
     inside.comments.expect_delete().returning(|_, _| Ok(()));
+    inside.comments.expect_count_images().returning(|_, _| Ok(true));
+    inside.images.expect_find().returning(|_| Ok(Some(an_image(9, 5, 1))));
+    inside.images.expect_insert().returning(|_| Ok(an_image(9, 5, 1)));
+    inside.images.expect_delete().returning(|_| Ok(true));
+    inside.images.expect_quota_used().returning(|_| Ok(0));
     inside.audit.expect_insert().returning(|_| Ok(AuditId::new(1)));
     inside.users.expect_find_locked().returning(|_| Ok(Some(a_user(1, Role::Member))));
     inside.users.expect_insert().returning(|_| Ok(a_user(1, Role::Member)));
