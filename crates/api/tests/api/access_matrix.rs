@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::board::{Board, PASSWORD, User};
 use crate::client::Reply;
+use crate::images::a_png;
 
 crate::tests![every_operation_for_every_caller, the_table_holds_every_operation_and_no_other];
 
@@ -28,6 +29,9 @@ const TABLE: &[Row] = &[
     ("get", "/api/v1/comments/{comment_id}", [200, 200, 200, 200, 200, 200, 200]),
     ("patch", "/api/v1/comments/{comment_id}", [401, 403, 200, 200, 200, 403, 403]),
     ("delete", "/api/v1/comments/{comment_id}", [401, 403, 204, 204, 204, 403, 403]),
+    ("post", "/api/v1/comments/{comment_id}/images", [401, 403, 201, 403, 403, 403, 403]),
+    ("get", "/api/v1/images/{image_id}", [200, 200, 200, 200, 200, 200, 200]),
+    ("delete", "/api/v1/images/{image_id}", [401, 403, 204, 204, 204, 403, 403]),
     ("post", "/api/v1/users", [201, 201, 201, 201, 201, 201, 201]),
     ("get", "/api/v1/users/me", [401, 200, 200, 200, 200, 200, 200]),
     ("patch", "/api/v1/users/me", [401, 200, 200, 200, 200, 403, 403]),
@@ -61,6 +65,9 @@ const GONE: &[Row] = &[
     ("get", "/api/v1/comments/{comment_id}", [404, 404, 404, 404, 404, 404, 404]),
     ("patch", "/api/v1/comments/{comment_id}", [401, 404, 404, 404, 404, 403, 403]),
     ("delete", "/api/v1/comments/{comment_id}", [401, 404, 404, 404, 404, 403, 403]),
+    ("post", "/api/v1/comments/{comment_id}/images", [401, 404, 404, 404, 404, 403, 403]),
+    ("get", "/api/v1/images/{image_id}", [404, 404, 404, 404, 404, 404, 404]),
+    ("delete", "/api/v1/images/{image_id}", [401, 404, 404, 404, 404, 403, 403]),
     ("get", "/api/v1/users/{user_id}", [404, 404, 404, 404, 404, 404, 404]),
     ("get", "/api/v1/admin/users/{user_id}", [401, 403, 403, 403, 404, 403, 403]),
     ("patch", "/api/v1/admin/users/{user_id}", [401, 403, 403, 403, 404, 403, 403]),
@@ -73,6 +80,7 @@ const GONE: &[Row] = &[
 struct Things {
     qna: Value,
     comment: String,
+    image: String,
     user: i64,
 }
 
@@ -93,8 +101,10 @@ fn things(board: &Board, author: &User) -> Things {
     let server = board.server();
     let path = server.ask_at(author, "About the matrix");
     let comment = server.comment_at(author, &path, "It has rows and columns");
+    let image = server.image_at(author, &comment, &a_png());
     let qna = path.rsplit('/').next().unwrap().parse::<i64>().unwrap();
-    Things { qna: json!(qna), comment: comment.rsplit('/').next().unwrap().to_owned(), user: author.id }
+    let id = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+    Things { qna: json!(qna), comment: id(&comment), image: id(&image), user: author.id }
 }
 
 fn call(board: &Board, method: &str, path: &str, by: Option<&User>, things: &Things) -> Reply {
@@ -102,6 +112,7 @@ fn call(board: &Board, method: &str, path: &str, by: Option<&User>, things: &Thi
     let target = path
         .replace("{qna_id}", &things.qna.to_string())
         .replace("{comment_id}", &things.comment)
+        .replace("{image_id}", &things.image)
         .replace("{user_id}", &things.user.to_string());
     let call = server.call(&method.to_uppercase(), target);
     let call = match by {
@@ -114,6 +125,7 @@ fn call(board: &Board, method: &str, path: &str, by: Option<&User>, things: &Thi
         ("patch", "/api/v1/qna/{qna_id}") => call.json(json!({"title": "Another row"})),
         ("post", "/api/v1/qna/{qna_id}/comments") => call.json(json!({"content": "A column"})),
         ("patch", "/api/v1/comments/{comment_id}") => call.json(json!({"content": "Another column"})),
+        ("post", "/api/v1/comments/{comment_id}/images") => call.file(&a_png()),
         ("post", "/api/v1/users") => {
             let email = crate::board::new_email();
             call.json(json!({"email": email, "password": PASSWORD, "display_name": "One more"}))
@@ -183,9 +195,12 @@ fn every_operation_for_every_caller(board: &Board) {
             // Who was refused has changed nothing.
             let qna = server.get(format!("/api/v1/qna/{}", things.qna)).send();
             let comment = server.get(format!("/api/v1/comments/{}", things.comment)).send();
+            let has_one_image = || comment.json()["images"].as_array().unwrap().len() == 1;
             let is_untouched = |seen: &Reply| seen.status == 200 && seen.json()["version"] == 1;
             let has_one_comment = || qna.json()["comment_count"] == 1;
-            if reply.status >= 400 && !(is_untouched(&qna) && is_untouched(&comment) && has_one_comment()) {
+            if reply.status >= 400
+                && !(is_untouched(&qna) && is_untouched(&comment) && has_one_comment() && has_one_image())
+            {
                 wrong.push(format!("{method} {path} by {name}: refused, and yet {qna} {comment}"));
             }
         }

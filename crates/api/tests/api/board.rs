@@ -173,4 +173,10 @@ impl Server {
         let comment = self.post(format!("{path}/comments")).by(by).json(json!({"content": content})).send().is(201);
         format!("/api/v1/comments/{}", comment.json()["comment_id"])
     }
+
+    /// Attaches an image to the comment at `path`; the image's path.
+    pub(crate) fn image_at(&self, by: &User, path: &str, bytes: &[u8]) -> String {
+        let image = self.post(format!("{path}/images")).by(by).file(bytes).send().is(201);
+        format!("/api/v1/images/{}", image.json()["image_id"])
+    }
 }

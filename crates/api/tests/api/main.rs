@@ -22,6 +22,7 @@ mod document;
 mod documents;
 mod export;
 mod idempotency;
+mod images;
 mod keys;
 mod lists;
 mod openapi;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         ("export", export::TESTS),
         ("idempotency", idempotency::TESTS),
         ("keys", keys::TESTS),
+        ("images", images::TESTS),
         ("lists", lists::TESTS),
         ("openapi", openapi::TESTS),
         ("ops", ops::TESTS),
