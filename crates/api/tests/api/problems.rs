@@ -6,9 +6,11 @@ use std::net::TcpStream;
 
 use mundap_domain::Error;
 use mundap_domain::error::Broken;
+use mundap_domain::image::{Refusal, Upload};
 use serde_json::json;
 
 use crate::board::Board;
+use crate::images::a_png;
 use crate::server::{Options, PATIENCE, Server};
 
 crate::tests![
@@ -254,6 +256,7 @@ fn every_get_has_a_head(board: &Board) {
     let (server, ann) = (board.server(), board.ann());
     let qna = server.ask_at(ann, "Every head");
     let comment = server.comment_at(ann, &qna, "And its body");
+    let image = server.image_at(ann, &comment, &a_png());
     let id = |path: &str| path.rsplit('/').next().unwrap().to_owned();
     let mut tried = 0;
     for operation in server.document().operations().into_iter().filter(|operation| operation.method == "get") {
@@ -261,6 +264,7 @@ fn every_get_has_a_head(board: &Board) {
             .path
             .replace("{qna_id}", &id(&qna))
             .replace("{comment_id}", &id(&comment))
+            .replace("{image_id}", &id(&image))
             .replace("{user_id}", &ann.id.to_string());
         let by = if operation.path.starts_with("/api/v1/admin/") { board.admin() } else { ann };
         let head = server.call("HEAD", &*target).by(by).send();
@@ -283,6 +287,9 @@ fn the_list_of_codes_says_what_is_answered(board: &Board) {
     let key = format!("problems-{}", ann.id);
     post().header("idempotency-key", &key).json(json!({"title": "First", "content": ""})).send().is(201);
     let stale = by_ann("PATCH", &server.ask_at(ann, "Stale")).header("if-match", "\"7-stale\"");
+    let comment = server.comment_at(ann, &qna, "Look");
+    let image = server.image_at(ann, &comment, &a_png());
+    let attach = || by_ann("POST", &format!("{comment}/images"));
     let password = json!({"current_password": "not this one", "new_password": "another password"});
     let taken = json!({"email": ann.email, "password": "a long password", "display_name": "Taken"});
     let replies = [
@@ -308,6 +315,12 @@ fn the_list_of_codes_says_what_is_answered(board: &Board) {
         post().body("application/json", " ".repeat(600 * 1024)).send(),
         post().body("text/plain", "{}").send(),
         by_ann("GET", "/api/v1/admin/users").send(),
+        server.get(format!("/api/v1/images/{none}")).send(),
+        attach().body("multipart/form-data", "--b--").send(),
+        attach().file(b"a cat").send(),
+        attach().file(&a_png()[..50]).send(),
+        attach().file(&vec![0; Upload::MAX_BYTES + 1]).send(),
+        server.get(image).header("range", "bytes=999999-").send(),
         server.patch(format!("/api/v1/admin/users/{}", board.admin().id)).by(board.admin()).json(json!({})).send(),
     ];
     let listed = table("Codes");
@@ -325,9 +338,13 @@ fn the_list_of_codes_says_what_is_answered(board: &Board) {
         "busy",
         "database_unavailable",
         "internal_error",
-        // OAuth2's shape stands in for these two.
+        "image_animated",
+        "image_too_many_pixels",
+        "too_many_images",
+        "image_quota_exceeded",
+        "storage_unavailable",
+        // OAuth2's shape stands in for this one.
         "invalid_refresh_token",
-        "malformed_form",
     ];
     assert_eq!(rest, BTreeSet::from(expected));
 }
@@ -354,7 +371,7 @@ fn the_list_of_codes_is_whole(_: &Board) {
     let (things, others): (BTreeSet<&str>, BTreeSet<&str>) =
         listed.keys().map(String::as_str).partition(|code| code.ends_with("_not_found") && *code != "route_not_found");
     assert_eq!(others, general);
-    assert_eq!(things, BTreeSet::from(["comment_not_found", "qna_not_found", "user_not_found"]));
+    assert_eq!(things, BTreeSet::from(["comment_not_found", "image_not_found", "qna_not_found", "user_not_found"]));
     // The status that the table gives is the one that the error becomes.
     let errors = [
         Error::Invalid(mundap_domain::error::Violations::default()),
@@ -368,14 +385,23 @@ fn the_list_of_codes_is_whole(_: &Board) {
         Error::OwnAccount,
         Error::NotFound(mundap_domain::error::Kind::QNA),
         Error::NotFound(mundap_domain::error::Kind::COMMENT),
+        Error::NotFound(mundap_domain::error::Kind::IMAGE),
         Error::NotFound(mundap_domain::error::Kind::USER),
         Error::EmailTaken,
         Error::KeyReused,
         Error::KeyInUse,
         Error::VersionMismatch,
         Error::InvalidCursor,
+        Error::Image(Refusal::NotAnImage),
+        Error::Image(Refusal::Animated),
+        Error::Image(Refusal::Broken),
+        Error::Image(Refusal::TooLarge),
+        Error::Image(Refusal::TooManyPixels),
+        Error::Image(Refusal::CommentFull),
+        Error::Image(Refusal::QuotaExceeded),
         Error::Busy("busy".into()),
         Error::Unavailable("away".into()),
+        Error::StorageUnavailable("full".into()),
         Error::internal("a fault"),
     ];
     assert_eq!(errors.len(), Error::CODES.len() + things.len());
