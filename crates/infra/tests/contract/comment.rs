@@ -83,6 +83,7 @@ async fn insert_returns_the_whole_entity(board: Board) {
         created_at,
         updated_at: created_at,
         version: Version::FIRST,
+        images: Vec::new(),
     };
     assert_eq!(*comment, expected);
     assert_eq!(stored(&board, comment.id).await, comment);

@@ -12,6 +12,7 @@
 mod audit;
 mod board;
 mod comment;
+mod image;
 mod migration;
 mod outage;
 mod proxy;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
     let modules = [
         ("qna", qna::tests()),
         ("comment", comment::tests()),
+        ("image", image::tests()),
         ("user", user::tests()),
         ("sign_in", sign_in::tests()),
         ("receipt", receipt::tests()),

@@ -217,8 +217,15 @@ async fn what_a_killed_migrator_left_half_done_is_completed(board: Board) {
     up(db).await.unwrap();
     let whole = schema(&store).await;
     // The table was made, the note of it was not.
-    sql(db, "DELETE FROM seaql_migrations WHERE version = 'm0004_sign_in'").await;
-    assert_eq!(up(db).await.unwrap(), ["m0004_sign_in"]);
+    for name in ["m0004_sign_in", "m0006_image"] {
+        sql(db, &format!("DELETE FROM seaql_migrations WHERE version = '{name}'")).await;
+        assert_eq!(up(db).await.unwrap(), [name]);
+        assert_eq!(schema(&store).await, whole);
+    }
+    // The column was made, the table was not.
+    sql(db, "DROP TABLE image").await;
+    sql(db, "DELETE FROM seaql_migrations WHERE version = 'm0006_image'").await;
+    assert_eq!(up(db).await.unwrap(), ["m0006_image"]);
     assert_eq!(schema(&store).await, whole);
 }
 
