@@ -369,13 +369,10 @@ impl From<Error> for Problem {
             Error::KeyReused => problem(StatusCode::UNPROCESSABLE_ENTITY),
             Error::VersionMismatch => problem(StatusCode::PRECONDITION_FAILED),
             Error::InvalidCursor => problem(StatusCode::BAD_REQUEST),
-            Error::Busy(cause) | Error::Unavailable(cause) => {
+            Error::Busy(cause) | Error::Unavailable(cause) | Error::StorageUnavailable(cause) => {
                 problem(StatusCode::SERVICE_UNAVAILABLE).with(RETRY_AFTER, RETRY_SECONDS).because(cause)
             }
             Error::Image(refusal) => Self::refused_image(refusal),
-            Error::StorageUnavailable(cause) => {
-                problem(StatusCode::SERVICE_UNAVAILABLE).with(RETRY_AFTER, RETRY_SECONDS).because(cause)
-            }
             Error::Internal(cause) => problem(StatusCode::INTERNAL_SERVER_ERROR).because(cause),
         }
     }

@@ -15,7 +15,7 @@ pub struct Housekeeping {
     clock: Arc<dyn Clock>,
     blobs: Arc<dyn BlobStore>,
     /// Where the next look at the blobs begins.
-    shelf: AtomicU8,
+    next_shelf: AtomicU8,
 }
 
 impl Housekeeping {
@@ -29,7 +29,7 @@ impl Housekeeping {
             store: ports.store.clone(),
             clock: ports.clock.clone(),
             blobs: ports.blobs.clone(),
-            shelf: AtomicU8::new(0),
+            next_shelf: AtomicU8::new(0),
         }
     }
 
@@ -56,10 +56,10 @@ impl Housekeeping {
     pub async fn sweep_images(&self) -> Result<u64, Error> {
         let (mut seen, mut gone) = (0, 0);
         for _ in 0..SHELVES {
-            let shelf = self.shelf.fetch_add(1, Ordering::Relaxed);
-            let (looked_at, taken) = sweep(&*self.blobs, self.store.reader().images(), shelf, self.clock.now()).await?;
-            seen += looked_at;
-            gone += taken;
+            let next = self.next_shelf.fetch_add(1, Ordering::Relaxed);
+            let swept = sweep(&*self.blobs, self.store.reader().images(), next, self.clock.now()).await?;
+            seen += swept.0;
+            gone += swept.1;
             if seen >= Self::BLOBS {
                 break;
             }

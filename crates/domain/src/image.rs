@@ -324,7 +324,7 @@ pub trait BlobStore: Send + Sync {
     async fn read(&self, digest: Digest, offset: u64, length: usize) -> Result<Option<Vec<u8>>, BlobError>;
     /// The blobs of one of the [`SHELVES`] that were last put before `before`, and those that
     /// [`set_aside`](Self::set_aside) took off it and that stayed aside.
-    async fn list(&self, shelf: u8, before: Timestamp) -> Result<Shelf, BlobError>;
+    async fn list(&self, first_byte: u8, before: Timestamp) -> Result<Shelf, BlobError>;
     /// Takes a blob away so that it can be brought back: [`read`](Self::read) no longer finds it and [`put`](Self::put)
     /// stores it anew. MUST leave one that was put at `before` or later, and say `false`; also where it is not there.
     async fn set_aside(&self, digest: Digest, before: Timestamp) -> Result<bool, BlobError>;

@@ -14,8 +14,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use mundap_domain::env::Timestamp;
+use mundap_domain::env::{Clock as _, Timestamp};
 use mundap_domain::image::{BlobError, BlobStore, Digest, Shelf};
+
+use crate::SystemClock;
 
 /// A folder of blobs.
 #[derive(Clone)]
@@ -113,12 +115,12 @@ impl Drop for Part {
 #[async_trait]
 impl BlobStore for BlobFolder {
     async fn put(&self, digest: Digest, content: Arc<Vec<u8>>) -> Result<(), BlobError> {
-        self.run(move |this| {
-            let path = this.path(digest);
+        self.run(move |blobs| {
+            let path = blobs.path(digest);
             if let Some(there) = if_there(OpenOptions::new().write(true).open(&path))? {
-                return there.set_modified(SystemTime::now());
+                return there.set_modified(SystemClock.now().as_utc().into());
             }
-            let folder = this.folder(digest);
+            let folder = blobs.folder(digest);
             make(&folder)?;
             let (part, mut file) = Part::create(&folder)?;
             file.write_all(&content)?;
@@ -130,8 +132,8 @@ impl BlobStore for BlobFolder {
     }
 
     async fn read(&self, digest: Digest, offset: u64, length: usize) -> Result<Option<Vec<u8>>, BlobError> {
-        self.run(move |this| {
-            let Some(file) = if_there(File::open(this.path(digest)))? else { return Ok(None) };
+        self.run(move |blobs| {
+            let Some(file) = if_there(File::open(blobs.path(digest)))? else { return Ok(None) };
             let mut bytes = vec![0; length];
             let mut filled = 0;
             while filled < length {
@@ -148,11 +150,11 @@ impl BlobStore for BlobFolder {
         .await
     }
 
-    async fn list(&self, shelf: u8, before: Timestamp) -> Result<Shelf, BlobError> {
-        self.run(move |this| {
+    async fn list(&self, first_byte: u8, before: Timestamp) -> Result<Shelf, BlobError> {
+        self.run(move |blobs| {
             let before = SystemTime::from(before.as_utc());
             let mut found = Shelf::default();
-            for folder in entries(&this.root.join(format!("{shelf:02x}")))? {
+            for folder in entries(&blobs.root.join(format!("{first_byte:02x}")))? {
                 for file in entries(&folder.path())? {
                     let path = file.path();
                     let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
@@ -178,8 +180,8 @@ impl BlobStore for BlobFolder {
     }
 
     async fn set_aside(&self, digest: Digest, before: Timestamp) -> Result<bool, BlobError> {
-        self.run(move |this| {
-            let (path, aside) = (this.path(digest), this.aside(digest));
+        self.run(move |blobs| {
+            let (path, aside) = (blobs.path(digest), blobs.aside(digest));
             if if_there(fs::rename(&path, &aside))?.is_none() {
                 return Ok(false);
             }
@@ -196,9 +198,9 @@ impl BlobStore for BlobFolder {
     }
 
     async fn bring_back(&self, digest: Digest) -> Result<(), BlobError> {
-        self.run(move |this| {
-            if if_there(fs::rename(this.aside(digest), this.path(digest)))?.is_some() {
-                sync(&this.folder(digest))?;
+        self.run(move |blobs| {
+            if if_there(fs::rename(blobs.aside(digest), blobs.path(digest)))?.is_some() {
+                sync(&blobs.folder(digest))?;
             }
             Ok(())
         })
@@ -206,6 +208,6 @@ impl BlobStore for BlobFolder {
     }
 
     async fn discard(&self, digest: Digest) -> Result<(), BlobError> {
-        self.run(move |this| if_there(fs::remove_file(this.aside(digest))).map(|_| ())).await
+        self.run(move |blobs| if_there(fs::remove_file(blobs.aside(digest))).map(|_| ())).await
     }
 }

@@ -232,6 +232,7 @@ impl Header {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn refusal(error: ImageError) -> Refusal {
     match error {
         ImageError::Limits(_) => Refusal::TooManyPixels,
@@ -243,7 +244,6 @@ fn refusal(error: ImageError) -> Refusal {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn broken(_: gif::DecodingError) -> Refusal {
     Refusal::Broken
 }

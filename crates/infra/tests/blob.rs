@@ -32,10 +32,10 @@ fn before() -> Timestamp {
     SystemClock.now().plus(-chrono::TimeDelta::hours(1))
 }
 
-/// Makes a file look as if it had been written two hours ago.
+/// Makes a file look as if it had been written long ago.
 fn age(path: &Path) {
     let file = std::fs::File::options().write(true).open(path).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_hours(2)).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 50)).unwrap();
 }
 
 /// Where a blob is.

@@ -16,10 +16,14 @@ async fn clean(bytes: impl Into<Vec<u8>>) -> Result<Picture, &'static str> {
     pool.clean(Upload::parse(bytes.into()).unwrap()).await.map_err(|error| error.code())
 }
 
+fn low_byte(n: u32) -> u8 {
+    n.to_le_bytes()[0]
+}
+
 /// A picture that looks different from every side: its left third is red, the rest is a gradient.
 fn pixels(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
-        if x * 3 < width { Rgb([255, 0, 0]) } else { Rgb([0, (x * 7 % 256) as u8, (y * 5 % 256) as u8]) }
+        if x * 3 < width { Rgb([255, 0, 0]) } else { Rgb([0, low_byte(x * 7), low_byte(y * 5)]) }
     })
 }
 
@@ -101,20 +105,20 @@ fn png_with(png: &[u8], more: &[u8]) -> Vec<u8> {
     [&png[..33], more, &png[33..]].concat()
 }
 
-fn riff_chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+fn riff_chunk(kind: [u8; 4], content: &[u8]) -> Vec<u8> {
     let length = u32::try_from(content.len()).unwrap().to_le_bytes();
     let padding: &[u8] = if content.len() % 2 == 1 { &[0] } else { &[] };
-    [kind, &length[..], content, padding].concat()
+    [&kind[..], &length, content, padding].concat()
 }
 
 fn riff(chunks: &[Vec<u8>]) -> Vec<u8> {
-    riff_chunk(b"RIFF", &[b"WEBP".as_slice(), &chunks.concat()].concat())
+    riff_chunk(*b"RIFF", &[b"WEBP".as_slice(), &chunks.concat()].concat())
 }
 
 /// The chunk of an extended WebP that says what is in it and how large it is.
 fn vp8x(flags: u8, width: u32, height: u32) -> Vec<u8> {
     let side = |n: u32| (n - 1).to_le_bytes()[..3].to_vec();
-    riff_chunk(b"VP8X", &[vec![flags, 0, 0, 0], side(width), side(height)].concat())
+    riff_chunk(*b"VP8X", &[vec![flags, 0, 0, 0], side(width), side(height)].concat())
 }
 
 /// Each sample that can be turned, turned.
@@ -129,7 +133,7 @@ fn turned(orientation: u8) -> Vec<(MediaType, Vec<u8>)> {
                 let length = u16::try_from(content.len() + 2).unwrap().to_be_bytes();
                 [&bytes[..2], b"\xff\xe1", &length, &content, &bytes[2..]].concat()
             }
-            MediaType::Webp => riff(&[vp8x(0x08, 60, 40), bytes[12..].to_vec(), riff_chunk(b"EXIF", &exif)]),
+            MediaType::Webp => riff(&[vp8x(0x08, 60, 40), bytes[12..].to_vec(), riff_chunk(*b"EXIF", &exif)]),
             MediaType::Gif => continue,
         };
         turned.push((kind, bytes));
@@ -320,7 +324,7 @@ async fn animated_png_and_webp_are_refused() {
     assert_eq!(clean(animated).await, Err("image_animated"));
     let still = encoded(pixels(60, 40), ImageFormat::WebP);
     let frame = [&[0, 0, 0, 0, 0, 0, 59, 0, 0, 39, 0, 0, 10, 0, 0, 0][..], &still[12..]].concat();
-    let animated = [vp8x(0x02, 60, 40), riff_chunk(b"ANIM", &[0; 6]), riff_chunk(b"ANMF", &frame)];
+    let animated = [vp8x(0x02, 60, 40), riff_chunk(*b"ANIM", &[0; 6]), riff_chunk(*b"ANMF", &frame)];
     assert_eq!(clean(riff(&animated)).await, Err("image_animated"));
 }
 
@@ -403,21 +407,21 @@ async fn a_truncated_image_is_broken() {
 async fn no_garbled_image_is_more_than_refused() {
     let pool = PicturePool::start();
     let mut seed = 7_u64;
-    let mut next = |below: usize| {
+    let mut next = |below: u32| {
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;
-        usize::try_from(seed >> 20).unwrap() % below
+        u32::try_from(seed >> 33).unwrap() % below
     };
     let mut taken = 0;
     for (_, bytes) in samples().into_iter().chain(turned(6)).cycle().take(1400) {
         let mut garbled = bytes;
         for _ in 0..=next(8) {
-            let at = next(garbled.len());
+            let at = usize::try_from(next(u32::try_from(garbled.len()).unwrap())).unwrap();
             match next(3) {
-                0 => garbled[at] = next(256) as u8,
-                1 => drop(garbled.drain(at..(at + next(40)).min(garbled.len()))),
-                _ => garbled.insert(at, next(256) as u8),
+                0 => garbled[at] = low_byte(next(256)),
+                1 => drop(garbled.drain(at..(at + usize::from(low_byte(next(40)))).min(garbled.len()))),
+                _ => garbled.insert(at, low_byte(next(256))),
             }
             if garbled.is_empty() {
                 garbled.push(0);

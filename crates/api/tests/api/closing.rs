@@ -19,6 +19,8 @@ crate::tests![
 fn counters_equal_rows_and_nothing_is_orphaned(board: &Board) {
     let none_of = [
         "qna q WHERE q.comment_count <> (SELECT COUNT(*) FROM comment c WHERE c.qna_id = q.qna_id)",
+        "comment c WHERE c.image_count <> (SELECT COUNT(*) FROM image i WHERE i.comment_id = c.comment_id)",
+        "image i WHERE NOT EXISTS (SELECT 1 FROM comment c WHERE c.comment_id = i.comment_id AND c.user_id = i.user_id)",
         "comment c WHERE NOT EXISTS (SELECT 1 FROM qna q WHERE q.qna_id = c.qna_id)",
         "qna q WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.user_id = q.user_id)",
         "comment c WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.user_id = c.user_id)",

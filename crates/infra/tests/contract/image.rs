@@ -117,9 +117,9 @@ async fn delete_says_whether_it_was_there(board: Board) {
 }
 
 async fn quota_used_counts_bytes_and_something_for_each_image(board: Board) {
-    let (user, comment) = one_comment(&board).await;
-    let used = async |board: &Board| board.reader().images().quota_used(user.id).await.unwrap();
-    assert_eq!(used(&board).await, 0);
+    let (owner, comment) = one_comment(&board).await;
+    let quota = async |board: &Board| board.reader().images().quota_used(owner.id).await.unwrap();
+    assert_eq!(quota(&board).await, 0);
     // More together than 32 bits hold.
     let mut expected = 0;
     for bytes in [1, 2_147_483_647, 2_147_483_647] {
@@ -128,8 +128,8 @@ async fn quota_used_counts_bytes_and_something_for_each_image(board: Board) {
     }
     let (_, others) = one_comment(&board).await;
     attach(&board, &new(&others, &unique())).await;
-    assert_eq!(used(&board).await, expected);
-    let inside = board.unit(async |unit| unit.images().quota_used(user.id).await).await.unwrap();
+    assert_eq!(quota(&board).await, expected);
+    let inside = board.unit(async |unit| unit.images().quota_used(owner.id).await).await.unwrap();
     assert_eq!(inside, expected);
 }
 
