@@ -23,6 +23,10 @@ test *args:
 test-mysql urls *args:
     MUNDAP_TEST_MYSQL_URLS='{{ urls }}' cargo test --workspace {{ args }}
 
+# Measure the memory and the time that bombs and the largest images take
+bombs:
+    cargo test --release --workspace --test picture -- --ignored --nocapture
+
 # Format everything
 fmt:
     cargo fmt --all

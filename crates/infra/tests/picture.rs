@@ -3,10 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::join_all;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use mundap_domain::image::{ImageCleaner as _, MediaType, Picture, Upload};
 use mundap_infra::PicturePool;
@@ -380,7 +383,7 @@ async fn twenty_bombs_at_once_are_all_refused_for_what_they_are() {
     let pool = PicturePool::start();
     let bombs: Vec<_> = bombs().into_iter().cycle().take(20).collect();
     let outcomes = bombs.into_iter().map(|(_, bytes)| pool.clean(Upload::parse(bytes).unwrap()));
-    for outcome in futures_util::future::join_all(outcomes).await {
+    for outcome in join_all(outcomes).await {
         assert_eq!(outcome.unwrap_err().code(), "image_too_many_pixels");
     }
 }
@@ -436,4 +439,62 @@ async fn no_garbled_image_is_more_than_refused() {
         }
     }
     assert!(taken > 0, "some are close enough");
+}
+
+/// Bytes of memory that this process has had at most since it was asked last.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// Sends 20 at once; how much more memory that took, and how long the slowest.
+async fn twenty_at_once(uploads: Vec<Vec<u8>>) -> (u64, Duration, BTreeMap<&'static str, usize>) {
+    let pool = PicturePool::start();
+    peak();
+    let before = peak();
+    let sent = uploads.into_iter().cycle().take(20).map(async |bytes| {
+        let started = Instant::now();
+        let outcome = pool.clean(Upload::parse(bytes).unwrap()).await;
+        (started.elapsed(), outcome.map_or_else(|error| error.code(), |_| "ok"))
+    });
+    let mut outcomes = BTreeMap::new();
+    let mut slowest = Duration::ZERO;
+    for (took, outcome) in join_all(sent).await {
+        slowest = slowest.max(took);
+        *outcomes.entry(outcome).or_default() += 1;
+    }
+    (peak().saturating_sub(before), slowest, outcomes)
+}
+
+/// Alone, with nothing else that takes memory or time: `just bombs`.
+#[tokio::test]
+#[ignore = "measures memory and time, for which it has to be alone"]
+#[expect(clippy::print_stdout, reason = "it is run for its figures")]
+async fn the_memory_that_bombs_and_large_images_take() {
+    const MEGABYTE: u64 = 1_000_000;
+    let large = |image: DynamicImage, format| vec![encoded(image, format)];
+    let black = || RgbaImage::new(5000, 5000);
+    let turned = large(DynamicImage::ImageRgb8(pixels(5000, 5000)), ImageFormat::Jpeg).remove(0);
+    let exif = [b"Exif\0\0".as_slice(), &exif(6)].concat();
+    let length = u16::try_from(exif.len() + 2).unwrap().to_be_bytes();
+    let turned = [&turned[..2], b"\xff\xe1", &length, &exif, &turned[2..]].concat();
+    let cut = large(pixels(5000, 5000).into(), ImageFormat::Png).remove(0);
+    let cut = cut[..cut.len() - 1000].to_vec();
+    let cases = [
+        ("bombs", bombs().into_iter().map(|(_, bytes)| bytes).collect()),
+        ("PNGs of 25 megapixels, cut off near their end", vec![cut]),
+        ("PNGs of 25 megapixels with transparency", large(black().into(), ImageFormat::Png)),
+        ("JPEGs of 25 megapixels, to be turned", vec![turned]),
+        ("WebPs of 25 megapixels", large(black().into(), ImageFormat::WebP)),
+        ("GIFs of 100 megapixels in all frames", vec![sparse_gif(1000, 100)]),
+    ];
+    for (what, uploads) in cases {
+        let (bytes, slowest, outcomes) = twenty_at_once(uploads).await;
+        println!("20 {what}: {outcomes:?}, the slowest in {slowest:.2?}, {} MB more", bytes / MEGABYTE);
+        if what == "bombs" {
+            assert!(bytes < 200 * MEGABYTE && slowest < Duration::from_secs(1));
+        }
+    }
 }

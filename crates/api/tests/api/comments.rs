@@ -33,6 +33,7 @@ fn a_comment_lives(board: &Board) {
         "created_at": comment["created_at"],
         "updated_at": comment["created_at"],
         "version": 1,
+        "images": [],
     });
     assert_eq!(comment, expected);
     let location = created.header("location").unwrap();
