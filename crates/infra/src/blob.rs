@@ -211,3 +211,17 @@ impl BlobStore for BlobFolder {
         self.run(move |blobs| if_there(fs::remove_file(blobs.aside(digest))).map(|_| ())).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_renamed_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (part, file) = Part::create(folder.path()).unwrap();
+        assert_eq!(entries(folder.path()).unwrap().len(), 1);
+        drop((part, file));
+        assert_eq!(entries(folder.path()).unwrap().len(), 0);
+    }
+}
