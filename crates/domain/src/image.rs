@@ -3,7 +3,7 @@
 //! What a stranger sends is not what is kept: [`ImageCleaner`] decodes it and writes a new picture of its pixels, without
 //! metadata and without whatever hung behind it. The new picture is a blob, stored once by its content's [`Digest`]; an
 //! [`Image`] is a row that says on which comment the blob stands. A blob is written before the unit that stores its row
-//! begins, and one that no row names is taken away by [`Housekeeping`](crate::Housekeeping), see [`sweep`].
+//! begins, and one that no row names is taken away by [`Housekeeping`](crate::Housekeeping).
 
 use std::fmt;
 use std::sync::Arc;
