@@ -12,6 +12,7 @@ use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpServer, web};
 use mundap_domain::env::Clock as _;
 use mundap_domain::idempotency::FingerprintKey;
+use mundap_domain::mail::Mailer;
 use mundap_domain::page::CursorKey;
 use mundap_domain::{Ports, Services};
 use mundap_infra::{Argon2Pool, BlobFolder, Ed25519Tokens, OsEntropy, PicturePool, SeaStore, SigningKeys, SystemClock};
@@ -21,7 +22,7 @@ use utoipa_actix_web::AppExt as _;
 use crate::edge::edge;
 use crate::fallback::{Routes, fallback};
 use crate::settings::{Identity, Settings};
-use crate::{docs, ops, routes};
+use crate::{account, docs, ops, routes};
 
 /// What a handler may reach.
 pub struct Board {
@@ -44,9 +45,15 @@ pub struct Limits {
 }
 
 impl Board {
-    /// Wires the services over `store`.
+    /// Wires the services over `store`; without a `mailer` the board sends no mail.
     #[must_use]
-    pub fn new(settings: &Settings, store: SeaStore, keys: &SigningKeys, public_url: String) -> Self {
+    pub fn new(
+        settings: &Settings,
+        store: SeaStore,
+        keys: &SigningKeys,
+        mailer: Option<Arc<dyn Mailer>>,
+        public_url: String,
+    ) -> Self {
         let ports = Ports {
             store: Arc::new(store),
             clock: Arc::new(SystemClock),
@@ -58,6 +65,7 @@ impl Board {
             blobs: Arc::new(BlobFolder::new(settings.images_dir())),
             image_cleaner: Arc::new(PicturePool::start()),
             image_quota: settings.image_quota,
+            mailer,
         };
         Self {
             services: Services::new(&ports),
@@ -115,6 +123,7 @@ pub fn public(settings: &Settings, listener: TcpListener, board: web::Data<Board
         documented(app)
             .0
             .configure(docs::pages)
+            .configure(account::pages)
             .default_service(web::to(fallback))
             .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
             .wrap(from_fn(edge))

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -11,12 +12,14 @@ use mundap_domain::account::{Password, Registration};
 use mundap_domain::admin::UserChange;
 use mundap_domain::env::Clock as _;
 use mundap_domain::error::{Cause, Violations};
+use mundap_domain::mail::Mailer;
 use mundap_domain::user::{DisplayName, Email, Role};
 use mundap_domain::{Actor, Error, StoreError};
 use mundap_infra::{DatabaseSettings, KeyError, SeaStore, SigningKeys, SystemClock};
 use mundap_migration::MigrationError;
 
 use crate::app::{self, Board};
+use crate::mail;
 use crate::serve::serve;
 use crate::settings::{Cli, Settings, SettingsError};
 use crate::words::Language;
@@ -142,6 +145,8 @@ pub enum Fault {
     Migration(#[from] MigrationError),
     #[error("cannot listen on {address} ({name}): {source}")]
     Listen { name: &'static str, address: String, source: std::io::Error },
+    #[error("cannot use the mail server (MUNDAP_SMTP_URL): {0}")]
+    Mail(String),
     #[error("cannot read the password: {0}")]
     Password(std::io::Error),
     #[error("{}", sentence(.0))]
@@ -163,6 +168,7 @@ impl Fault {
             | Self::Database { .. }
             | Self::Migration(_)
             | Self::Listen { .. }
+            | Self::Mail(_)
             | Self::Password(_)
             | Self::Refused(_)
             | Self::Other(_) => ExitCode::FAILURE,
@@ -293,11 +299,14 @@ async fn migrate(settings: &Settings, step: Migrate) -> Result<(), Fault> {
 }
 
 async fn user(settings: &Settings, change: UserCommand) -> Result<(), Fault> {
+    let public_url = settings.public_url(settings.http_addr);
+    // It writes no letter; the board that serves sends what is put into its outbox here.
+    let mailer = mail::mailer(settings, &public_url)?.map(|mailer| mailer as Arc<dyn Mailer>);
     data_dir(settings)?;
     let keys = signing_keys(settings)?;
     let store = store(settings).await?;
     mundap_migration::up(store.writer()).await?;
-    let services = Board::new(settings, store.clone(), &keys, settings.public_url(settings.http_addr)).services;
+    let services = Board::new(settings, store.clone(), &keys, mailer, public_url).services;
     let by = Actor::Operator;
     match change {
         UserCommand::Add { email, role, display_name, password } => {
@@ -378,7 +387,7 @@ impl PasswordSource {
 /// Prints the settings in force, secrets hidden, and tries what they name.
 async fn check(settings: &Settings) -> Result<(), Fault> {
     let database = settings.database()?;
-    settings.smtp()?;
+    let mailer = mail::mailer(settings, &settings.public_url(settings.http_addr))?;
     let shown = [
         ("MUNDAP_HTTP_ADDR", settings.http_addr.to_string()),
         ("MUNDAP_GRPC_ADDR", format!("{:?}", settings.grpc_addr)),
@@ -416,6 +425,10 @@ async fn check(settings: &Settings) -> Result<(), Fault> {
     let pending = mundap_migration::status(store.writer()).await?.iter().filter(|(_, applied)| !applied).count();
     print(&format!("migrations: {pending} pending"))?;
     store.close().await;
+    if let Some(mailer) = mailer {
+        mailer.try_out().await.map_err(|error| Fault::Mail(error.reason))?;
+        print("mail server: ok")?;
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! happens around every request; [`problem`] is what goes wrong, and [`words`] how it is said; [`settings`] is every
 //! setting.
 
+pub mod account;
 pub mod app;
 pub mod command;
 pub mod content;
@@ -11,6 +12,7 @@ pub mod docs;
 pub mod edge;
 pub mod fallback;
 pub mod input;
+pub mod mail;
 pub mod ops;
 pub mod problem;
 pub mod reply;

@@ -366,7 +366,7 @@ impl From<Error> for Problem {
             }
             Error::NotFound(_) => problem(StatusCode::NOT_FOUND),
             Error::EmailTaken | Error::KeyInUse => problem(StatusCode::CONFLICT),
-            Error::KeyReused => problem(StatusCode::UNPROCESSABLE_ENTITY),
+            Error::KeyReused | Error::InvalidMailToken => problem(StatusCode::UNPROCESSABLE_ENTITY),
             Error::VersionMismatch => problem(StatusCode::PRECONDITION_FAILED),
             Error::InvalidCursor => problem(StatusCode::BAD_REQUEST),
             Error::Busy(cause) | Error::Unavailable(cause) | Error::StorageUnavailable(cause) => {

@@ -1,15 +1,19 @@
 //! `mundap serve`: start, serve, end.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web;
 use mundap_domain::env::Clock as _;
+use mundap_domain::mail::Mailer;
 use mundap_infra::{SigningKeys, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::app::{self, Board};
 use crate::command::{Fault, data_dir, signing_keys, store};
+use crate::mail;
 use crate::ops::Ops;
 use crate::settings::{Identity, Settings};
 use crate::telemetry;
@@ -26,6 +30,8 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
     // The ports before the database: a second start beside a running one must not touch its data.
     let (http, http_addr) = listen("MUNDAP_HTTP_ADDR", settings.http_addr)?;
     let (ops, ops_addr) = listen("MUNDAP_OPS_ADDR", settings.ops_addr)?;
+    let public_url = settings.public_url(http_addr);
+    let mailer = mail::mailer(&settings, &public_url)?;
     let store = store(&settings).await?;
     let applied = mundap_migration::up(store.writer()).await?;
     if !applied.is_empty() {
@@ -37,10 +43,18 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
              let only a proxy that proves who is calling reach this port"
         );
     }
-    if settings.smtp()?.is_some() {
-        tracing::warn!("MUNDAP_SMTP_URL is set, and this version sends no mail yet");
+    match &mailer {
+        None => tracing::info!(
+            "no mail is sent, since MUNDAP_SMTP_URL names no mail server: e-mail addresses are not verified, and \
+             `mundap user password EMAIL` is what helps whoever forgot theirs"
+        ),
+        Some(mailer) if mailer.exposes_password() => {
+            tracing::warn!("MUNDAP_SMTP_URL sends its password unencrypted: add ?tls=required to it, or use smtps://");
+        }
+        Some(_) => {}
     }
-    let board = web::Data::new(Board::new(&settings, store.clone(), &keys, settings.public_url(http_addr)));
+    let mailer = mailer.map(|mailer| mailer as Arc<dyn Mailer>);
+    let board = web::Data::new(Board::new(&settings, store.clone(), &keys, mailer, public_url));
     let failed = |error: std::io::Error| Fault::Other(error.into());
     let public = app::public(&settings, http, board.clone()).map_err(failed)?;
     let state = web::Data::new(Ops { board: board.clone(), store: store.clone(), metrics });
@@ -54,9 +68,12 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
     );
 
     let housekeeping = actix_web::rt::spawn(keep_house(board.clone()));
+    let (end_of_mail, told) = watch::channel(false);
+    let mut mail = board.services.mail.is_on().then(|| actix_web::rt::spawn(mail::deliver(board.clone(), told)));
     let key_watch = actix_web::rt::spawn(watch(keys));
     stop.requested().await;
     housekeeping.abort();
+    let _ = end_of_mail.send(true);
     key_watch.abort();
     tracing::info!("stopping: requests in flight may finish; a second signal ends it at once");
     board.drain();
@@ -67,12 +84,19 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
             return Ok(());
         }
     }
+    if let Some(mail) = &mut mail {
+        // What is not done by then comes back to the outbox with the end of its lease.
+        let _ = tokio::time::timeout(LAST_LETTERS, mail).await;
+    }
     private_handle.stop(false).await;
     store.close().await;
     let _ = tokio::join!(public, private);
     tracing::info!("stopped");
     Ok(())
 }
+
+/// How long letters that are being sent may still take when everything else has ended.
+const LAST_LETTERS: Duration = Duration::from_secs(3);
 
 /// How often what is old is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);

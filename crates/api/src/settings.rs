@@ -123,7 +123,7 @@ pub struct Settings {
     #[arg(long, global = true, env = "MUNDAP_RATE_LIMIT", value_name = "SWITCH", default_value = "on")]
     pub rate_limit: Switch,
 
-    /// The mail server (accepted now, used once mail is there)
+    /// The mail server: `smtps://USER:PASSWORD@HOST`, or `smtp://…` with `?tls=required` for STARTTLS
     #[arg(long, global = true, env = "MUNDAP_SMTP_URL", value_name = "URL", hide_env_values = true)]
     pub smtp_url: Option<SecretString>,
 
@@ -131,7 +131,7 @@ pub struct Settings {
     #[arg(long, global = true, env = "MUNDAP_SMTP_URL_FILE", value_name = "FILE")]
     pub smtp_url_file: Option<PathBuf>,
 
-    /// The sender of mail
+    /// The sender of mail, such as `Mundap <board@example.com>`; needed with a mail server
     #[arg(long, global = true, env = "MUNDAP_MAIL_FROM", value_name = "ADDRESS")]
     pub mail_from: Option<String>,
 

@@ -46,6 +46,8 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
         "Time from a request's head to the last byte of its answer"
     );
     metrics::describe_gauge!("mundap_http_requests_in_flight", "Requests that are being answered");
+    metrics::describe_counter!("mundap_letters_total", "Attempts to send a letter, by topic and outcome");
+    metrics::describe_gauge!("mundap_letters_waiting", "Letters in the outbox");
     metrics::describe_gauge!("mundap_build_info", "1, with the version as a label");
     metrics::gauge!("mundap_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)

@@ -13,6 +13,7 @@ unauthenticated = Sign in first: POST /api/v1/auth/token, then send the access t
 invalid_token = The access token is not valid, or no longer; get a new one with the refresh token or sign in again.
 invalid_credentials = The current password is not this one.
 invalid_refresh_token = The refresh token is not valid, or no longer; sign in again.
+invalid_mail_token = This token from a letter is not good, or no longer: ask for a new letter.
 account_suspended = This account is suspended: it may read, and delete itself.
 not_author = Only its author or a moderator may change this.
 not_admin = Only an administrator may do this.

@@ -12,6 +12,7 @@ use crate::audit::Action;
 use crate::env::{Clock, Entropy, Timestamp, retrying};
 use crate::error::{Broken, Error, Kind, StoreError, Violations};
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
+use crate::mail::{Language, Postbox};
 use crate::sign_in::{LIFETIME, NewSignIn, RefreshToken, SignInId, TurnedDown};
 use crate::text::{length, nfc};
 use crate::user::{Author, DisplayName, Email, NewUser, Role, User, UserId, email_taken};
@@ -172,6 +173,7 @@ pub struct AccountService {
     passwords: Arc<dyn PasswordHasher>,
     access_tokens: Arc<dyn AccessTokens>,
     desk: Desk,
+    postbox: Postbox,
 }
 
 /// Whether a password that is about to be replaced was compared, and with which hash.
@@ -187,6 +189,8 @@ enum Compared<'a> {
 struct NewAccount {
     user: NewUser,
     password: Password,
+    /// Where the letter that verifies the address goes, and its language; an address that an operator names gets none.
+    welcome: Option<(Postbox, Language)>,
 }
 
 #[async_trait]
@@ -210,7 +214,11 @@ impl Creation for NewAccount {
     }
 
     async fn store(&self, unit: &dyn Repositories) -> Result<User, Error> {
-        unit.users().insert(&self.user).await.map_err(email_taken)
+        let user = unit.users().insert(&self.user).await.map_err(email_taken)?;
+        if let Some((postbox, language)) = self.welcome {
+            postbox.verify_email(unit, &user, language, self.user.created_at).await?;
+        }
+        Ok(user)
     }
 
     fn id(entity: &User) -> i64 {
@@ -232,10 +240,11 @@ impl AccountService {
             passwords: ports.passwords.clone(),
             access_tokens: ports.access_tokens.clone(),
             desk: Desk::new(ports),
+            postbox: Postbox::new(ports),
         }
     }
 
-    /// Registers an account; with a key, once. Anybody may.
+    /// Registers an account; with a key, once. Anybody may. The address is asked to prove itself by a letter in `language`.
     ///
     /// # Errors
     /// [`Error::EmailTaken`], [`Error::Busy`], [`Error::KeyReused`], [`Error::KeyInUse`].
@@ -243,8 +252,10 @@ impl AccountService {
         &self,
         registration: &Registration,
         key: Option<&IdempotencyKey>,
+        language: Language,
     ) -> Result<Outcome<User>, Error> {
-        let account = self.new_account(registration, Role::Member).await?;
+        let welcome = Some((self.postbox, language));
+        let account = NewAccount { welcome, ..self.new_account(registration, Role::Member).await? };
         once(&self.desk, Claimant::anonymous(), key, account).await
     }
 
@@ -270,7 +281,7 @@ impl AccountService {
         let Registration { email, password, display_name } = registration.clone();
         let hash = self.passwords.hash(&password).await?;
         let user = NewUser { email, display_name, role, password: Some(hash), created_at: self.clock.now() };
-        Ok(NewAccount { user, password })
+        Ok(NewAccount { user, password, welcome: None })
     }
 
     async fn insert(&self, new: &NewUser) -> Result<User, Error> {
@@ -417,30 +428,39 @@ impl AccountService {
         }
     }
 
-    /// Changes the own password and ends every sign-in, this one too.
+    /// Changes the own password and ends every sign-in, this one too; a letter in `language` tells of it.
     ///
     /// # Errors
     /// [`Error::InvalidCredentials`] where the current password is wrong, and what the ownership table says.
-    pub async fn change_password(&self, by: &Actor, change: &PasswordChange) -> Result<(), Error> {
+    pub async fn change_password(&self, by: &Actor, change: &PasswordChange, language: Language) -> Result<(), Error> {
         let id = by.account_that_may(Act::ChangeOwnAccount)?.id;
         let hash = self.store.reader().users().password_hash(id).await?;
         if !self.passwords.verify(&change.current, hash.clone()).await? {
             return Err(Error::InvalidCredentials);
         }
-        self.set_password(by, id, &change.new, Compared::With(&hash)).await
+        self.set_password(by, id, &change.new, Compared::With(&hash), language).await
     }
 
-    /// Gives an account another password and ends every sign-in of it: for an administrator whose member forgot it.
+    /// Gives an account another password and ends every sign-in of it: for an administrator whose member forgot it. A
+    /// letter in English tells the member.
     ///
     /// # Errors
     /// [`Error::NotFound`], and what the ownership table says.
     pub async fn reset_password(&self, by: &Actor, email: &Email, new: &Password) -> Result<(), Error> {
         by.must(Act::Administer)?;
         let user = self.store.reader().users().find_by_email(email).await?;
-        self.set_password(by, user.ok_or(Error::NotFound(Kind::USER))?.id, new, Compared::NotAtAll).await
+        let id = user.ok_or(Error::NotFound(Kind::USER))?.id;
+        self.set_password(by, id, new, Compared::NotAtAll, Language::English).await
     }
 
-    async fn set_password(&self, by: &Actor, id: UserId, new: &Password, compared: Compared<'_>) -> Result<(), Error> {
+    async fn set_password(
+        &self,
+        by: &Actor,
+        id: UserId,
+        new: &Password,
+        compared: Compared<'_>,
+        language: Language,
+    ) -> Result<(), Error> {
         let hash = &self.passwords.hash(new).await?;
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
@@ -458,6 +478,7 @@ impl AccountService {
                 other => other?,
             }
             unit.sign_ins().delete_all_of(id).await?;
+            self.postbox.password_changed(&*unit, id, language, self.clock.now()).await?;
             Ok(unit.commit().await?)
         })
         .await
@@ -474,9 +495,12 @@ impl AccountService {
             // None: deleted from another device a moment ago.
             let user = unit.users().find_locked(id).await?.ok_or(Error::InvalidToken)?;
             expected.check(user.version)?;
+            // Before the address is forgotten: letters that name nobody else are found by it.
+            unit.outbox().delete_all_of(id).await?;
             unit.users().erase(id, self.clock.now()).await?;
             unit.sign_ins().delete_all_of(id).await?;
             unit.receipts().delete_all_of(id).await?;
+            unit.mail_tokens().delete_all_of(id).await?;
             Ok(unit.commit().await?)
         })
         .await

@@ -29,6 +29,10 @@ pub enum Error {
     /// The refresh token is unknown, expired, or was used before.
     #[error("the refresh token is not valid")]
     InvalidRefreshToken,
+    /// The mailed token is unknown, expired, used, replaced by a newer one, or went to an address that the account no
+    /// longer has.
+    #[error("the mailed token is not valid")]
+    InvalidMailToken,
     /// The account is suspended and may only read, or read and delete itself.
     #[error("the account is suspended")]
     Suspended,
@@ -79,12 +83,13 @@ pub enum Error {
 impl Error {
     /// Every code a client can meet, in the order of `docs/errors.md`, save those of [`Kind`]s, which stand with their
     /// entities.
-    pub const CODES: [&'static str; 25] = [
+    pub const CODES: [&'static str; 26] = [
         "validation_failed",
         "unauthenticated",
         "invalid_token",
         "invalid_credentials",
         "invalid_refresh_token",
+        "invalid_mail_token",
         "account_suspended",
         "not_author",
         "not_admin",
@@ -116,6 +121,7 @@ impl Error {
             Self::InvalidToken => "invalid_token",
             Self::InvalidCredentials => "invalid_credentials",
             Self::InvalidRefreshToken => "invalid_refresh_token",
+            Self::InvalidMailToken => "invalid_mail_token",
             Self::Suspended => "account_suspended",
             Self::NotAuthor => "not_author",
             Self::NotAdmin => "not_admin",

@@ -39,12 +39,14 @@ impl Housekeeping {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Busy`].
     pub async fn sweep(&self) -> Result<u64, Error> {
-        let before = self.clock.now().plus(-REMEMBERED);
+        let now = self.clock.now();
+        let before = now.plus(-REMEMBERED);
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
             let forgotten = unit.receipts().delete_older(before).await?;
+            let expired = unit.mail_tokens().delete_expired(now).await?;
             unit.commit().await?;
-            Ok(forgotten)
+            Ok(forgotten + expired)
         })
         .await
     }

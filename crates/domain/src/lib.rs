@@ -15,6 +15,7 @@
 //! | [`account`] | registering, signing in, tokens, the own account |
 //! | [`sign_in`] | a signed-in device and its rotating refresh token |
 //! | [`export`] | everything that is kept of a person, for that person |
+//! | [`mail`] | letters, the outbox they wait in, and the single-use tokens that they carry |
 //! | [`idempotency`] | doing something once, however often it is asked for |
 //! | [`housekeeping`] | what has to be done now and then |
 //! | [`page`] | keyset pages and sealed cursors |
@@ -38,6 +39,7 @@ pub mod export;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod image;
+pub mod mail;
 pub mod page;
 pub mod qna;
 pub mod sign_in;
@@ -61,6 +63,7 @@ pub use export::ExportService;
 pub use housekeeping::Housekeeping;
 pub use idempotency::ReceiptRepository;
 pub use image::{ImageRepository, ImageService};
+pub use mail::{MailService, MailTokenRepository, OutboxRepository};
 pub use qna::{QnaRepository, QnaService};
 pub use sign_in::SignInRepository;
 pub use user::{UserRepository, UserService};
@@ -74,6 +77,8 @@ pub trait Repositories: Send + Sync {
     fn users(&self) -> &dyn UserRepository;
     fn sign_ins(&self) -> &dyn SignInRepository;
     fn receipts(&self) -> &dyn ReceiptRepository;
+    fn outbox(&self) -> &dyn OutboxRepository;
+    fn mail_tokens(&self) -> &dyn MailTokenRepository;
     fn audit(&self) -> &dyn AuditRepository;
 }
 
@@ -111,6 +116,8 @@ pub struct Ports {
     pub image_cleaner: Arc<dyn image::ImageCleaner>,
     /// How many bytes the images of one member may have together, see [`ImageRepository::quota_used`].
     pub image_quota: u64,
+    /// `None`: this board sends no mail.
+    pub mailer: Option<Arc<dyn mail::Mailer>>,
 }
 
 /// Every use case there is. A face (REST, gRPC, the command line) holds one of these and nothing below it.
@@ -120,6 +127,7 @@ pub struct Services {
     pub images: ImageService,
     pub users: UserService,
     pub accounts: AccountService,
+    pub mail: MailService,
     pub admin: AdminService,
     pub export: ExportService,
     pub housekeeping: Housekeeping,
@@ -134,6 +142,7 @@ impl Services {
             images: ImageService::new(ports),
             users: UserService::new(ports),
             accounts: AccountService::new(ports),
+            mail: MailService::new(ports),
             admin: AdminService::new(ports),
             export: ExportService::new(ports),
             housekeeping: Housekeeping::new(ports),

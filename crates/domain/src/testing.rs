@@ -31,14 +31,15 @@ use crate::env::{Clock, Entropy, Timestamp};
 use crate::error::StoreError;
 use crate::idempotency::{FingerprintKey, MockReceiptRepository};
 use crate::image::{Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCleaner, MockImageRepository, Picture};
+use crate::mail::{Mailer, MockMailTokenRepository, MockMailer, MockOutboxRepository};
 use crate::page::CursorKey;
 use crate::qna::{Content, MockQnaRepository, Qna, QnaId, QnaRecord, Title};
 use crate::sign_in::MockSignInRepository;
 use crate::user::{Author, DisplayName, Email, MockUserRepository, Role, User, UserId, UserRecord};
 use crate::version::Version;
 use crate::{
-    AuditRepository, CommentRepository, ImageRepository, Ports, QnaRepository, ReceiptRepository, Repositories,
-    Services, SignInRepository, Store, UnitOfWork, UserRepository,
+    AuditRepository, CommentRepository, ImageRepository, MailTokenRepository, OutboxRepository, Ports, QnaRepository,
+    ReceiptRepository, Repositories, Services, SignInRepository, Store, UnitOfWork, UserRepository,
 };
 
 /// One mock a port. A call that no test expects fails that test.
@@ -51,10 +52,14 @@ pub struct Mocks {
     pub sign_ins: MockSignInRepository,
     pub receipts: MockReceiptRepository,
     pub audit: MockAuditRepository,
+    pub outbox: MockOutboxRepository,
+    pub mail_tokens: MockMailTokenRepository,
     pub passwords: MockPasswordHasher,
     pub access_tokens: MockAccessTokens,
     pub blobs: MockBlobStore,
     pub image_cleaner: MockImageCleaner,
+    /// `None`, as by default: the board sends no mail.
+    pub mailer: Option<MockMailer>,
 }
 
 /// The repositories of [`Mocks`], both as reader and as every unit of work. Counts what is committed.
@@ -70,6 +75,8 @@ struct MockRepositories {
     sign_ins: MockSignInRepository,
     receipts: MockReceiptRepository,
     audit: MockAuditRepository,
+    outbox: MockOutboxRepository,
+    mail_tokens: MockMailTokenRepository,
     begun: AtomicUsize,
     commits: AtomicUsize,
 }
@@ -109,6 +116,12 @@ impl Repositories for MockRepositories {
     fn receipts(&self) -> &dyn ReceiptRepository {
         &self.receipts
     }
+    fn outbox(&self) -> &dyn OutboxRepository {
+        &self.outbox
+    }
+    fn mail_tokens(&self) -> &dyn MailTokenRepository {
+        &self.mail_tokens
+    }
     fn audit(&self) -> &dyn AuditRepository {
         &self.audit
     }
@@ -132,6 +145,12 @@ impl Repositories for MockUnit {
     }
     fn receipts(&self) -> &dyn ReceiptRepository {
         self.0.receipts()
+    }
+    fn outbox(&self) -> &dyn OutboxRepository {
+        self.0.outbox()
+    }
+    fn mail_tokens(&self) -> &dyn MailTokenRepository {
+        self.0.mail_tokens()
     }
     fn audit(&self) -> &dyn AuditRepository {
         self.0.audit()
@@ -202,11 +221,20 @@ pub struct Board {
 /// Wires the services over `mocks`.
 #[must_use]
 pub fn board(mocks: Mocks) -> Board {
-    let Mocks { qnas, comments, images, users, sign_ins, receipts, audit, .. } = mocks;
-    let Mocks { passwords, access_tokens, blobs, image_cleaner, .. } = mocks;
-    let (begun, commits) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let repositories =
-        Arc::new(MockRepositories { qnas, comments, images, users, sign_ins, receipts, audit, begun, commits });
+    let Mocks { passwords, access_tokens, blobs, image_cleaner, mailer, .. } = mocks;
+    let repositories = Arc::new(MockRepositories {
+        qnas: mocks.qnas,
+        comments: mocks.comments,
+        images: mocks.images,
+        users: mocks.users,
+        sign_ins: mocks.sign_ins,
+        receipts: mocks.receipts,
+        audit: mocks.audit,
+        outbox: mocks.outbox,
+        mail_tokens: mocks.mail_tokens,
+        begun: AtomicUsize::new(0),
+        commits: AtomicUsize::new(0),
+    });
     let store = Arc::new(MockStore { repositories });
     let clock = Arc::new(FixedClock::default());
     let services = Services::new(&Ports {
@@ -220,6 +248,7 @@ pub fn board(mocks: Mocks) -> Board {
         blobs: Arc::new(blobs),
         image_cleaner: Arc::new(image_cleaner),
         image_quota: QUOTA,
+        mailer: mailer.map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>),
     });
     Board { services, store, clock }
 }
@@ -241,6 +270,7 @@ pub fn a_user(id: i64, role: Role) -> User {
         email: Email::parse(&format!("user{id}@example.com")).expect("an address"),
         display_name: DisplayName::parse(&format!("user {id}")).expect("a name"),
         role,
+        email_verified_at: None,
         suspended_at: None,
         created_at: noon(),
         updated_at: noon(),

@@ -10,6 +10,7 @@ use crate::admin::{UserChange, UserListing};
 use crate::audit::Action;
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Broken, Error, Kind, StoreError, Violations};
+use crate::mail::{Language, Postbox};
 use crate::page::Slice;
 use crate::text::{email, length, not_blank, printable, text_value};
 use crate::version::{Expected, Version};
@@ -154,6 +155,8 @@ pub struct UserRecord {
     pub email: Email,
     pub display_name: DisplayName,
     pub role: Role,
+    /// When whoever reads that address proved that the account is theirs.
+    pub email_verified_at: Option<Timestamp>,
     pub suspended_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -196,6 +199,10 @@ impl User {
         }
         expected.check(self.version)?;
         if let Some(email) = &edit.email {
+            // Another spelling is the same address.
+            if email.key() != self.email.key() {
+                self.0.email_verified_at = None;
+            }
             self.0.email.clone_from(email);
         }
         if let Some(name) = &edit.display_name {
@@ -259,6 +266,7 @@ impl NewUser {
             email: self.email,
             display_name: self.display_name,
             role: self.role,
+            email_verified_at: None,
             suspended_at: None,
             created_at: self.created_at,
             updated_at: self.created_at,
@@ -310,6 +318,9 @@ pub trait UserRepository: Send + Sync {
     async fn update(&self, user: &User) -> Result<(), StoreError>;
     /// The password's hash, if the account has one; in a unit, MUST keep it from changing until the unit ends.
     async fn password_hash(&self, id: UserId) -> Result<Option<crate::account::PasswordHash>, StoreError>;
+    /// Notes that the address is verified, which is no edit and counts no version. MUST be [`StoreError::Stale`] where the
+    /// account is unknown or deleted.
+    async fn set_email_verified(&self, id: UserId, at: Timestamp) -> Result<(), StoreError>;
     /// MUST be [`StoreError::Stale`] where the account is unknown or deleted.
     async fn set_password_hash(&self, id: UserId, hash: &crate::account::PasswordHash) -> Result<(), StoreError>;
     /// Forgets the person: e-mail, name and password. MUST keep the row, since what they wrote refers to it, and MUST be
@@ -321,12 +332,13 @@ pub trait UserRepository: Send + Sync {
 pub struct UserService {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    postbox: Postbox,
 }
 
 impl UserService {
     #[must_use]
     pub fn new(ports: &Ports) -> Self {
-        Self { store: ports.store.clone(), clock: ports.clock.clone() }
+        Self { store: ports.store.clone(), clock: ports.clock.clone(), postbox: Postbox::new(ports) }
     }
 
     /// The public profile of an account.
@@ -348,11 +360,17 @@ impl UserService {
         self.store.reader().users().find(id).await?.ok_or(Error::InvalidToken)
     }
 
-    /// Changes the own e-mail or display name.
+    /// Changes the own e-mail or display name. Another address is not verified; it and the old one get a letter.
     ///
     /// # Errors
     /// [`Error::EmailTaken`], [`Error::VersionMismatch`], and what the ownership table says.
-    pub async fn edit_me(&self, by: &Actor, edit: &UserEdit, expected: &Expected) -> Result<User, Error> {
+    pub async fn edit_me(
+        &self,
+        by: &Actor,
+        edit: &UserEdit,
+        expected: &Expected,
+        language: Language,
+    ) -> Result<User, Error> {
         let id = by.account_that_may(Act::ChangeOwnAccount)?.id;
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
@@ -361,8 +379,12 @@ impl UserService {
                 expected.check(user.version)?;
                 return Ok(user);
             }
-            user.edit(by, expected, edit, self.clock.now())?;
+            let (now, old) = (self.clock.now(), user.email.clone());
+            user.edit(by, expected, edit, now)?;
             unit.users().update(&user).await.map_err(email_taken)?;
+            if user.email.key() != old.key() {
+                self.postbox.email_changed(&*unit, &old, &user, language, now).await?;
+            }
             unit.commit().await?;
             Ok(user)
         })

@@ -2,7 +2,7 @@
 //!
 //! | module | implements |
 //! | --- | --- |
-//! | `qna`, `comment`, `image`, `user`, `sign_in`, `receipt`, `audit` | one repository each, on SQLite, MariaDB and MySQL alike |
+//! | `qna`, `comment`, `image`, `user`, `sign_in`, `receipt`, `audit`, `outbox`, `mail_token` | one repository each, on SQLite, MariaDB and MySQL alike |
 //! | `connect` | [`connect()`]: pools, sessions, time limits |
 //! | `failure` | what a driver's error means: the only place that makes a [`StoreError`] of one |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
@@ -13,6 +13,7 @@
 //! | `blob` | [`BlobFolder`] |
 //! | `token` | [`Ed25519Tokens`] |
 //! | `key`, `keyring` | [`SigningKeys`] |
+//! | `smtp`, `letter` | [`SmtpMailer`], and what its letters say |
 //! | `env` | [`SystemClock`], [`OsEntropy`] |
 //!
 //! A repository is implemented once, on `Session`, which is either the pool (each call its own statement) or one open
@@ -27,7 +28,10 @@ mod failure;
 mod image;
 mod key;
 mod keyring;
+mod letter;
 mod limit;
+mod mail_token;
+mod outbox;
 mod password;
 mod picture;
 mod pool;
@@ -35,6 +39,7 @@ mod qna;
 mod receipt;
 mod row;
 mod sign_in;
+mod smtp;
 mod token;
 mod user;
 
@@ -42,8 +47,8 @@ use std::fmt;
 
 use async_trait::async_trait;
 use mundap_domain::{
-    AuditRepository, CommentRepository, ImageRepository, QnaRepository, ReceiptRepository, Repositories,
-    SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
+    AuditRepository, CommentRepository, ImageRepository, MailTokenRepository, OutboxRepository, QnaRepository,
+    ReceiptRepository, Repositories, SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
 };
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, Statement,
@@ -56,6 +61,7 @@ pub use env::{OsEntropy, SystemClock};
 pub use keyring::{KeyError, KeyState, Rotation, SigningKeys};
 pub use password::Argon2Pool;
 pub use picture::PicturePool;
+pub use smtp::{SmtpError, SmtpMailer};
 pub use token::Ed25519Tokens;
 
 use limit::Limit;
@@ -111,6 +117,12 @@ impl<C: ConnectionTrait + Send> Repositories for Session<C> {
         self
     }
     fn receipts(&self) -> &dyn ReceiptRepository {
+        self
+    }
+    fn outbox(&self) -> &dyn OutboxRepository {
+        self
+    }
+    fn mail_tokens(&self) -> &dyn MailTokenRepository {
         self
     }
     fn audit(&self) -> &dyn AuditRepository {

@@ -35,6 +35,7 @@ pub(crate) mod row {
         pub display_name: Option<String>,
         pub role: String,
         pub password_hash: Option<String>,
+        pub email_verified_at: Option<Moment>,
         pub suspended_at: Option<Moment>,
         pub deleted_at: Option<Moment>,
         pub created_at: Moment,
@@ -61,6 +62,7 @@ fn read(row: Model) -> Result<User, StoreError> {
         email: reading.check("email", Email::parse(&there("email", row.email)?))?,
         display_name: reading.check("display_name", DisplayName::parse(&there("display_name", row.display_name)?))?,
         role: reading.check("role", Role::parse(&row.role))?,
+        email_verified_at: row.email_verified_at.map(Into::into),
         suspended_at: row.suspended_at.map(Into::into),
         created_at: row.created_at.into(),
         updated_at: row.updated_at.into(),
@@ -126,6 +128,7 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
             display_name: Set(Some(user.display_name.as_str().to_owned())),
             role: Set(user.role.name().to_owned()),
             password_hash: Set(user.password.as_ref().map(|hash| hash.as_str().to_owned())),
+            email_verified_at: Set(None),
             suspended_at: Set(None),
             deleted_at: Set(None),
             created_at: Set(created_at.into()),
@@ -142,6 +145,7 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
             .col_expr(Column::EmailKey, Expr::value(user.email.key()))
             .col_expr(Column::DisplayName, Expr::value(user.display_name.as_str()))
             .col_expr(Column::Role, Expr::value(user.role.name()))
+            .col_expr(Column::EmailVerifiedAt, Expr::value(user.email_verified_at.map(Moment::from)))
             .col_expr(Column::SuspendedAt, Expr::value(user.suspended_at.map(Moment::from)))
             .col_expr(Column::UpdatedAt, Expr::value(Moment::from(user.updated_at)))
             .col_expr(Column::Version, Expr::value(user.version.get()))
@@ -166,6 +170,14 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
         one_or_stale(self.run(update.exec(&self.connection)).await?.rows_affected)
     }
 
+    async fn set_email_verified(&self, id: UserId, at: Timestamp) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .col_expr(Column::EmailVerifiedAt, Expr::value(Moment::from(at)))
+            .filter(Column::UserId.eq(id.get()))
+            .filter(Column::DeletedAt.is_null());
+        one_or_stale(self.run(update.exec(&self.connection)).await?.rows_affected)
+    }
+
     async fn erase(&self, id: UserId, now: Timestamp) -> Result<(), StoreError> {
         let nothing = || Expr::value(None::<String>);
         let update = Entity::update_many()
@@ -173,6 +185,7 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
             .col_expr(Column::EmailKey, nothing())
             .col_expr(Column::DisplayName, nothing())
             .col_expr(Column::PasswordHash, nothing())
+            .col_expr(Column::EmailVerifiedAt, Expr::value(None::<Moment>))
             .col_expr(Column::DeletedAt, Expr::value(Moment::from(now)))
             .col_expr(Column::UpdatedAt, Expr::value(Moment::from(now)))
             .col_expr(Column::Version, Expr::col(Column::Version).add(1))

@@ -122,7 +122,7 @@ pub fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &m
 fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
     let writes = method != "get";
     let of_one = path.contains('{');
-    let oauth = path.starts_with("/api/v1/auth/");
+    let oauth = matches!(path, "/api/v1/auth/token" | "/api/v1/auth/revoke");
     let security = operation.security.get_or_insert_with(|| {
         let named = |name: &str| SecurityRequirement::new::<_, _, String>(name, []);
         let mut either = vec![named("oauth2"), named("bearer")];

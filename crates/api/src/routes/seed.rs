@@ -190,10 +190,12 @@ impl From<Error> for Refusal {
                 header: Some((WWW_AUTHENTICATE, CHALLENGE)),
                 ..refusal(StatusCode::UNAUTHORIZED, "Not authenticated")
             },
-            Error::InvalidToken | Error::InvalidCredentials | Error::InvalidRefreshToken => Self {
-                header: Some((WWW_AUTHENTICATE, INVALID_TOKEN_CHALLENGE)),
-                ..refusal(StatusCode::UNAUTHORIZED, "Could not validate credentials")
-            },
+            Error::InvalidToken | Error::InvalidCredentials | Error::InvalidRefreshToken | Error::InvalidMailToken => {
+                Self {
+                    header: Some((WWW_AUTHENTICATE, INVALID_TOKEN_CHALLENGE)),
+                    ..refusal(StatusCode::UNAUTHORIZED, "Could not validate credentials")
+                }
+            }
             Error::Suspended => refusal(StatusCode::FORBIDDEN, "account is suspended"),
             Error::NotAdmin => refusal(StatusCode::FORBIDDEN, "not an administrator"),
             Error::OwnAccount => refusal(StatusCode::FORBIDDEN, "not the own account"),

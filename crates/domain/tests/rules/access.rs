@@ -6,6 +6,7 @@ use mundap_domain::account::{Password, PasswordChange, Registration};
 use mundap_domain::admin::{UserChange, UserListing};
 use mundap_domain::audit::AuditId;
 use mundap_domain::comment::{CommentDraft, CommentEdit, CommentId};
+use mundap_domain::mail::Language;
 use mundap_domain::page::{Order, PageRequest, PageSize};
 use mundap_domain::qna::{QnaDraft, QnaEdit, QnaId, QnaListing};
 use mundap_domain::testing::{Board, Mocks, a_comment, a_qna, a_user, board};
@@ -37,12 +38,16 @@ async fn write_posts(services: &Services, by: &Actor) -> [(&'static str, &'stati
     ]
 }
 
-async fn change_own_account(services: &Services, by: &Actor) -> [(&'static str, &'static str); 2] {
+async fn change_own_account(services: &Services, by: &Actor) -> [(&'static str, &'static str); 3] {
     let edit = UserEdit::parse(None, Some("name")).expect("an edit");
     let change = PasswordChange::parse(Some("old"), Some("new password")).expect("a change");
     [
-        ("edit the own account", code(services.users.edit_me(by, &edit, &Expected::Any).await)),
-        ("change the own password", code(services.accounts.change_password(by, &change).await)),
+        ("edit the own account", code(services.users.edit_me(by, &edit, &Expected::Any, Language::English).await)),
+        ("change the own password", code(services.accounts.change_password(by, &change, Language::English).await)),
+        (
+            "ask for the letter that verifies the address",
+            code(services.mail.ask_to_verify(by, Language::English).await),
+        ),
     ]
 }
 
@@ -122,6 +127,8 @@ async fn a_suspended_account_can_still_see_and_delete_itself() {
     mocks.users.expect_erase().returning(|_, _| Ok(()));
     mocks.sign_ins.expect_delete_all_of().returning(|_| Ok(()));
     mocks.receipts.expect_delete_all_of().returning(|_| Ok(()));
+    mocks.outbox.expect_delete_all_of().returning(|_| Ok(()));
+    mocks.mail_tokens.expect_delete_all_of().returning(|_| Ok(()));
     let Board { services, .. } = board(mocks);
     all_answer("suspended", see_and_delete_own_account(&services, &banned(1)).await, "ok");
 }
@@ -153,6 +160,7 @@ async fn only_an_administrator_or_the_operator_administers() {
         mocks.audit.expect_insert().times(8).returning(|_| Ok(AuditId::new(1)));
         mocks.audit.expect_list().returning(|_, _| Ok(Vec::new()));
         mocks.sign_ins.expect_delete_all_of().returning(|_| Ok(()));
+        mocks.mail_tokens.expect_delete().returning(|_, _| Ok(()));
         let Board { services, store, .. } = board(mocks);
         all_answer(who, administer(&services, &by).await, "ok");
         assert_eq!(store.commits(), 8, "{who}");

@@ -8,6 +8,7 @@ use mundap_domain::account::{
     ACCESS_LIFETIME, AccessClaims, Password, PasswordChange, PasswordHash, Registration, TokenPair,
 };
 use mundap_domain::audit::{Action, AuditId, NewAuditEntry};
+use mundap_domain::mail::{Language, Purpose};
 use mundap_domain::sign_in::{GRACE, LIFETIME, NewSignIn, RefreshToken, SignIn, SignInId, SignInRecord, TokenHash};
 use mundap_domain::testing::{Board, Mocks, a_user, board, noon, suspended};
 use mundap_domain::user::{DisplayName, Email, NewUser, Role, UserId};
@@ -79,7 +80,8 @@ mod registering {
             Ok(a_user(7, Role::Member))
         });
         let tape = stage.tape.clone();
-        let registered = stage.services().accounts.register(&registration(), None).await.unwrap().into_inner();
+        let registered =
+            stage.services().accounts.register(&registration(), None, Language::English).await.unwrap().into_inner();
         assert_eq!(registered, a_user(7, Role::Member), "as it was stored");
         assert_eq!(tape, ["hash", "begin", "insert", "commit"]);
     }
@@ -106,7 +108,7 @@ mod registering {
         mocks.passwords.expect_hash().returning(|_| Ok(hash("a password")));
         mocks.users.expect_insert().returning(|_| Err(duplicate()));
         let Board { services, store, clock } = board(mocks);
-        assert_eq!(code(services.accounts.register(&registration(), None).await), "email_taken");
+        assert_eq!(code(services.accounts.register(&registration(), None, Language::English).await), "email_taken");
         assert_eq!(code(services.accounts.add(&Actor::Operator, &registration(), Role::Admin).await), "email_taken");
         assert_eq!((store.begun(), store.commits(), clock.pauses()), (2, 0, 0), "refused, and not tried again");
     }
@@ -116,7 +118,7 @@ mod registering {
         let mut mocks = Mocks::default();
         mocks.passwords.expect_hash().once().returning(|_| Err(Error::Busy("a full queue".into())));
         let Board { services, store, clock } = board(mocks);
-        assert_eq!(code(services.accounts.register(&registration(), None).await), "busy");
+        assert_eq!(code(services.accounts.register(&registration(), None, Language::English).await), "busy");
         assert_eq!((store.begun(), clock.pauses()), (0, 0));
     }
 }
@@ -586,6 +588,8 @@ mod changing_the_password {
             tape.note("end sign-ins");
             Ok(())
         });
+        let void = stage.inside.mail_tokens.expect_delete();
+        void.with(eq(USER), eq(Purpose::ResetPassword)).once().returning(|_, _| Ok(()));
         stage
     }
 
@@ -600,7 +604,10 @@ mod changing_the_password {
             Ok(true)
         });
         let tape = stage.tape.clone();
-        assert_eq!(code(stage.services().accounts.change_password(&member(7), &change()).await), "ok");
+        assert_eq!(
+            code(stage.services().accounts.change_password(&member(7), &change(), Language::English).await),
+            "ok"
+        );
         assert_eq!(tape, ["verify", "hash", "begin", "set", "end sign-ins", "commit"]);
     }
 
@@ -614,7 +621,7 @@ mod changing_the_password {
             stage.outside.passwords.expect_hash().returning(|password| Ok(hash(password.expose())));
             stage.inside.users.expect_password_hash().with(eq(USER)).returning(move |_| Ok(now.clone()));
             let tape = stage.tape.clone();
-            let refused = stage.services().accounts.change_password(&member(7), &change()).await;
+            let refused = stage.services().accounts.change_password(&member(7), &change(), Language::English).await;
             assert_eq!(code(refused), "invalid_credentials");
             assert_eq!(tape, ["begin", "rollback"]);
         }
@@ -628,7 +635,7 @@ mod changing_the_password {
             mocks.users.expect_password_hash().with(eq(USER)).once().returning(move |_| Ok(found.clone()));
             mocks.passwords.expect_verify().with(always(), eq(stored)).once().returning(|_, _| Ok(false));
             let Board { services, store, .. } = board(mocks);
-            let refused = services.accounts.change_password(&member(7), &change()).await;
+            let refused = services.accounts.change_password(&member(7), &change(), Language::English).await;
             assert_eq!(code(refused), "invalid_credentials");
             assert_eq!(store.begun(), 0, "and the new one is not even hashed");
         }
@@ -689,8 +696,21 @@ mod deleting {
                 Ok(())
             });
             let tape = stage.tape.clone();
+            stage.inside.outbox.expect_delete_all_of().with(eq(USER)).once().returning(move |_| {
+                tape.note("forget letters");
+                Ok(())
+            });
+            let tape = stage.tape.clone();
+            stage.inside.mail_tokens.expect_delete_all_of().with(eq(USER)).once().returning(move |_| {
+                tape.note("void tokens");
+                Ok(())
+            });
+            let tape = stage.tape.clone();
             assert_eq!(code(stage.services().accounts.delete(&member(7), &expected).await), "ok");
-            assert_eq!(tape, ["begin", "erase", "end sign-ins", "forget receipts", "commit"]);
+            assert_eq!(
+                tape,
+                ["begin", "forget letters", "erase", "end sign-ins", "forget receipts", "void tokens", "commit"]
+            );
         }
     }
 

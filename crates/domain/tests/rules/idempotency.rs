@@ -176,7 +176,8 @@ async fn housekeeping_forgets_what_is_older_than_a_day() {
         assert_eq!(before, noon().plus(-mundap_domain::idempotency::REMEMBERED));
         Ok::<_, StoreError>(3)
     });
-    assert_eq!(stage.services().housekeeping.sweep().await.unwrap(), 3);
+    stage.inside.mail_tokens.expect_delete_expired().with(mockall::predicate::eq(noon())).returning(|_| Ok(4));
+    assert_eq!(stage.services().housekeeping.sweep().await.unwrap(), 7);
     assert_eq!(tape, ["begin", "commit"]);
 }
 

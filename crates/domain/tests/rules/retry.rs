@@ -9,6 +9,7 @@ use mundap_domain::audit::AuditId;
 use mundap_domain::comment::{CommentDraft, CommentEdit, CommentId};
 use mundap_domain::env::RETRIES;
 use mundap_domain::image::{ImageId, Upload};
+use mundap_domain::mail::{Language, MailTokenRecord, MockMailer, PasswordReset, Purpose};
 use mundap_domain::page::{Order, PageRequest, PageSize};
 use mundap_domain::qna::{Qna, QnaDraft, QnaEdit, QnaId, QnaRecord};
 use mundap_domain::sign_in::{SignIn, SignInId, SignInRecord, TokenHash};
@@ -30,7 +31,7 @@ fn edit() -> QnaEdit {
 }
 
 /// Every use case that opens a unit, called once, with what stands outside a unit answering as it should.
-const USE_CASES: [&str; 21] = [
+const USE_CASES: [&str; 25] = [
     "ask",
     "edit a question",
     "delete a question",
@@ -52,14 +53,24 @@ const USE_CASES: [&str; 21] = [
     "trust",
     "change the password",
     "delete the account",
+    "forget the password",
+    "ask to verify the address",
+    "verify the address",
+    "reset the password",
 ];
 
+fn mailed(hash: TokenHash, purpose: Purpose) -> MailTokenRecord {
+    let expires_at = noon().plus(TimeDelta::minutes(1));
+    MailTokenRecord { user: UserId::new(1), purpose, hash, email_key: "user1@example.com".to_owned(), expires_at }
+}
+
 async fn call(use_case: &str, services: &Services) -> &'static str {
-    let Services { qnas, comments, images, users, accounts, admin, .. } = services;
+    let Services { qnas, comments, images, users, accounts, admin, mail, .. } = services;
     let (by, any) = (&member(1), &Expected::Any);
     let comment = CommentId::new(5);
     let email = &Email::parse("user1@example.com").expect("an address");
     let registration = &Registration::parse(Some("a@b.example"), Some("password"), Some("name")).expect("one");
+    let letter = &URL_SAFE_NO_PAD.encode([7; 32]);
     let token = &URL_SAFE_NO_PAD.encode([[9; 32], [8; 32]].concat());
     match use_case {
         "ask" => code(qnas.ask(by, &draft(), None).await),
@@ -76,7 +87,7 @@ async fn call(use_case: &str, services: &Services) -> &'static str {
         }
         "delete an image" => code(images.delete(by, ImageId::new(9), any).await),
         "edit the own account" => {
-            code(users.edit_me(by, &UserEdit::parse(None, Some("name")).expect("one"), any).await)
+            code(users.edit_me(by, &UserEdit::parse(None, Some("name")).expect("one"), any, Language::English).await)
         }
         "change an account" => {
             let change = UserChange { role: Some(Role::Admin), suspended: Some(true) };
@@ -90,7 +101,7 @@ async fn call(use_case: &str, services: &Services) -> &'static str {
         "reset a password" => {
             code(accounts.reset_password(&Actor::Operator, email, &Password::parse("password").expect("one")).await)
         }
-        "register" => code(accounts.register(registration, None).await),
+        "register" => code(accounts.register(registration, None, Language::English).await),
         "add an account" => code(accounts.add(&Actor::Operator, registration, Role::Admin).await),
         "sign in" => code(accounts.sign_in("user1@example.com", "password").await),
         "refresh" => code(accounts.refresh(token).await),
@@ -98,7 +109,14 @@ async fn call(use_case: &str, services: &Services) -> &'static str {
         "trust" => code(accounts.trust(&Email::parse("unknown@example.com").expect("an address")).await),
         "change the password" => {
             let change = PasswordChange::parse(Some("password"), Some("new password")).expect("one");
-            code(accounts.change_password(by, &change).await)
+            code(accounts.change_password(by, &change, Language::English).await)
+        }
+        "forget the password" => code(mail.forgot(email, Language::English).await),
+        "ask to verify the address" => code(mail.ask_to_verify(by, Language::English).await),
+        "verify the address" => code(mail.verify(letter).await),
+        "reset the password" => {
+            let reset = PasswordReset::parse(Some(letter), Some("new password")).expect("one");
+            code(mail.reset(&reset, Language::English).await)
         }
         "delete the account" => code(accounts.delete(by, any).await),
         other => panic!("{other} is no use case"),
@@ -121,6 +139,8 @@ fn stage() -> Stage {
     outside.blobs.expect_put().returning(|_, _| Ok(()));
     outside.passwords.expect_hash().returning(move |_| Ok(hash()));
     outside.passwords.expect_verify().returning(|_: &Password, _| Ok(true));
+    outside.mailer = Some(MockMailer::default());
+    outside.mail_tokens.expect_find_locked().returning(|hash, purpose| Ok(Some(mailed(*hash, purpose))));
     outside.access_tokens.expect_verify().returning(|_, _| None);
     outside.access_tokens.expect_issue().returning(|_| Ok("access".to_owned()));
 
@@ -152,6 +172,13 @@ fn stage() -> Stage {
     inside.sign_ins.expect_delete().returning(|_| Ok(()));
     inside.sign_ins.expect_delete_all_of().returning(|_| Ok(()));
     inside.receipts.expect_delete_all_of().returning(|_| Ok(()));
+    inside.users.expect_find().returning(|_| Ok(Some(a_user(1, Role::Member))));
+    inside.users.expect_set_email_verified().returning(|_, _| Ok(()));
+    inside.outbox.expect_insert().returning(|_| Ok(()));
+    inside.outbox.expect_delete_all_of().returning(|_| Ok(()));
+    inside.mail_tokens.expect_find_locked().returning(|hash, purpose| Ok(Some(mailed(*hash, purpose))));
+    inside.mail_tokens.expect_delete().returning(|_, _| Ok(()));
+    inside.mail_tokens.expect_delete_all_of().returning(|_| Ok(()));
     inside.sign_ins.expect_find_locked().returning(|_| {
         Ok(Some(SignIn::restore(SignInRecord {
             id: SignInId::new(1),

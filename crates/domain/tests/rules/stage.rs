@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use mundap_domain::env::{Clock, Timestamp};
 use mundap_domain::idempotency::FingerprintKey;
+use mundap_domain::mail::Mailer;
 use mundap_domain::page::CursorKey;
 use mundap_domain::testing::{CountingEntropy, Mocks, QUOTA, a_user, noon, suspended};
 use mundap_domain::user::Role;
 use mundap_domain::version::{Expected, Version};
 use mundap_domain::{
-    Actor, AuditRepository, CommentRepository, Error, ImageRepository, Ports, QnaRepository, ReceiptRepository,
-    Repositories, Services, SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
+    Actor, AuditRepository, CommentRepository, Error, ImageRepository, MailTokenRepository, OutboxRepository, Ports,
+    QnaRepository, ReceiptRepository, Repositories, Services, SignInRepository, Store, StoreError, UnitOfWork,
+    UserRepository,
 };
 
 pub(crate) fn member(id: i64) -> Actor {
@@ -110,12 +112,21 @@ impl Default for Stage {
 
 impl Stage {
     pub(crate) fn services(self) -> Services {
-        let Mocks { qnas, comments, images, users, sign_ins, receipts, audit, .. } = self.outside;
-        let Mocks { passwords, access_tokens, blobs, image_cleaner, .. } = self.outside;
+        let Mocks { passwords, access_tokens, blobs, image_cleaner, mailer, .. } = self.outside;
         let tape = self.tape;
         let store = StageStore {
             tape: tape.clone(),
-            reader: Shelf { qnas, comments, images, users, sign_ins, receipts, audit },
+            reader: Shelf {
+                qnas: self.outside.qnas,
+                comments: self.outside.comments,
+                images: self.outside.images,
+                users: self.outside.users,
+                sign_ins: self.outside.sign_ins,
+                receipts: self.outside.receipts,
+                audit: self.outside.audit,
+                outbox: self.outside.outbox,
+                mail_tokens: self.outside.mail_tokens,
+            },
             units: Arc::new(Shelf {
                 qnas: self.inside.qnas,
                 comments: self.inside.comments,
@@ -124,6 +135,8 @@ impl Stage {
                 sign_ins: self.inside.sign_ins,
                 receipts: self.inside.receipts,
                 audit: self.inside.audit,
+                outbox: self.inside.outbox,
+                mail_tokens: self.inside.mail_tokens,
             }),
             begin: Mutex::new(self.begin),
             commit: Arc::new(Mutex::new(self.commit)),
@@ -139,6 +152,7 @@ impl Stage {
             blobs: Arc::new(blobs),
             image_cleaner: Arc::new(image_cleaner),
             image_quota: QUOTA,
+            mailer: mailer.map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>),
         })
     }
 }
@@ -165,6 +179,8 @@ struct Shelf {
     sign_ins: mundap_domain::sign_in::MockSignInRepository,
     receipts: mundap_domain::idempotency::MockReceiptRepository,
     audit: mundap_domain::audit::MockAuditRepository,
+    outbox: mundap_domain::mail::MockOutboxRepository,
+    mail_tokens: mundap_domain::mail::MockMailTokenRepository,
 }
 
 impl Repositories for Shelf {
@@ -188,6 +204,12 @@ impl Repositories for Shelf {
     }
     fn audit(&self) -> &dyn AuditRepository {
         &self.audit
+    }
+    fn outbox(&self) -> &dyn OutboxRepository {
+        &self.outbox
+    }
+    fn mail_tokens(&self) -> &dyn MailTokenRepository {
+        &self.mail_tokens
     }
 }
 
@@ -243,6 +265,12 @@ impl Repositories for StageUnit {
     }
     fn audit(&self) -> &dyn AuditRepository {
         self.repositories.audit()
+    }
+    fn outbox(&self) -> &dyn OutboxRepository {
+        self.repositories.outbox()
+    }
+    fn mail_tokens(&self) -> &dyn MailTokenRepository {
+        self.repositories.mail_tokens()
     }
 }
 

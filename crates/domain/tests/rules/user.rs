@@ -2,6 +2,7 @@
 
 use mockall::predicate::eq;
 use mundap_domain::Actor;
+use mundap_domain::mail::Language;
 use mundap_domain::testing::{Board, Mocks, a_user, an_author, board, noon};
 use mundap_domain::user::{Author, DisplayName, Email, Role, User, UserEdit, UserId, UserRecord};
 use mundap_domain::version::{Expected, Version};
@@ -70,7 +71,10 @@ async fn the_token_of_an_account_that_is_gone_is_not_valid() {
     mocks.users.expect_find_locked().returning(|_| Ok(None));
     let Board { services, store, .. } = board(mocks);
     assert_eq!(code(services.users.me(&member(7)).await), "invalid_token");
-    assert_eq!(code(services.users.edit_me(&member(7), &renamed(), &Expected::Any).await), "invalid_token");
+    assert_eq!(
+        code(services.users.edit_me(&member(7), &renamed(), &Expected::Any, Language::English).await),
+        "invalid_token"
+    );
     assert_eq!(store.commits(), 0);
 }
 
@@ -92,8 +96,10 @@ async fn an_edit_changes_what_it_names_of_the_own_account_and_leaves_the_rest() 
             tape.note("update");
             Ok(())
         });
+        // What another address brings with it: see `mail`.
+        stage.inside.mail_tokens.expect_delete_all_of().returning(|_| Ok(()));
         let tape = stage.tape.clone();
-        let edited = stage.services().users.edit_me(&member(7), &edit, &made_on(4)).await.unwrap();
+        let edited = stage.services().users.edit_me(&member(7), &edit, &made_on(4), Language::English).await.unwrap();
         assert_eq!(edited, result);
         assert_eq!(tape, ["begin", "update", "commit"]);
     }
@@ -104,7 +110,10 @@ async fn an_edit_names_the_version_it_was_made_on() {
     for edit in [renamed(), UserEdit::default()] {
         for expected in [made_on(3), made_on(5), Expected::OneOf(vec![])] {
             let Board { services, store, clock } = board(holding());
-            assert_eq!(code(services.users.edit_me(&member(7), &edit, &expected).await), "version_mismatch");
+            assert_eq!(
+                code(services.users.edit_me(&member(7), &edit, &expected, Language::English).await),
+                "version_mismatch"
+            );
             assert_eq!((store.commits(), clock.pauses()), (0, 0));
         }
     }
@@ -114,7 +123,8 @@ async fn an_edit_names_the_version_it_was_made_on() {
 async fn an_edit_that_names_nothing_writes_nothing_and_counts_no_version() {
     for expected in [Expected::Any, made_on(4)] {
         let Board { services, store, .. } = board(holding());
-        let unchanged = services.users.edit_me(&member(7), &UserEdit::default(), &expected).await.unwrap();
+        let unchanged =
+            services.users.edit_me(&member(7), &UserEdit::default(), &expected, Language::English).await.unwrap();
         assert_eq!(unchanged, stored());
         assert_eq!((store.begun(), store.commits()), (1, 0));
     }
@@ -126,7 +136,7 @@ async fn an_address_that_another_account_has_is_taken() {
     mocks.users.expect_update().once().returning(|_| Err(duplicate()));
     let Board { services, store, clock } = board(mocks);
     let edit = UserEdit::parse(Some("user8@example.com"), None).unwrap();
-    assert_eq!(code(services.users.edit_me(&member(7), &edit, &Expected::Any).await), "email_taken");
+    assert_eq!(code(services.users.edit_me(&member(7), &edit, &Expected::Any, Language::English).await), "email_taken");
     assert_eq!((store.commits(), clock.pauses()), (0, 0), "refused, and not tried again");
 }
 

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod comment;
 pub mod export;
 pub mod image;
+pub mod mail;
 pub mod qna;
 pub mod user;
 
@@ -17,5 +18,6 @@ pub fn routes(config: &mut ServiceConfig) {
     user::routes(config);
     export::routes(config);
     auth::routes(config);
+    mail::routes(config);
     admin::routes(config);
 }

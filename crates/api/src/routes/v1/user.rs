@@ -12,6 +12,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::app::Board;
 use crate::docs::schema::{DisplayNameText, EmailText, PasswordText, RoleName};
 use crate::input::{Caller, Fields, Id, IfMatch, OnceKey, OpenFields};
+use crate::mail::LetterLanguage;
 use crate::reply::{Answer, Time, created, json, single};
 
 pub fn routes(config: &mut ServiceConfig) {
@@ -63,6 +64,8 @@ pub struct AccountView<'a> {
     user_id: i64,
     #[schema(value_type = EmailText, inline)]
     email: &'a str,
+    /// Whether somebody who reads that address has said so, by a mailed token.
+    email_verified: bool,
     display_name: &'a str,
     #[schema(value_type = RoleName, inline)]
     role: &'a str,
@@ -83,6 +86,7 @@ impl<'a> AccountView<'a> {
         Self {
             user_id: user.id.get(),
             email: user.email.as_str(),
+            email_verified: user.email_verified_at.is_some(),
             display_name: user.display_name.as_str(),
             role: user.role.name(),
             suspended: user.suspended_at.is_some(),
@@ -145,7 +149,8 @@ impl PasswordBody {
 
 /// Register
 ///
-/// Anybody may. Sign in afterwards at `/api/v1/auth/token`.
+/// Anybody may. Sign in afterwards at `/api/v1/auth/token`. A board that sends mail writes to the address, so that its owner
+/// can verify it.
 #[utoipa::path(
     tag = "Users",
     security(()),
@@ -153,9 +158,15 @@ impl PasswordBody {
     responses((status = 201, description = "Registered", body = AccountView))
 )]
 #[post("/users")]
-async fn register(req: HttpRequest, board: web::Data<Board>, once: OnceKey, fields: OpenFields) -> Answer {
+async fn register(
+    req: HttpRequest,
+    board: web::Data<Board>,
+    once: OnceKey,
+    language: LetterLanguage,
+    fields: OpenFields,
+) -> Answer {
     let registration = RegistrationBody::parse(fields.0)?;
-    let outcome = board.services.accounts.register(&registration, once.0.as_ref()).await?;
+    let outcome = board.services.accounts.register(&registration, once.0.as_ref(), language.0).await?;
     let user = outcome.get();
     created(&req, &outcome, &format!("/api/v1/users/{}", user.id), user.version, &AccountView::new(user))
 }
@@ -173,15 +184,24 @@ async fn me(req: HttpRequest, board: web::Data<Board>, by: Caller) -> Answer {
 }
 
 /// Change the own e-mail or display name
+///
+/// Another e-mail is not verified; a board that sends mail tells the old address, and asks the new one.
 #[utoipa::path(
     tag = "Users",
     request_body(content((AccountPatchBody = "application/merge-patch+json"), (AccountPatchBody = "application/json"))),
     responses((status = 200, description = "As it is now", body = AccountView))
 )]
 #[patch("/users/me")]
-async fn edit_me(req: HttpRequest, board: web::Data<Board>, by: Caller, expected: IfMatch, fields: Fields) -> Answer {
+async fn edit_me(
+    req: HttpRequest,
+    board: web::Data<Board>,
+    by: Caller,
+    expected: IfMatch,
+    language: LetterLanguage,
+    fields: Fields,
+) -> Answer {
     let edit = AccountPatchBody::parse(fields)?;
-    let user = board.services.users.edit_me(&by, &edit, &expected.0).await?;
+    let user = board.services.users.edit_me(&by, &edit, &expected.0, language.0).await?;
     single(&req, user.version, &AccountView::new(&user))
 }
 
@@ -197,16 +217,16 @@ async fn delete_me(board: web::Data<Board>, by: Caller, expected: IfMatch) -> An
 
 /// Change the password
 ///
-/// Ends every sign-in of the account, this one too.
+/// Ends every sign-in of the account, this one too. A board that sends mail tells the address.
 #[utoipa::path(
     tag = "Users",
     request_body = PasswordBody,
     responses((status = 204, description = "Changed"))
 )]
 #[post("/users/me/password")]
-async fn change_password(board: web::Data<Board>, by: Caller, fields: Fields) -> Answer {
+async fn change_password(board: web::Data<Board>, by: Caller, language: LetterLanguage, fields: Fields) -> Answer {
     let change = PasswordBody::parse(fields)?;
-    board.services.accounts.change_password(&by, &change).await?;
+    board.services.accounts.change_password(&by, &change, language.0).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

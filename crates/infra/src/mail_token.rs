@@ -1,0 +1,93 @@
+//! Mailed tokens in the database.
+
+use async_trait::async_trait;
+use mundap_domain::StoreError;
+use mundap_domain::env::Timestamp;
+use mundap_domain::mail::{MailTokenRecord, MailTokenRepository, Purpose};
+use mundap_domain::sign_in::TokenHash;
+use mundap_domain::user::UserId;
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+};
+
+use crate::Session;
+use crate::row::{Moment, Reading};
+use row::{ActiveModel, Column, Entity, Model};
+
+mod row {
+    use sea_orm::entity::prelude::*;
+
+    use crate::row::Moment;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "mail_token")]
+    pub(super) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub user_id: i64,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub purpose: String,
+        pub hash: Vec<u8>,
+        pub email_key: String,
+        pub expires_at: Moment,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(super) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+fn read(row: Model, purpose: Purpose) -> Result<MailTokenRecord, StoreError> {
+    let reading = Reading { table: "mail_token", id: row.user_id };
+    let hash = row.hash.try_into().map_err(|_| reading.corrupt("hash: not 32 bytes".to_owned()))?;
+    Ok(MailTokenRecord {
+        user: UserId::new(row.user_id),
+        purpose,
+        hash: TokenHash::restore(hash),
+        email_key: row.email_key,
+        expires_at: row.expires_at.into(),
+    })
+}
+
+#[async_trait]
+impl<C: ConnectionTrait + Send> MailTokenRepository for Session<C> {
+    async fn put(&self, token: &MailTokenRecord) -> Result<(), StoreError> {
+        // Two statements that both engines know, rather than two spellings of one.
+        MailTokenRepository::delete(self, token.user, token.purpose).await?;
+        let row = ActiveModel {
+            user_id: Set(token.user.get()),
+            purpose: Set(token.purpose.name().to_owned()),
+            hash: Set(token.hash.as_bytes().to_vec()),
+            email_key: Set(token.email_key.clone()),
+            expires_at: Set(token.expires_at.into()),
+        };
+        self.run(Entity::insert(row).exec_without_returning(&self.connection)).await?;
+        Ok(())
+    }
+
+    async fn find_locked(&self, hash: &TokenHash, purpose: Purpose) -> Result<Option<MailTokenRecord>, StoreError> {
+        let mut select =
+            Entity::find().filter(Column::Hash.eq(hash.as_bytes().to_vec())).filter(Column::Purpose.eq(purpose.name()));
+        if self.locks_rows {
+            select = select.lock_exclusive();
+        }
+        self.run(select.one(&self.connection)).await?.map(|row| read(row, purpose)).transpose()
+    }
+
+    async fn delete(&self, user: UserId, purpose: Purpose) -> Result<(), StoreError> {
+        let delete = Entity::delete_by_id((user.get(), purpose.name().to_owned()));
+        self.run(delete.exec(&self.connection)).await?;
+        Ok(())
+    }
+
+    async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError> {
+        let delete = Entity::delete_many().filter(Column::UserId.eq(user.get()));
+        self.run(delete.exec(&self.connection)).await?;
+        Ok(())
+    }
+
+    async fn delete_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let delete = Entity::delete_many().filter(Column::ExpiresAt.lte(Moment::from(now)));
+        Ok(self.run(delete.exec(&self.connection)).await?.rows_affected)
+    }
+}
