@@ -9,11 +9,11 @@ use std::time::Duration;
 use actix_web::dev::Payload;
 use actix_web::http::header::ACCEPT_LANGUAGE;
 use actix_web::{FromRequest, HttpRequest, web};
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use mundap_domain::mail::{Delivery, Fate, Language};
 use mundap_infra::{SmtpError, SmtpMailer};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use crate::app::Board;
 use crate::problem::Problem;
@@ -56,43 +56,50 @@ pub fn mailer(settings: &Settings, public_url: &str) -> Result<Option<Arc<SmtpMa
     Ok(Some(Arc::new(mailer)))
 }
 
-/// How often the outbox is looked at. Other nodes put letters in too, so nothing else would say that there are some.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How many letters one node sends at a time.
-const LANES: usize = 4;
+/// How many letters one node sends at a time: one that a mail server is slow to take keeps no other from going.
+const LANES: u32 = 4;
+/// How often each lane looks into the outbox; they take turns. Other nodes put letters in too, so nothing else would say
+/// that there are some.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the letters that wait are counted.
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 
 /// Sends what is due until told to stop; a letter that is being sent then is sent to its end.
-pub async fn deliver(board: web::Data<Board>, mut stop: watch::Receiver<bool>) {
-    let mut ticks = interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+pub async fn deliver(board: web::Data<Board>, stop: watch::Receiver<bool>) {
     let trouble = Trouble::default();
-    let mut counted: Option<Instant> = None;
+    let mut told = stop.clone();
+    let counting = async {
+        tokio::select! {
+            () = count(&board) => {}
+            _ = told.wait_for(|stop| *stop) => {}
+        }
+    };
+    join(counting, join_all((0..LANES).map(|n| lane(&board, LOOK_EVERY * n / LANES, &trouble, stop.clone())))).await;
+}
+
+async fn count(board: &Board) {
+    let mut ticks = interval(COUNT_EVERY);
+    loop {
+        ticks.tick().await;
+        if let Ok(waiting) = board.services.mail.waiting().await {
+            metrics::gauge!("mundap_letters_waiting").set(u32::try_from(waiting).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+async fn lane(board: &Board, turn: Duration, trouble: &Trouble, mut stop: watch::Receiver<bool>) {
+    let mut ticks = interval_at(Instant::now() + turn, LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !*stop.borrow() {
         tokio::select! {
             _ = ticks.tick() => {}
-            _ = stop.changed() => break,
+            _ = stop.changed() => return,
         }
-        while !*stop.borrow() && one_round(&board, &trouble).await {}
-        if counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
-            counted = Some(Instant::now());
-            if let Ok(waiting) = board.services.mail.waiting().await {
-                metrics::gauge!("mundap_letters_waiting").set(u32::try_from(waiting).unwrap_or(u32::MAX));
-            }
-        }
+        while one(board, trouble).await && !*stop.borrow() {}
     }
 }
 
-/// Sends a letter in each lane; whether there may be more to do at once.
-async fn one_round(board: &Board, trouble: &Trouble) -> bool {
-    if !one(board, trouble).await {
-        return false;
-    }
-    join_all((1..LANES).map(|_| one(board, trouble))).await;
-    true
-}
-
+/// Whether there was a letter, so that there may be another.
 async fn one(board: &Board, trouble: &Trouble) -> bool {
     match board.services.mail.deliver().await {
         Ok(None) => false,

@@ -37,6 +37,7 @@ const TABLE: &[Row] = &[
     ("patch", "/api/v1/users/me", [401, 200, 200, 200, 200, 403, 403]),
     ("delete", "/api/v1/users/me", [401, 204, 204, 204, 204, 204, 204]),
     ("post", "/api/v1/users/me/password", [401, 204, 204, 204, 204, 403, 403]),
+    ("post", "/api/v1/users/me/verification", [401, 202, 202, 202, 202, 403, 403]),
     ("get", "/api/v1/users/{user_id}", [200, 200, 200, 200, 200, 200, 200]),
     ("get", "/api/v1/users/me/export", [401, 200, 200, 200, 200, 200, 200]),
     ("get", "/api/v1/admin/users", [401, 403, 403, 403, 200, 403, 403]),
@@ -45,6 +46,10 @@ const TABLE: &[Row] = &[
     ("get", "/api/v1/admin/audit", [401, 403, 403, 403, 200, 403, 403]),
     ("post", "/api/v1/auth/token", [200, 200, 200, 200, 200, 200, 200]),
     ("post", "/api/v1/auth/revoke", [200, 200, 200, 200, 200, 200, 200]),
+    ("post", "/api/v1/auth/forgot", [202, 202, 202, 202, 202, 202, 202]),
+    // Without a letter there is no token, and nothing that anybody may.
+    ("post", "/api/v1/auth/reset", [422, 422, 422, 422, 422, 422, 422]),
+    ("post", "/api/v1/auth/verify", [422, 422, 422, 422, 422, 422, 422]),
     ("get", "/.well-known/jwks.json", [200, 200, 200, 200, 200, 200, 200]),
     // The first program says 400 where something is not the caller's.
     ("post", "/upload", [401, 200, 200, 200, 200, 403, 403]),
@@ -138,6 +143,10 @@ fn call(board: &Board, method: &str, path: &str, by: Option<&User>, things: &Thi
             let email = by.map_or_else(|| board.ann().email.clone(), |user| user.email.clone());
             call.form(&[("grant_type", "password"), ("username", &email), ("password", PASSWORD)])
         }
+        ("post", "/api/v1/users/me/verification") => call,
+        ("post", "/api/v1/auth/forgot") => call.json(json!({"email": email})),
+        ("post", "/api/v1/auth/reset") => call.json(json!({"token": "of nobody", "new_password": PASSWORD})),
+        ("post", "/api/v1/auth/verify") => call.json(json!({"token": "of nobody"})),
         ("post", "/api/v1/auth/revoke") => call.form(&[("token", "of nobody")]),
         ("post", "/upload") => call.json(json!({"email": email, "title": "Uploaded", "content": ""})),
         ("put", "/update_qna") | ("delete", "/delete_qna") => {

@@ -8,12 +8,15 @@ use serde_json::{Value, json};
 use crate::client::Reply;
 use crate::database::Database;
 use crate::server::{Options, Server, run, run_with_input};
+use crate::smtp::Smtp;
 
 /// One database's servers. Tests share them, each with people of its own where it counts.
 pub(crate) struct Board {
     pub(crate) database: Database,
     token: OnceLock<Server>,
     trusted: OnceLock<Server>,
+    /// See `mail`.
+    pub(crate) mailing: OnceLock<(Server, Smtp)>,
     ann: OnceLock<User>,
     bob: OnceLock<User>,
     moderator: OnceLock<User>,
@@ -39,6 +42,7 @@ impl Board {
             database,
             token: OnceLock::new(),
             trusted: OnceLock::new(),
+            mailing: OnceLock::new(),
             ann: OnceLock::new(),
             bob: OnceLock::new(),
             moderator: OnceLock::new(),
@@ -49,8 +53,8 @@ impl Board {
 
     /// Ends the servers and drops their databases.
     pub(crate) fn close(self) {
-        let Self { database, token, trusted, .. } = self;
-        drop((token, trusted));
+        let Self { database, token, trusted, mailing, .. } = self;
+        drop((token, trusted, mailing));
         database.clean_up();
     }
 
@@ -66,7 +70,8 @@ impl Board {
 
     /// The servers that were started so far.
     pub(crate) fn servers(&self) -> impl Iterator<Item = &Server> {
-        [&self.token, &self.trusted].into_iter().filter_map(OnceLock::get)
+        let others = [&self.token, &self.trusted].into_iter().filter_map(OnceLock::get);
+        others.chain(self.mailing.get().map(|(server, _)| server))
     }
 
     /// A server on a new database, for one test alone.

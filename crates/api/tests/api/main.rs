@@ -25,6 +25,7 @@ mod idempotency;
 mod images;
 mod keys;
 mod lists;
+mod mail;
 mod openapi;
 mod ops;
 mod problems;
@@ -33,6 +34,7 @@ mod qna;
 mod seed;
 mod server;
 mod sign_in;
+mod smtp;
 mod transcript;
 mod words;
 
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         ("keys", keys::TESTS),
         ("images", images::TESTS),
         ("lists", lists::TESTS),
+        ("mail", mail::TESTS),
         ("openapi", openapi::TESTS),
         ("ops", ops::TESTS),
         ("problems", problems::TESTS),

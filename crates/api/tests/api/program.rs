@@ -14,6 +14,7 @@ use crate::board::{Board, PASSWORD, new_email};
 use crate::database::{insert_qnas, number};
 use crate::documents::{read, table};
 use crate::server::{Ended, Options, PATIENCE, PATIENT, Server, Starting, mundap, run, run_with_input};
+use crate::smtp::Smtp;
 
 crate::tests![
     a_database_that_refuses_is_one_line_without_the_password,
@@ -53,7 +54,7 @@ fn pause() {
 }
 
 /// Runs a command that should end by itself, and does not wait for ever where it starts serving instead.
-fn ends(command: &mut Command) -> Ended {
+pub(crate) fn ends(command: &mut Command) -> Ended {
     let mut child = command.spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;
     while child.try_wait().unwrap().is_none() {
@@ -312,9 +313,11 @@ fn help_and_the_readme_list_the_same_settings(_: &Board) {
 fn check_tells_the_settings_and_tries_them(board: &Board) {
     let dir = tempfile::tempdir().unwrap();
     let url = board.database.fresh();
+    let smtp = Smtp::start();
     let check = || {
         let mut command = in_dir(dir.path());
-        command.arg("check").env("MUNDAP_DATABASE_URL", &url).env("MUNDAP_SMTP_URL", "smtp://ann:s3cret@mail.invalid");
+        command.arg("check").env("MUNDAP_DATABASE_URL", &url).env("MUNDAP_MAIL_FROM", "board@example.com");
+        command.env("MUNDAP_SMTP_URL", smtp.url().replace("//", "//ann:s3cret@"));
         command
     };
     let out = ends(&mut check()).done();
