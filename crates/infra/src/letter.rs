@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn the_token_is_where_no_log_sees_it() {
         let text = write(&letter(Language::Korean, None, Message::VerifyEmail(token())), URL);
-        let link = text.plain.lines().find(|line| line.starts_with(URL)).unwrap();
+        let link = text.plain.lines().find(|line| line.contains('#')).unwrap();
         let (address, fragment) = link.split_once('#').unwrap();
         assert_eq!(address, "https://board.example.com/account/verify");
         assert_eq!(fragment, format!("token={}&lang=ko", "A".repeat(43)));

@@ -13,8 +13,10 @@ mod audit;
 mod board;
 mod comment;
 mod image;
+mod mail_token;
 mod migration;
 mod outage;
+mod outbox;
 mod proxy;
 mod qna;
 mod receipt;
@@ -77,6 +79,8 @@ fn main() -> ExitCode {
         ("sign_in", sign_in::tests()),
         ("receipt", receipt::tests()),
         ("audit", audit::tests()),
+        ("outbox", outbox::tests()),
+        ("mail_token", mail_token::tests()),
         ("store", store::tests()),
         ("outage", outage::tests()),
         ("migration", migration::tests()),

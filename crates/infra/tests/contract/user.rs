@@ -32,6 +32,8 @@ crate::tests![
     erase_forgets_the_person_and_keeps_the_row,
     erase_is_stale_where_there_is_no_such_account,
     an_erased_account_is_not_found_and_cannot_be_changed,
+    set_email_verified_counts_no_version,
+    set_email_verified_of_an_unknown_or_erased_account_is_stale,
     an_erased_account_s_email_is_free_again,
     times_come_back_to_the_microsecond,
     a_row_that_breaks_a_rule_is_corrupt,
@@ -70,6 +72,7 @@ fn edited(user: &User, email: &str) -> User {
         email: Email::parse(email).unwrap(),
         display_name: DisplayName::parse("각".repeat(50).as_str()).unwrap(),
         role: Role::Moderator,
+        email_verified_at: Some(at("2026-02-03T04:05:06.000001Z")),
         suspended_at: Some(at("2026-02-03T04:05:06.1Z")),
         updated_at: at("2026-02-03T04:05:06.000007Z"),
         version: user.version.next(),
@@ -87,6 +90,7 @@ async fn insert_returns_the_whole_entity(board: Board) {
             email,
             display_name,
             role,
+            email_verified_at: None,
             suspended_at: None,
             created_at,
             updated_at: created_at,
@@ -310,6 +314,23 @@ async fn an_erased_account_is_not_found_and_cannot_be_changed(board: Board) {
     assert_outcome!(update(&board, &edited(&newer, user.email.as_str())).await, Err(StoreError::Stale));
     let outcome = board.unit(async |unit| unit.users().set_password_hash(user.id, &hash("other")).await).await;
     assert_outcome!(outcome, Err(StoreError::Stale));
+}
+
+async fn set_email_verified_counts_no_version(board: Board) {
+    let user = board.user().await;
+    let verified = at("2026-02-03T04:05:06.000007Z");
+    board.unit(async |unit| unit.users().set_email_verified(user.id, verified).await).await.unwrap();
+    let expected = UserRecord { email_verified_at: Some(verified), ..(*user).clone() };
+    assert_eq!(*stored(&board, &user).await.unwrap(), expected);
+}
+
+async fn set_email_verified_of_an_unknown_or_erased_account_is_stale(board: Board) {
+    let user = board.user().await;
+    erase(&board, &user).await.unwrap();
+    for id in [user.id, NOBODY] {
+        let outcome = board.unit(async |unit| unit.users().set_email_verified(id, noon()).await).await;
+        assert_outcome!(outcome, Err(StoreError::Stale));
+    }
 }
 
 async fn an_erased_account_s_email_is_free_again(board: Board) {
