@@ -46,7 +46,7 @@ mod row {
 /// How many letters one taker looks at: where it loses all of them to others, those have enough to do.
 const GLANCE: u64 = 8;
 
-fn read(row: Model) -> Result<QueuedLetter, StoreError> {
+fn read(row: &Model) -> Result<QueuedLetter, StoreError> {
     let reading = Reading { table: "outbox", id: row.letter_id };
     let corrupt = |column: &str| reading.corrupt(format!("{column}: not one of ours"));
     Ok(QueuedLetter {
@@ -96,7 +96,7 @@ impl<C: ConnectionTrait + Send> OutboxRepository for Session<C> {
     async fn take(&self, now: Timestamp, until: Timestamp) -> Result<Option<QueuedLetter>, StoreError> {
         // No lock: whoever changes the row first has it, and the others see that by the number of attempts.
         for row in self.run(due(now).limit(GLANCE).all(&self.connection)).await? {
-            let mut letter = read(row)?;
+            let mut letter = read(&row)?;
             let taken = Entity::update_many()
                 .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
                 .col_expr(Column::DueAt, Expr::value(Moment::from(until)))

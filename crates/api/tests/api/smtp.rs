@@ -277,8 +277,8 @@ impl Mail {
 
     /// The link in it: the same in both forms.
     pub(crate) fn link(&self) -> String {
-        let line = self.plain.lines().find(|line| line.contains("/account/") && line.contains('#'));
-        let link = line.unwrap_or_else(|| panic!("no link: {}", self.plain)).trim().to_owned();
+        let found = self.plain.lines().find(|line| line.contains("/account/") && line.contains('#'));
+        let link = found.unwrap_or_else(|| panic!("no link: {}", self.plain)).trim().to_owned();
         let escaped = link.replace('&', "&amp;");
         assert!(self.html.contains(&format!("<a href=\"{escaped}\">{escaped}</a>")), "{}", self.html);
         link
