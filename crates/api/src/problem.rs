@@ -473,6 +473,7 @@ mod tests {
             Error::InvalidToken,
             Error::InvalidCredentials,
             Error::InvalidRefreshToken,
+            Error::InvalidMailToken,
             Error::Suspended,
             Error::NotAuthor,
             Error::NotAdmin,
