@@ -141,6 +141,9 @@ fn a_new_account_gets_a_letter_that_verifies_its_address(board: &Board) {
     }
     let before = server.get(ME).by(&user).send().is(200);
     assert_eq!(before.json()["email_verified"], false);
+    // Nothing depends on it.
+    let qna = server.ask_at(&user, "May I, before I verify?");
+    server.comment_at(&user, &qna, "It seems so.");
 
     server.verify(&token).is(204);
     let after = server.get(ME).by(&user).send().is(200);

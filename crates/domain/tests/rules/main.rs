@@ -11,6 +11,7 @@ mod errors;
 mod export;
 mod idempotency;
 mod image;
+mod mail;
 mod page;
 mod properties;
 mod qna;

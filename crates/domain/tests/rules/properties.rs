@@ -8,6 +8,7 @@ use mundap_domain::Actor;
 use mundap_domain::account::Password;
 use mundap_domain::comment::CommentContent;
 use mundap_domain::error::Broken;
+use mundap_domain::mail::MailToken;
 use mundap_domain::page::{CursorKey, Order, PageRequest, PageSize, Slice};
 use mundap_domain::qna::{Content, QnaListing, Title};
 use mundap_domain::sign_in::RefreshToken;
@@ -122,6 +123,9 @@ proptest! {
                 prop_assert!(email.as_str().contains('@'));
             }
             if let Some(token) = RefreshToken::parse(&raw) {
+                prop_assert_eq!(token.expose(), &*raw);
+            }
+            if let Some(token) = MailToken::parse(&raw) {
                 prop_assert_eq!(token.expose(), raw);
             }
         }
@@ -138,6 +142,20 @@ proptest! {
         prop_assert!(token.is_none_or(|token| token.expose() == text));
         // A token has one spelling: bits that base64 leaves over are no room for another.
         if let Some(token) = RefreshToken::parse(&junk) {
+            prop_assert_eq!(token.expose(), junk);
+        }
+    }
+
+    #[test]
+    fn thirty_two_bytes_are_a_mailed_token_and_nothing_else_is(
+        bytes in vec(any::<u8>(), 28..37),
+        junk in "[A-Za-z0-9_-]{43}",
+    ) {
+        let text = URL_SAFE_NO_PAD.encode(&bytes);
+        let token = MailToken::parse(&text);
+        prop_assert_eq!(token.is_some(), bytes.len() == 32);
+        prop_assert!(token.is_none_or(|token| token.expose() == text));
+        if let Some(token) = MailToken::parse(&junk) {
             prop_assert_eq!(token.expose(), junk);
         }
     }
