@@ -10,6 +10,7 @@ use actix_web::dev::Payload;
 use actix_web::http::header::ACCEPT_LANGUAGE;
 use actix_web::{FromRequest, HttpRequest, web};
 use futures_util::future::{join, join_all};
+use mundap_domain::Error;
 use mundap_domain::mail::{Delivery, Fate, Language};
 use mundap_infra::{SmtpError, SmtpMailer};
 use tokio::sync::watch;
@@ -102,30 +103,49 @@ async fn lane(board: &Board, turn: Duration, trouble: &Trouble, mut stop: watch:
 /// Whether there was a letter, so that there may be another.
 async fn one(board: &Board, trouble: &Trouble) -> bool {
     match board.services.mail.deliver().await {
-        Ok(None) => false,
+        Ok(None) => {
+            trouble.outbox();
+            false
+        }
         Ok(Some(delivery)) => {
+            trouble.outbox();
             trouble.tell(&delivery);
             true
         }
-        // The next look tries again, and requests say it louder.
         Err(error) => {
-            tracing::warn!(%error, "letters could not be looked after");
+            trouble.no_outbox(&error);
             false
         }
     }
 }
 
-/// Whether the mail server failed last, so that an outage is two lines in the log and not two a letter.
+/// What failed last, so that an outage is two lines in the log and not some a second.
 #[derive(Default)]
-struct Trouble(AtomicBool);
+struct Trouble {
+    server: AtomicBool,
+    outbox: AtomicBool,
+}
 
 impl Trouble {
+    /// Requests say it louder, and the next look tries again.
+    fn no_outbox(&self, error: &Error) {
+        if !self.outbox.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "the outbox cannot be looked into, and letters wait: {error}");
+        }
+    }
+
+    fn outbox(&self) {
+        if self.outbox.swap(false, Ordering::Relaxed) {
+            tracing::info!("the outbox can be looked into again");
+        }
+    }
+
     fn tell(&self, delivery: &Delivery) {
         let Delivery { letter, topic, attempts, fate } = delivery;
         let topic = topic.name();
         let outcome = match fate {
             Fate::Sent => {
-                if self.0.swap(false, Ordering::Relaxed) {
+                if self.server.swap(false, Ordering::Relaxed) {
                     tracing::info!("the mail server takes letters again");
                 }
                 tracing::info!(letter.id = %letter, letter.topic = topic, attempts, "letter {letter} ({topic}) was sent");
@@ -136,7 +156,7 @@ impl Trouble {
                 "dropped"
             }
             Fate::Postponed { until, reason } => {
-                if !self.0.swap(true, Ordering::Relaxed) {
+                if !self.server.swap(true, Ordering::Relaxed) {
                     tracing::warn!(reason, "letters cannot be sent and will be tried again: {reason}");
                 }
                 tracing::debug!(

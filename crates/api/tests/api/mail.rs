@@ -15,6 +15,7 @@ use crate::smtp::{Mail, Manner, Smtp};
 
 crate::tests![
     a_new_account_gets_a_letter_that_verifies_its_address,
+    a_registration_that_is_repeated_or_refused_sends_nothing_more,
     a_letter_is_in_the_language_of_its_request,
     the_letter_that_verifies_can_be_asked_for_again,
     a_forgotten_password_is_reset_by_a_letter,
@@ -134,7 +135,8 @@ fn a_new_account_gets_a_letter_that_verifies_its_address(board: &Board) {
     let (server, smtp) = board.mailing();
     let (user, token) = greeted(server, smtp);
     let [mail] = smtp.exactly(&user.email);
-    assert_eq!((&*mail.sender, &*mail.subject), ("board@example.org", "Confirm your e-mail address"));
+    assert_eq!((&*mail.sender, &*mail.from), ("board@example.org", "문답 게시판"));
+    assert_eq!(mail.subject, "Confirm your e-mail address");
     assert!(mail.link().starts_with(&format!("{}/account/verify#token=", server.base())), "{}", mail.link());
     for header in ["Auto-Submitted: auto-generated\r\n", "MIME-Version: 1.0\r\n", "Message-ID: <", "Date: "] {
         assert!(mail.raw.contains(header), "{}", mail.raw);
@@ -155,6 +157,21 @@ fn a_new_account_gets_a_letter_that_verifies_its_address(board: &Board) {
     assert_eq!(server.me(&user)["email_verified"], true);
     server.patch(ME).by(&user).header("if-match", &before.etag()).json(json!({"display_name": "Me"})).send().is(200);
     assert_eq!(server.me(&user)["email_verified"], true, "another name is no other address");
+}
+
+fn a_registration_that_is_repeated_or_refused_sends_nothing_more(board: &Board) {
+    let (server, smtp) = board.mailing();
+    let email = new_email();
+    let body = json!({"email": email, "password": PASSWORD, "display_name": "Once"});
+    let register = || server.post("/api/v1/users").json(body.clone());
+    for _ in 0..2 {
+        let account = register().header("idempotency-key", &email).send().is(201).json();
+        assert_eq!(account["email_verified"], false);
+    }
+    register().send().problem(409, "email_taken");
+    forgotten(server, smtp, &email, 1);
+    let subjects = smtp.wait_for(&email, 2).into_iter().map(|mail| mail.subject);
+    assert_eq!(subjects.collect::<Vec<_>>(), ["Confirm your e-mail address", "Set a new password"]);
 }
 
 fn a_letter_is_in_the_language_of_its_request(board: &Board) {
@@ -676,6 +693,9 @@ fn check_tries_the_mail_server(board: &Board) {
     for (url, reason) in [
         (smtp.url(), "the mail server answered 550"),
         (format!("smtp://ann:s3cret@{}", Smtp::nobody()), "no connection to the mail server: "),
+        // It answers in the clear.
+        (format!("smtps://ann:s3cret@{}", smtp.address), "no connection to the mail server: "),
+        (format!("smtp://ann:s3cret@{}?tls=required", smtp.address), "the mail server answered 550"),
     ] {
         let ended = check(&url);
         assert_eq!(ended.code, Some(1), "{ended:?}");

@@ -32,6 +32,8 @@ pub(crate) enum Manner {
 pub(crate) struct Mail {
     /// From the envelope.
     pub(crate) sender: String,
+    /// The name of who wrote it.
+    pub(crate) from: String,
     pub(crate) to: String,
     pub(crate) subject: String,
     pub(crate) plain: String,
@@ -267,6 +269,7 @@ impl Mail {
         assert_eq!(named, [(None, Some(to))], "{raw}");
         Self {
             sender: sender.to_owned(),
+            from: parsed.from().unwrap().first().unwrap().name().unwrap().to_owned(),
             to: to.to_owned(),
             subject: parsed.subject().unwrap().to_owned(),
             plain: parsed.body_text(0).unwrap().replace("\r\n", "\n"),
