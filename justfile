@@ -57,3 +57,7 @@ migrate *args="up":
 # Print the OpenAPI document
 openapi:
     @cargo run --quiet -- openapi
+
+# Hold so many silent connections beside a healthy client (ulimit -n must allow them)
+slow-connections n="10000":
+    ulimit -n $(ulimit -Hn) && MUNDAP_TEST_CONNECTIONS={{ n }} cargo test --release -p mundap-api --test api -- silent_connections --test-threads 1 --nocapture

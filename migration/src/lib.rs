@@ -16,6 +16,7 @@ mod m0004_sign_in;
 mod m0005_receipt;
 mod m0006_image;
 mod m0007_mail;
+mod m0008_rate_limit;
 mod m0009_audit;
 mod m0010_comment_by_author;
 mod sql;
@@ -45,6 +46,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_receipt::Migration),
             Box::new(m0006_image::Migration),
             Box::new(m0007_mail::Migration),
+            Box::new(m0008_rate_limit::Migration),
             Box::new(m0009_audit::Migration),
             Box::new(m0010_comment_by_author::Migration),
         ]

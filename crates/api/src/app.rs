@@ -1,6 +1,7 @@
 //! The composition root: the only place that knows what stands behind the domain's ports.
 
 use std::net::TcpListener;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +20,9 @@ use mundap_infra::{Argon2Pool, BlobFolder, Ed25519Tokens, OsEntropy, PicturePool
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt as _;
 
-use crate::edge::edge;
+use crate::client::Proxies;
+use crate::connection::{Connections, raise_file_limit};
+use crate::edge::{door, edge};
 use crate::fallback::{Routes, fallback};
 use crate::settings::{Identity, Settings};
 use crate::{account, docs, ops, routes};
@@ -32,6 +35,8 @@ pub struct Board {
     pub public_url: String,
     keys: SigningKeys,
     pub limits: Limits,
+    /// Whose word on a client's address counts.
+    pub proxies: Proxies,
     draining: AtomicBool,
 }
 
@@ -66,6 +71,7 @@ impl Board {
             image_cleaner: Arc::new(PicturePool::start()),
             image_quota: settings.image_quota,
             mailer,
+            quotas: settings.quotas(),
         };
         Self {
             services: Services::new(&ports),
@@ -73,6 +79,7 @@ impl Board {
             public_url,
             keys: keys.clone(),
             limits: Limits { body: settings.http_body_limit, body_time: settings.http_body_timeout },
+            proxies: Proxies::new(settings.trusted_proxies.clone()),
             draining: AtomicBool::new(false),
         }
     }
@@ -118,25 +125,45 @@ pub fn public(settings: &Settings, listener: TcpListener, board: web::Data<Board
     let routes = web::Data::new(Routes::of(&document));
     let document = web::Data::new(docs::Document::new(&document));
     let origins = settings.cors_origins.clone();
-    let mut server = HttpServer::new(move || {
+    let connections = connections(settings);
+    let workers = settings.workers.map_or_else(available_workers, usize::from);
+    // What is left of the files is for the database, the log and the operators.
+    let files = usize::try_from(raise_file_limit()).unwrap_or(usize::MAX).saturating_sub(RESERVED_FILES).max(1);
+    let most = usize::try_from(settings.http_connections).unwrap_or(usize::MAX).min(files);
+    let server = HttpServer::new(move || {
         let app = App::new().app_data(board.clone()).app_data(routes.clone()).app_data(document.clone());
         documented(app)
             .0
             .configure(docs::pages)
             .configure(account::pages)
             .default_service(web::to(fallback))
+            .wrap(from_fn(door))
             .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
             .wrap(from_fn(edge))
     })
+    // Before the listener, which takes it along as it is then.
+    .on_connect(move |connection, extensions| connections.accept(connection, extensions))
     .listen(listener)?
     .disable_signals()
     .shutdown_timeout(settings.shutdown_timeout.as_secs())
-    .client_request_timeout(Duration::from_secs(5))
-    .keep_alive(Duration::from_secs(15));
-    if let Some(workers) = settings.workers {
-        server = server.workers(workers.into());
-    }
+    .client_request_timeout(settings.http_head_timeout)
+    .keep_alive(settings.http_keep_alive)
+    .workers(workers)
+    .max_connections(most.div_ceil(workers));
     Ok(server.run())
+}
+
+/// Files that are open besides the public port's connections.
+const RESERVED_FILES: usize = 200;
+
+fn connections(settings: &Settings) -> Arc<Connections> {
+    let per_address = usize::try_from(settings.http_connections_per_address).unwrap_or(usize::MAX);
+    Connections::new(per_address, Proxies::new(settings.trusted_proxies.clone()), settings.http_write_timeout)
+}
+
+/// One a core.
+fn available_workers() -> usize {
+    std::thread::available_parallelism().map_or(2, NonZero::get)
 }
 
 /// The operators' server on `listener`, on a thread of its own: it never queues behind the public.
@@ -154,5 +181,6 @@ fn cors(origins: &[String]) -> Cors {
         .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH])
         .allowed_headers(["idempotency-key", "x-request-id", "traceparent"])
         .expose_headers(["ETag", "Location", "Link", "Retry-After", "X-Request-Id", "Idempotent-Replayed"])
+        .expose_headers(["RateLimit", "RateLimit-Policy"])
         .max_age(600)
 }

@@ -21,7 +21,7 @@ use mundap_migration::MigrationError;
 use crate::app::{self, Board};
 use crate::mail;
 use crate::serve::serve;
-use crate::settings::{Cli, Settings, SettingsError};
+use crate::settings::{Cli, Settings, SettingsError, show_quota};
 use crate::words::Language;
 
 #[derive(Debug, Subcommand)]
@@ -402,6 +402,13 @@ async fn check(settings: &Settings) -> Result<(), Fault> {
         ("MUNDAP_LOG", settings.log.clone()),
         ("MUNDAP_LOG_FORMAT", settings.log_format.map_or_else(|| "by terminal".to_owned(), |f| format!("{f:?}"))),
         ("MUNDAP_RATE_LIMIT", format!("{:?}", settings.rate_limit)),
+        ("MUNDAP_RATE_LIMIT_ANONYMOUS", show_quota(settings.rate_limit_anonymous)),
+        ("MUNDAP_RATE_LIMIT_SIGN_IN", show_quota(settings.rate_limit_sign_in)),
+        ("MUNDAP_RATE_LIMIT_ATTEMPTS", show_quota(settings.rate_limit_attempts)),
+        ("MUNDAP_RATE_LIMIT_RENEWALS", show_quota(settings.rate_limit_renewals)),
+        ("MUNDAP_RATE_LIMIT_READS", show_quota(settings.rate_limit_reads)),
+        ("MUNDAP_RATE_LIMIT_WRITES", show_quota(settings.rate_limit_writes)),
+        ("MUNDAP_TRUSTED_PROXIES", listed(&settings.trusted_proxies)),
         ("MUNDAP_SMTP_URL", settings.smtp()?.map_or("none", |_| "***").to_owned()),
         ("MUNDAP_MAIL_FROM", settings.mail_from.clone().unwrap_or_else(|| "none".to_owned())),
         ("MUNDAP_CORS_ORIGINS", settings.cors_origins.join(",")),
@@ -409,6 +416,11 @@ async fn check(settings: &Settings) -> Result<(), Fault> {
         ("MUNDAP_HTTP_BODY_LIMIT", settings.http_body_limit.to_string()),
         ("MUNDAP_IMAGE_QUOTA", settings.image_quota.to_string()),
         ("MUNDAP_HTTP_BODY_TIMEOUT", format!("{:?}", settings.http_body_timeout)),
+        ("MUNDAP_HTTP_HEAD_TIMEOUT", format!("{:?}", settings.http_head_timeout)),
+        ("MUNDAP_HTTP_KEEP_ALIVE", format!("{:?}", settings.http_keep_alive)),
+        ("MUNDAP_HTTP_WRITE_TIMEOUT", format!("{:?}", settings.http_write_timeout)),
+        ("MUNDAP_HTTP_CONNECTIONS", settings.http_connections.to_string()),
+        ("MUNDAP_HTTP_CONNECTIONS_PER_ADDRESS", settings.http_connections_per_address.to_string()),
         ("MUNDAP_SHUTDOWN_TIMEOUT", format!("{:?}", settings.shutdown_timeout)),
         ("MUNDAP_WORKERS", settings.workers.map_or_else(|| "one a core".to_owned(), |n| n.to_string())),
     ];
@@ -430,6 +442,13 @@ async fn check(settings: &Settings) -> Result<(), Fault> {
         print("mail server: ok")?;
     }
     Ok(())
+}
+
+fn listed(values: &[impl ToString]) -> String {
+    if values.is_empty() {
+        return "none".to_owned();
+    }
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Whether a file can be made there.

@@ -1,8 +1,9 @@
-//! What happens around every request: its id, who is asking, the panic that must not cost a connection, problems made
-//! whole, the metrics, and the one access-log line.
+//! What happens around every request: its id, who is asking and how often, the panic that must not cost a connection,
+//! problems made whole, the metrics, and the one access-log line.
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,8 +25,9 @@ use futures_util::FutureExt as _;
 use mundap_domain::{Actor, Error};
 
 use crate::app::Board;
-use crate::input::Caller;
+use crate::input::{Caller, head};
 use crate::problem::Problem;
+use crate::rate::{self, Budget};
 use crate::routes::seed;
 use crate::words::Language;
 
@@ -39,34 +41,16 @@ pub async fn edge(
     mut req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let mut record = Record::start(&req);
+    let record = Record::start(&req);
     // Kept unread: only a refusal is said in a language.
     let asked: Vec<HeaderValue> = req.headers().get_all(ACCEPT_LANGUAGE).cloned().collect();
     // A HEAD is answered as the GET it stands for (RFC 9110, 9.3.2); the connection leaves the body out.
     if *req.method() == Method::HEAD {
         req.head_mut().method = Method::GET;
     }
-    let draining = match req.app_data::<web::Data<Board>>().cloned() {
-        None => false,
-        Some(board) => {
-            match authenticate(&req, &board).await {
-                Ok(caller) => {
-                    record.actor = caller.account().map(|user| user.id.get());
-                    req.extensions_mut().insert(caller);
-                }
-                Err(error) => {
-                    let error: actix_web::Error = if seed::is_path(req.path()) {
-                        seed::Refusal::from(error).into()
-                    } else {
-                        Problem::from(error).into()
-                    };
-                    let answer = render(&error, &record.id, &asked);
-                    return Ok(req.into_response(record.finish(answer, board.is_draining())));
-                }
-            }
-            board.is_draining()
-        }
-    };
+    let draining = req.app_data::<web::Data<Board>>().is_some_and(|board| board.is_draining());
+    req.extensions_mut().insert(record.budget.clone());
+    req.extensions_mut().insert(record.actor.clone());
     // Nothing that a handler holds across a panic outlives its request, save what locks or transactions protect.
     match AssertUnwindSafe(next.call(req)).catch_unwind().await {
         Ok(Ok(response)) => {
@@ -89,6 +73,44 @@ pub async fn edge(
         }
     }
 }
+
+/// The middleware within CORS, so that a browser may read why it was turned away: for its head, for who is asking, for how
+/// often.
+///
+/// # Errors
+/// What the routes say; whom it turns away itself gets an answer.
+pub async fn door(
+    req: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    if let Err(problem) = head(req.request()) {
+        return Ok(req.error_response(problem));
+    }
+    if let Some(board) = req.app_data::<web::Data<Board>>().cloned() {
+        let caller = authenticate(&req, &board).await;
+        match rate::enter(req.request(), &board, caller).await {
+            Ok(caller) => {
+                if let Some(actor) = req.extensions().get::<KnownActor>() {
+                    actor.0.set(caller.account().map(|user| user.id.get()));
+                }
+                req.extensions_mut().insert(caller);
+            }
+            Err(error) => {
+                let error: actix_web::Error = if seed::is_path(req.path()) {
+                    seed::Refusal::from(error).into()
+                } else {
+                    Problem::from(error).into()
+                };
+                return Ok(req.error_response(error));
+            }
+        }
+    }
+    Ok(next.call(req).await?.map_into_boxed_body())
+}
+
+/// The account that a request turned out to come from, for the access log.
+#[derive(Clone, Default)]
+struct KnownActor(Rc<Cell<Option<i64>>>);
 
 fn finished(record: Record, answer: HttpResponse, draining: bool) -> actix_web::Error {
     InternalError::from_response("answered", record.finish(answer, draining)).into()
@@ -163,7 +185,8 @@ struct Record {
     /// The route's template, such as `/api/v1/qna/{qna_id}`; never the path, which strangers choose.
     route: String,
     status: u16,
-    actor: Option<i64>,
+    actor: KnownActor,
+    budget: Budget,
     bytes: u64,
     whole: bool,
 }
@@ -177,7 +200,8 @@ impl Record {
             method: req.method().clone(),
             route: req.match_pattern().unwrap_or_else(|| "unmatched".to_owned()),
             status: 0,
-            actor: None,
+            actor: KnownActor::default(),
+            budget: Budget::default(),
             bytes: 0,
             whole: false,
         }
@@ -189,6 +213,7 @@ impl Record {
         if let Ok(id) = HeaderValue::from_str(&self.id) {
             headers.insert(REQUEST_ID, id);
         }
+        self.budget.show(headers);
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         if draining {
@@ -221,7 +246,7 @@ impl Drop for Record {
             bytes,
             whole = self.whole,
             request.id = self.id,
-            actor.id = self.actor,
+            actor.id = self.actor.0.get(),
             "{method} {route} {} in {duration:.1?}",
             self.status
         );

@@ -356,6 +356,9 @@ fn whole(number: f64) -> Option<i64> {
     (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
 }
 
+/// Many more than any body here has.
+const MAX_FIELDS: usize = 100;
+
 struct Object(BTreeMap<String, Value>);
 
 impl<'de> serde::Deserialize<'de> for Object {
@@ -371,6 +374,10 @@ impl<'de> serde::Deserialize<'de> for Object {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
                 let mut values = BTreeMap::new();
                 while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    // Each is reported if it is unknown: the answer must not grow with the body.
+                    if values.len() == MAX_FIELDS {
+                        return Err(serde::de::Error::custom(format_args!("it has more than {MAX_FIELDS} names")));
+                    }
                     if values.contains_key(&name) {
                         return Err(serde::de::Error::custom(format_args!("the name \"{name}\" stands there twice")));
                     }
@@ -429,6 +436,24 @@ pub(crate) fn media_type(req: &HttpRequest) -> String {
 /// Compressed bodies are refused: the limit counts what arrives, and a bomb grows after it.
 pub(crate) fn plain(req: &HttpRequest) -> bool {
     req.headers().get(CONTENT_ENCODING).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// The most bytes of a request's target.
+pub const MAX_TARGET: usize = 8 * 1024;
+/// The most bytes of a request's head. Four times as much is not even read: the server answers 431 by itself.
+pub const MAX_HEAD: usize = 32 * 1024;
+
+/// Looks at a request's head before anything is done with it.
+///
+/// # Errors
+/// 414 and 431 where it is too large.
+pub fn head(req: &HttpRequest) -> Result<(), Problem> {
+    let target = req.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET {
+        return Err(Problem::target_too_long(MAX_TARGET));
+    }
+    let headers: usize = req.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if target + headers > MAX_HEAD { Err(Problem::head_too_large(MAX_HEAD)) } else { Ok(()) }
 }
 
 /// How much of a body that is too large is read and thrown away, so that its sender sees the answer and not a broken

@@ -1,12 +1,14 @@
 //! The REST face of the board and the program around it.
 //!
 //! [`app`] wires everything; [`routes`] holds one file a resource, wire shapes and handlers together; [`edge`] is what
-//! happens around every request; [`problem`] is what goes wrong, and [`words`] how it is said; [`settings`] is every
-//! setting.
+//! happens around every request, with [`client`], [`rate`] and [`connection`] for its limits; [`problem`] is what goes wrong, and [`words`]
+//! how it is said; [`settings`] is every setting.
 
 pub mod account;
 pub mod app;
+pub mod client;
 pub mod command;
+pub mod connection;
 pub mod content;
 pub mod docs;
 pub mod edge;
@@ -15,6 +17,7 @@ pub mod input;
 pub mod mail;
 pub mod ops;
 pub mod problem;
+pub mod rate;
 pub mod reply;
 pub mod routes;
 pub mod serve;

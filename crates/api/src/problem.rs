@@ -20,10 +20,11 @@ use mundap_domain::image::{Image, Refusal, Upload};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::rate;
 use crate::words::{Language, Phrase};
 
 /// Codes that the HTTP face adds to the domain's, in the order of `docs/errors.md`.
-pub const CODES: [&str; 11] = [
+pub const CODES: [&str; 13] = [
     "malformed_json",
     "malformed_form",
     "invalid_path",
@@ -31,6 +32,8 @@ pub const CODES: [&str; 11] = [
     "invalid_header",
     "route_not_found",
     "method_not_allowed",
+    "target_too_long",
+    "head_too_large",
     "body_too_large",
     "body_timeout",
     "unsupported_media_type",
@@ -105,6 +108,11 @@ impl Problem {
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.0.header = Some((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    fn retry_after(mut self, seconds: i64) -> Self {
+        self.0.header = Some((RETRY_AFTER, seconds.into()));
         self
     }
 
@@ -202,6 +210,20 @@ impl Problem {
         let mut problem = Self::saying(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", phrase);
         problem.0.header = header;
         problem
+    }
+
+    /// `limit` is in bytes.
+    #[must_use]
+    pub fn target_too_long(limit: usize) -> Self {
+        let phrase = Phrase::new("target_too_long").with("limit", limit);
+        Self::saying(StatusCode::URI_TOO_LONG, "target_too_long", phrase)
+    }
+
+    /// `limit` is in bytes.
+    #[must_use]
+    pub fn head_too_large(limit: usize) -> Self {
+        let phrase = Phrase::new("head_too_large").with("limit", limit);
+        Self::saying(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", phrase)
     }
 
     /// `limit` is in bytes.
@@ -373,6 +395,11 @@ impl From<Error> for Problem {
                 problem(StatusCode::SERVICE_UNAVAILABLE).with(RETRY_AFTER, RETRY_SECONDS).because(cause)
             }
             Error::Image(refusal) => Self::refused_image(refusal),
+            Error::RateLimited(allowance) => {
+                let seconds = rate::retry_after(&allowance);
+                let phrase = Phrase::new(code).with("limit", allowance.policy.name()).with("seconds", seconds);
+                Self::saying(StatusCode::TOO_MANY_REQUESTS, code, phrase).retry_after(seconds)
+            }
             Error::Internal(cause) => problem(StatusCode::INTERNAL_SERVER_ERROR).because(cause),
         }
     }
@@ -445,7 +472,9 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
+    use chrono::TimeDelta;
     use mundap_domain::error::Kind;
+    use mundap_domain::rate::{Allowance, Policy, Quota};
 
     use super::*;
 
@@ -483,6 +512,12 @@ mod tests {
             Error::KeyInUse,
             Error::VersionMismatch,
             Error::InvalidCursor,
+            Error::RateLimited(Allowance {
+                policy: Policy::Writes,
+                quota: Quota::new(60, TimeDelta::minutes(1)).unwrap(),
+                left: 0,
+                more_in: TimeDelta::seconds(37),
+            }),
             Error::Busy(cause()),
             Error::Unavailable(cause()),
             Error::Image(Refusal::NotAnImage),
@@ -514,6 +549,8 @@ mod tests {
             Problem::not_an_idempotency_key(),
             Problem::route_not_found(),
             Problem::method_not_allowed(&[Method::GET, Method::PATCH]),
+            Problem::target_too_long(8192),
+            Problem::head_too_large(32_768),
             Problem::body_too_large(524_288),
             Problem::body_timeout(),
             Problem::unsupported_media_type("<wanted>"),

@@ -8,6 +8,7 @@ use actix_web::web;
 use mundap_domain::env::Clock as _;
 use mundap_domain::mail::Mailer;
 use mundap_infra::{SigningKeys, SystemClock};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -140,9 +141,22 @@ async fn watch(keys: SigningKeys) {
 
 fn listen(name: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Fault> {
     let fault = |source| Fault::Listen { name, address: address.to_string(), source };
-    let listener = TcpListener::bind(address).map_err(fault)?;
+    let listener = listener(address).map_err(fault)?;
     let bound = listener.local_addr().map_err(fault)?;
     Ok((listener, bound))
+}
+
+/// How many connections may wait to be accepted; the system may have a lower limit. The standard library's 128 are full in
+/// a moment, and who comes then waits a second for the next try.
+const BACKLOG: i32 = 4096;
+
+fn listener(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // As the standard library does it: connections of a server before this one may still be waiting for their end.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 struct Stop {

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use clap::{Args, CommandFactory as _, Parser, ValueEnum};
+use ipnet::IpNet;
+use mundap_domain::rate::{Quota, Quotas};
 use mundap_infra::DatabaseSettings;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -119,9 +122,44 @@ pub struct Settings {
     #[arg(long, global = true, env = "MUNDAP_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 
-    /// Rate limits (accepted now, used once they are there)
+    /// Rate limits; off for tests and benchmarks
     #[arg(long, global = true, env = "MUNDAP_RATE_LIMIT", value_name = "SWITCH", default_value = "on")]
     pub rate_limit: Switch,
+
+    /// Requests without a token, for one client address
+    #[arg(long, global = true, env = "MUNDAP_RATE_LIMIT_ANONYMOUS", value_name = "N/TIME", default_value = "300/1m",
+          value_parser = quota)]
+    pub rate_limit_anonymous: Quota,
+
+    /// Signing in, registering and asking for mail, for one client address
+    #[arg(long, global = true, env = "MUNDAP_RATE_LIMIT_SIGN_IN", value_name = "N/TIME", default_value = "20/1m",
+          value_parser = quota)]
+    pub rate_limit_sign_in: Quota,
+
+    /// Wrong passwords, for one account
+    #[arg(long, global = true, env = "MUNDAP_RATE_LIMIT_ATTEMPTS", value_name = "N/TIME", default_value = "10/15m",
+          value_parser = quota)]
+    pub rate_limit_attempts: Quota,
+
+    /// Renewing and revoking tokens, for one client address
+    #[arg(long, global = true, env = "MUNDAP_RATE_LIMIT_RENEWALS", value_name = "N/TIME", default_value = "120/1m",
+          value_parser = quota)]
+    pub rate_limit_renewals: Quota,
+
+    /// Reading, for one account
+    #[arg(long, global = true, env = "MUNDAP_RATE_LIMIT_READS", value_name = "N/TIME", default_value = "600/1m",
+          value_parser = quota)]
+    pub rate_limit_reads: Quota,
+
+    /// Writing, for one account
+    #[arg(long, global = true, env = "MUNDAP_RATE_LIMIT_WRITES", value_name = "N/TIME", default_value = "60/1m",
+          value_parser = quota)]
+    pub rate_limit_writes: Quota,
+
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` is believed: addresses and networks, comma-separated
+    #[arg(long, global = true, env = "MUNDAP_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',',
+          value_parser = crate::client::network)]
+    pub trusted_proxies: Vec<IpNet>,
 
     /// The mail server: `smtps://USER:PASSWORD@HOST`, or `smtp://…` with `?tls=required` for STARTTLS
     #[arg(long, global = true, env = "MUNDAP_SMTP_URL", value_name = "URL", hide_env_values = true)]
@@ -157,9 +195,34 @@ pub struct Settings {
           default_value = "10s", value_parser = humantime::parse_duration)]
     pub http_body_timeout: Duration,
 
+    /// How long the head of a request may take to arrive, from the connection's start
+    #[arg(long, global = true, env = "MUNDAP_HTTP_HEAD_TIMEOUT", value_name = "TIME",
+          default_value = "5s", value_parser = humantime::parse_duration)]
+    pub http_head_timeout: Duration,
+
+    /// How long a connection may lie idle between two requests
+    #[arg(long, global = true, env = "MUNDAP_HTTP_KEEP_ALIVE", value_name = "TIME",
+          default_value = "15s", value_parser = humantime::parse_duration)]
+    pub http_keep_alive: Duration,
+
+    /// How long a client may leave an answer unread
+    #[arg(long, global = true, env = "MUNDAP_HTTP_WRITE_TIMEOUT", value_name = "TIME",
+          default_value = "15s", value_parser = humantime::parse_duration)]
+    pub http_write_timeout: Duration,
+
+    /// The most connections that are open at once; more wait to be accepted
+    #[arg(long, global = true, env = "MUNDAP_HTTP_CONNECTIONS", value_name = "N", default_value_t = 20_000,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub http_connections: u32,
+
+    /// The most connections of one address; trusted proxies and this machine have as many as they want
+    #[arg(long, global = true, env = "MUNDAP_HTTP_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub http_connections_per_address: u32,
+
     /// How long requests in flight may take to finish after SIGTERM
     #[arg(long, global = true, env = "MUNDAP_SHUTDOWN_TIMEOUT", value_name = "TIME",
-          default_value = "20s", value_parser = humantime::parse_duration)]
+          default_value = "20s", value_parser = whole_seconds)]
     pub shutdown_timeout: Duration,
 
     /// Threads that serve requests [default: one a core]
@@ -252,6 +315,20 @@ impl Settings {
         self.data_dir.join("images")
     }
 
+    /// `None` where rate limits are off.
+    #[must_use]
+    pub fn quotas(&self) -> Option<Quotas> {
+        let quotas = Quotas {
+            anonymous: self.rate_limit_anonymous,
+            sign_in: self.rate_limit_sign_in,
+            attempts: self.rate_limit_attempts,
+            renewals: self.rate_limit_renewals,
+            reads: self.rate_limit_reads,
+            writes: self.rate_limit_writes,
+        };
+        (self.rate_limit == Switch::On).then_some(quotas)
+    }
+
     #[must_use]
     pub fn signing_key_file(&self) -> PathBuf {
         self.signing_key_file.clone().unwrap_or_else(|| self.data_dir.join("signing-key.pem"))
@@ -265,6 +342,29 @@ impl Settings {
             None => format!("http://{bound}"),
         }
     }
+}
+
+/// So many in such a time, as in `60/1m`.
+fn quota(text: &str) -> Result<Quota, String> {
+    let parse = || {
+        let (permits, window) = text.split_once('/')?;
+        let window = humantime::parse_duration(window.trim()).ok()?;
+        Quota::new(permits.trim().parse().ok()?, TimeDelta::from_std(window).ok()?)
+    };
+    parse().ok_or_else(|| "a limit is such as 60/1m: 1 to 1000000 in whole seconds, a day at most".to_owned())
+}
+
+/// As [`quota`] reads it.
+#[must_use]
+pub fn show_quota(quota: Quota) -> String {
+    let window = quota.window().to_std().unwrap_or_default();
+    format!("{}/{}", quota.permits(), humantime::format_duration(window))
+}
+
+/// What the server counts in seconds must not be cut in silence.
+fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("it must be whole seconds".to_owned()) }
 }
 
 /// A browser's `Origin` is scheme, host and port; anything else would never match one.
@@ -321,6 +421,16 @@ mod tests {
     fn settings_and_the_tests_own_variables_pass() {
         for name in ["MUNDAP_HTTP_ADDR", "MUNDAP_DATABASE_URL_FILE", "MUNDAP_TEST_MYSQL_URLS", "PATH"] {
             assert!(check(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_quota_is_so_many_in_such_a_time() {
+        for text in ["60/1m", "3/1h", "1000000/1day", "1/1s", "10/15m", "7/1m 1s"] {
+            assert_eq!(show_quota(quota(text).unwrap()), text);
+        }
+        for bad in ["", "60", "60/", "/1m", "0/1m", "1000001/1m", "-1/1m", "60/0s", "60/1500ms", "60/25h", "x/1m"] {
+            assert!(quota(bad).is_err(), "{bad}");
         }
     }
 

@@ -35,6 +35,8 @@ image_too_large = The image has more than { $mebibytes } MiB, or would become mu
 image_too_many_pixels = An image may have { $side } pixels a side and { $mega } megapixels (a PNG of 16 bits half of it), an animation { $frames } megapixels in all its frames.
 too_many_images = The comment has { $max } images already.
 image_quota_exceeded = Your images fill your quota: delete some of them first.
+# $limit: its name, as in RateLimit-Policy
+rate_limited = That was too often: try again in { $seconds } s (the limit is "{ $limit }").
 busy = Too much is going on at once; try again.
 database_unavailable = The database cannot be reached right now; try again.
 storage_unavailable = Images cannot be stored or read right now; try again.
@@ -61,6 +63,8 @@ invalid_header-idempotency_key = Idempotency-Key takes 1 to { $max } visible ASC
 route_not_found = There is nothing at this path; /docs lists what there is.
 # $methods: such as GET, HEAD, POST
 method_not_allowed = This path answers { $methods }.
+target_too_long = The path and query have more than { $limit } bytes.
+head_too_large = The headers have more than { $limit } bytes.
 body_too_large = The body has more than { $limit } bytes.
 body_timeout = The body took too long to arrive.
 # $wanted: a media type

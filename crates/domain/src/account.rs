@@ -13,6 +13,7 @@ use crate::env::{Clock, Entropy, Timestamp, retrying};
 use crate::error::{Broken, Error, Kind, StoreError, Violations};
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::mail::{Language, Postbox};
+use crate::rate::{Attempt, RateLimits};
 use crate::sign_in::{LIFETIME, NewSignIn, RefreshToken, SignInId, TurnedDown};
 use crate::text::{length, nfc};
 use crate::user::{Author, DisplayName, Email, NewUser, Role, User, UserId, email_taken};
@@ -172,6 +173,7 @@ pub struct AccountService {
     entropy: Arc<dyn Entropy>,
     passwords: Arc<dyn PasswordHasher>,
     access_tokens: Arc<dyn AccessTokens>,
+    rates: Arc<RateLimits>,
     desk: Desk,
     postbox: Postbox,
 }
@@ -179,7 +181,7 @@ pub struct AccountService {
 /// Whether a password that is about to be replaced was compared, and with which hash.
 #[derive(Clone, Copy)]
 enum Compared<'a> {
-    With(&'a Option<PasswordHash>),
+    With(&'a Option<PasswordHash>, Option<&'a Attempt>),
     /// An administrator replaces it.
     NotAtAll,
 }
@@ -232,10 +234,11 @@ impl Creation for NewAccount {
 
 impl AccountService {
     #[must_use]
-    pub fn new(ports: &Ports) -> Self {
+    pub fn new(ports: &Ports, rates: Arc<RateLimits>) -> Self {
         Self {
             store: ports.store.clone(),
             clock: ports.clock.clone(),
+            rates,
             entropy: ports.entropy.clone(),
             passwords: ports.passwords.clone(),
             access_tokens: ports.access_tokens.clone(),
@@ -297,12 +300,17 @@ impl AccountService {
     /// Signs in with e-mail and password (RFC 6749, 4.3).
     ///
     /// # Errors
-    /// [`Error::InvalidCredentials`], taking as long for an unknown account as for a wrong password; [`Error::Busy`].
+    /// [`Error::InvalidCredentials`], taking as long for an unknown account as for a wrong password;
+    /// [`Error::RateLimited`] after too many wrong ones; [`Error::Busy`].
     pub async fn sign_in(&self, email: &str, password: &str) -> Result<TokenPair, Error> {
         let users = self.store.reader().users();
-        let user = match Email::parse(email) {
-            Ok(email) => users.find_by_email(&email).await?,
-            Err(_) => None,
+        let (user, attempt) = match Email::parse(email) {
+            Ok(email) => {
+                let attempt = self.rates.attempt(&email).await?;
+                (users.find_by_email(&email).await?, attempt)
+            }
+            // No account can have it: there is nothing to guess.
+            Err(_) => (None, None),
         };
         let hash = match &user {
             Some(user) => users.password_hash(user.id).await?,
@@ -310,7 +318,7 @@ impl AccountService {
         };
         let matches = self.passwords.verify(&Password::attempt(password), hash.clone()).await?;
         let user = user.filter(|_| matches).ok_or(Error::InvalidCredentials)?;
-        let (user, hash) = (&user, &hash);
+        let (user, hash, attempt) = (&user, &hash, attempt.as_ref());
         retrying(&*self.clock, || async move {
             let now = self.clock.now();
             let token = RefreshToken::first(&*self.entropy);
@@ -327,6 +335,7 @@ impl AccountService {
                 expires_at: now.plus(LIFETIME),
             };
             let id = unit.sign_ins().insert(&new).await?;
+            self.rates.give_back(&*unit, attempt).await?;
             unit.commit().await?;
             self.pair(user.id, id, token, now)
         })
@@ -431,14 +440,17 @@ impl AccountService {
     /// Changes the own password and ends every sign-in, this one too; a letter in `language` tells of it.
     ///
     /// # Errors
-    /// [`Error::InvalidCredentials`] where the current password is wrong, and what the ownership table says.
+    /// [`Error::InvalidCredentials`] where the current password is wrong, [`Error::RateLimited`] after too many wrong ones,
+    /// and what the ownership table says.
     pub async fn change_password(&self, by: &Actor, change: &PasswordChange, language: Language) -> Result<(), Error> {
-        let id = by.account_that_may(Act::ChangeOwnAccount)?.id;
+        let account = by.account_that_may(Act::ChangeOwnAccount)?;
+        let id = account.id;
+        let attempt = self.rates.attempt(&account.email).await?;
         let hash = self.store.reader().users().password_hash(id).await?;
         if !self.passwords.verify(&change.current, hash.clone()).await? {
             return Err(Error::InvalidCredentials);
         }
-        self.set_password(by, id, &change.new, Compared::With(&hash), language).await
+        self.set_password(by, id, &change.new, Compared::With(&hash, attempt.as_ref()), language).await
     }
 
     /// Gives an account another password and ends every sign-in of it: for an administrator whose member forgot it. A
@@ -466,10 +478,10 @@ impl AccountService {
             let unit = self.store.begin().await?;
             match compared {
                 // It may have changed while it was compared.
-                Compared::With(hash) if unit.users().password_hash(id).await? != *hash => {
+                Compared::With(hash, _) if unit.users().password_hash(id).await? != *hash => {
                     return Err(Error::InvalidCredentials);
                 }
-                Compared::With(_) => {}
+                Compared::With(_, attempt) => self.rates.give_back(&*unit, attempt).await?,
                 Compared::NotAtAll => note(&*unit, by, Action::ResetPassword, Some(id), self.clock.now()).await?,
             }
             match unit.users().set_password_hash(id, hash).await {

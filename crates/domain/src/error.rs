@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::image::Refusal;
+use crate::rate::Allowance;
 
 /// The opaque cause of a failure, for the log alone.
 pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -66,6 +67,9 @@ pub enum Error {
     /// An image is refused.
     #[error("{0}")]
     Image(Refusal),
+    /// The caller did this too often; the allowance says which limit it was, and when there is room again.
+    #[error("too many requests: the limit is \"{}\"", .0.policy.name())]
+    RateLimited(Allowance),
     /// Others are changing the same rows, or a bounded lane is full; the same call may succeed in a moment.
     #[error("too much is going on at once")]
     Busy(#[source] Cause),
@@ -83,7 +87,7 @@ pub enum Error {
 impl Error {
     /// Every code a client can meet, in the order of `docs/errors.md`, save those of [`Kind`]s, which stand with their
     /// entities.
-    pub const CODES: [&'static str; 26] = [
+    pub const CODES: [&'static str; 27] = [
         "validation_failed",
         "unauthenticated",
         "invalid_token",
@@ -106,6 +110,7 @@ impl Error {
         "image_too_many_pixels",
         "too_many_images",
         "image_quota_exceeded",
+        "rate_limited",
         "busy",
         "database_unavailable",
         "storage_unavailable",
@@ -133,6 +138,7 @@ impl Error {
             Self::VersionMismatch => "version_mismatch",
             Self::InvalidCursor => "invalid_cursor",
             Self::Image(refusal) => refusal.code(),
+            Self::RateLimited(_) => "rate_limited",
             Self::Busy(_) => "busy",
             Self::Unavailable(_) => "database_unavailable",
             Self::StorageUnavailable(_) => "storage_unavailable",

@@ -43,10 +43,11 @@ impl Housekeeping {
         let before = now.plus(-REMEMBERED);
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
-            let forgotten = unit.receipts().delete_older(before).await?;
-            let expired = unit.mail_tokens().delete_expired(now).await?;
+            let receipts = unit.receipts().delete_older(before).await?;
+            let tokens = unit.mail_tokens().delete_expired(now).await?;
+            let buckets = unit.rates().delete_empty(now).await?;
             unit.commit().await?;
-            Ok(forgotten + expired)
+            Ok(receipts + tokens + buckets)
         })
         .await
     }

@@ -168,6 +168,14 @@ impl FingerprintKey {
         Self(Hmac::new(&block.into()))
     }
 
+    /// A keyed hash of these parts, for whoever else must know something again without keeping it. The first part says
+    /// what for, and is no `Creation`'s `OPERATION`.
+    pub(crate) fn seal(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let part =
+            |mac: Hmac<Sha256>, part: &&[u8]| mac.chain_update((part.len() as u64).to_be_bytes()).chain_update(part);
+        parts.iter().fold(self.0.clone(), part).finalize().into_bytes().into()
+    }
+
     fn of<C: Creation>(&self, creation: &C) -> [u8; 32] {
         let mut mac = self.0.clone().chain_update(C::OPERATION).chain_update(creation.below().to_be_bytes());
         for part in creation.said() {

@@ -17,6 +17,7 @@
 //! | [`export`] | everything that is kept of a person, for that person |
 //! | [`mail`] | letters, the outbox they wait in, and the single-use tokens that they carry |
 //! | [`idempotency`] | doing something once, however often it is asked for |
+//! | [`rate`] | rate limits: policies, quotas, buckets that all nodes share |
 //! | [`housekeeping`] | what has to be done now and then |
 //! | [`page`] | keyset pages and sealed cursors |
 //! | [`text`] | what any text must be: NFC, counted in characters, no control characters |
@@ -42,6 +43,7 @@ pub mod image;
 pub mod mail;
 pub mod page;
 pub mod qna;
+pub mod rate;
 pub mod sign_in;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -65,6 +67,7 @@ pub use idempotency::ReceiptRepository;
 pub use image::{ImageRepository, ImageService};
 pub use mail::{MailService, MailTokenRepository, OutboxRepository};
 pub use qna::{QnaRepository, QnaService};
+pub use rate::{RateLimits, RateRepository};
 pub use sign_in::SignInRepository;
 pub use user::{UserRepository, UserService};
 
@@ -80,6 +83,7 @@ pub trait Repositories: Send + Sync {
     fn outbox(&self) -> &dyn OutboxRepository;
     fn mail_tokens(&self) -> &dyn MailTokenRepository;
     fn audit(&self) -> &dyn AuditRepository;
+    fn rates(&self) -> &dyn RateRepository;
 }
 
 /// An open transaction.
@@ -118,6 +122,8 @@ pub struct Ports {
     pub image_quota: u64,
     /// `None`: this board sends no mail.
     pub mailer: Option<Arc<dyn mail::Mailer>>,
+    /// `None` turns rate limits off.
+    pub quotas: Option<rate::Quotas>,
 }
 
 /// Every use case there is. A face (REST, gRPC, the command line) holds one of these and nothing below it.
@@ -130,21 +136,24 @@ pub struct Services {
     pub mail: MailService,
     pub admin: AdminService,
     pub export: ExportService,
+    pub rates: Arc<RateLimits>,
     pub housekeeping: Housekeeping,
 }
 
 impl Services {
     #[must_use]
     pub fn new(ports: &Ports) -> Self {
+        let rates = Arc::new(RateLimits::new(ports));
         Self {
             qnas: QnaService::new(ports),
             comments: CommentService::new(ports),
             images: ImageService::new(ports),
             users: UserService::new(ports),
-            accounts: AccountService::new(ports),
             mail: MailService::new(ports),
+            accounts: AccountService::new(ports, rates.clone()),
             admin: AdminService::new(ports),
             export: ExportService::new(ports),
+            rates,
             housekeeping: Housekeeping::new(ports),
         }
     }

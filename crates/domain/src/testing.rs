@@ -34,12 +34,13 @@ use crate::image::{Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCl
 use crate::mail::{Mailer, MockMailTokenRepository, MockMailer, MockOutboxRepository};
 use crate::page::CursorKey;
 use crate::qna::{Content, MockQnaRepository, Qna, QnaId, QnaRecord, Title};
+use crate::rate::MockRateRepository;
 use crate::sign_in::MockSignInRepository;
 use crate::user::{Author, DisplayName, Email, MockUserRepository, Role, User, UserId, UserRecord};
 use crate::version::Version;
 use crate::{
     AuditRepository, CommentRepository, ImageRepository, MailTokenRepository, OutboxRepository, Ports, QnaRepository,
-    ReceiptRepository, Repositories, Services, SignInRepository, Store, UnitOfWork, UserRepository,
+    RateRepository, ReceiptRepository, Repositories, Services, SignInRepository, Store, UnitOfWork, UserRepository,
 };
 
 /// One mock a port. A call that no test expects fails that test.
@@ -54,6 +55,7 @@ pub struct Mocks {
     pub audit: MockAuditRepository,
     pub outbox: MockOutboxRepository,
     pub mail_tokens: MockMailTokenRepository,
+    pub rates: MockRateRepository,
     pub passwords: MockPasswordHasher,
     pub access_tokens: MockAccessTokens,
     pub blobs: MockBlobStore,
@@ -77,6 +79,7 @@ struct MockRepositories {
     audit: MockAuditRepository,
     outbox: MockOutboxRepository,
     mail_tokens: MockMailTokenRepository,
+    rates: MockRateRepository,
     begun: AtomicUsize,
     commits: AtomicUsize,
 }
@@ -125,6 +128,9 @@ impl Repositories for MockRepositories {
     fn audit(&self) -> &dyn AuditRepository {
         &self.audit
     }
+    fn rates(&self) -> &dyn RateRepository {
+        &self.rates
+    }
 }
 
 impl Repositories for MockUnit {
@@ -154,6 +160,9 @@ impl Repositories for MockUnit {
     }
     fn audit(&self) -> &dyn AuditRepository {
         self.0.audit()
+    }
+    fn rates(&self) -> &dyn RateRepository {
+        self.0.rates()
     }
 }
 
@@ -232,6 +241,7 @@ pub fn board(mocks: Mocks) -> Board {
         audit: mocks.audit,
         outbox: mocks.outbox,
         mail_tokens: mocks.mail_tokens,
+        rates: mocks.rates,
         begun: AtomicUsize::new(0),
         commits: AtomicUsize::new(0),
     });
@@ -249,6 +259,7 @@ pub fn board(mocks: Mocks) -> Board {
         image_cleaner: Arc::new(image_cleaner),
         image_quota: QUOTA,
         mailer: mailer.map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>),
+        quotas: None,
     });
     Board { services, store, clock }
 }

@@ -2,7 +2,7 @@
 //!
 //! | module | implements |
 //! | --- | --- |
-//! | `qna`, `comment`, `image`, `user`, `sign_in`, `receipt`, `audit`, `outbox`, `mail_token` | one repository each, on SQLite, MariaDB and MySQL alike |
+//! | `qna`, `comment`, `image`, `user`, `sign_in`, `receipt`, `audit`, `outbox`, `mail_token`, `rate` | one repository each, on SQLite, MariaDB and MySQL alike |
 //! | `connect` | [`connect()`]: pools, sessions, time limits |
 //! | `failure` | what a driver's error means: the only place that makes a [`StoreError`] of one |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
@@ -36,6 +36,7 @@ mod password;
 mod picture;
 mod pool;
 mod qna;
+mod rate;
 mod receipt;
 mod row;
 mod sign_in;
@@ -48,7 +49,7 @@ use std::fmt;
 use async_trait::async_trait;
 use mundap_domain::{
     AuditRepository, CommentRepository, ImageRepository, MailTokenRepository, OutboxRepository, QnaRepository,
-    ReceiptRepository, Repositories, SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
+    RateRepository, ReceiptRepository, Repositories, SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
 };
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, Statement,
@@ -126,6 +127,9 @@ impl<C: ConnectionTrait + Send> Repositories for Session<C> {
         self
     }
     fn audit(&self) -> &dyn AuditRepository {
+        self
+    }
+    fn rates(&self) -> &dyn RateRepository {
         self
     }
 }

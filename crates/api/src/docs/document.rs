@@ -94,6 +94,10 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
                 add_headers(method, operation, &versioned, is_versioned);
                 complete_operation(path, method, operation);
             }
+            for (status, description) in HEAD_PROBLEMS {
+                add_response(operation, status, description, "Problem", "application/problem+json");
+            }
+            add_rate_limit_headers(operation);
         }
     }
     if let Some(components) = &mut document.components {
@@ -119,6 +123,34 @@ pub fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &m
     .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
+/// What [`crate::input::head`] refuses, in the same shape for every face.
+const HEAD_PROBLEMS: [(u16, &str); 2] = [(414, "The path and query are too long"), (431, "The headers are too large")];
+
+/// What the document says of 429.
+pub const TOO_MANY_REQUESTS: &str = "Too often: a rate limit; see `Retry-After`";
+
+/// What a rate limit tells its client: [`crate::rate::Budget`] sends it.
+fn add_rate_limit_headers(operation: &mut Operation) {
+    let header = |text: &str, kind: Type| {
+        let mut header = Header::new(ObjectBuilder::new().schema_type(kind).build());
+        header.description = Some(text.to_owned());
+        RefOr::T(header)
+    };
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if !(status.starts_with('2') || status == "429") {
+            continue;
+        }
+        let policy = "The limits that this request counted for, such as `\"writes\";q=60;w=60`: 60 in 60 seconds";
+        response.headers.insert("RateLimit-Policy".to_owned(), header(policy, Type::String));
+        let left = "What is left, such as `\"writes\";r=59;t=1`: 59, and one more in a second";
+        response.headers.insert("RateLimit".to_owned(), header(left, Type::String));
+        if status == "429" {
+            response.headers.insert("Retry-After".to_owned(), header("Seconds", Type::Integer));
+        }
+    }
+}
+
 fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
     let writes = method != "get";
     let of_one = path.contains('{');
@@ -134,7 +166,11 @@ fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
     let open = security.iter().any(|requirement| *requirement == SecurityRequirement::default());
     let anybody = open && writes;
 
-    let mut problems = vec![(500, "A fault of ours"), (503, "Too busy, or the database is away; see `Retry-After`")];
+    let mut problems = vec![
+        (429, TOO_MANY_REQUESTS),
+        (500, "A fault of ours"),
+        (503, "Too busy, or the database is away; see `Retry-After`"),
+    ];
     if oauth {
         add_response(operation, 400, "What is wrong with the form or the grant", "OAuthError", "application/json");
         add_response(operation, 408, "The form took too long to arrive", "OAuthError", "application/json");

@@ -12,6 +12,7 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt as _, stream};
 use mundap_domain::error::{Broken, Cause, Violation, Violations};
 use mundap_domain::qna::{Qna, QnaDraft, QnaEdit, QnaId};
+use mundap_domain::rate::{Policy, Subject};
 use mundap_domain::user::Email;
 use mundap_domain::version::Expected;
 use mundap_domain::{Actor, Error};
@@ -23,10 +24,11 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::app::Board;
-use crate::docs::document::{add_idempotency_key, add_response};
+use crate::docs::document::{TOO_MANY_REQUESTS, add_idempotency_key, add_response};
 use crate::docs::schema::{ContentText, EmailText, NullableContentText, TitleText};
 use crate::input::{Caller, Fields, OnceKey, body, is_json, parse_id};
 use crate::problem::{CHALLENGE, INVALID_TOKEN_CHALLENGE, Problem, RETRY_SECONDS};
+use crate::rate;
 use crate::reply::Time;
 use crate::settings::Identity;
 use crate::words::Language;
@@ -124,7 +126,7 @@ pub struct Refusal {
     status: StatusCode,
     code: &'static str,
     detail: Value,
-    header: Option<(HeaderName, &'static str)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
     cause: Option<Cause>,
 }
 
@@ -168,8 +170,8 @@ impl ResponseError for Refusal {
 
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
-        if let Some((name, value)) = &self.header {
-            response.insert_header((name.clone(), HeaderValue::from_static(value)));
+        if let Some((name, value)) = self.header.as_deref() {
+            response.insert_header((name.clone(), value.clone()));
         }
         response.json(json!({"detail": self.detail}))
     }
@@ -179,20 +181,21 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let code = error.code();
         let refusal = |status, detail: &str| Self::new(status, code, detail);
+        let with = |name, value| Some(Box::new((name, value)));
         let later = |detail: &str, cause| Self {
-            header: Some((RETRY_AFTER, RETRY_SECONDS)),
+            header: with(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS)),
             cause: Some(cause),
             ..refusal(StatusCode::SERVICE_UNAVAILABLE, detail)
         };
         match error {
             Error::Invalid(violations) => invalid(&violations, &Value::Null),
             Error::Unauthenticated => Self {
-                header: Some((WWW_AUTHENTICATE, CHALLENGE)),
+                header: with(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE)),
                 ..refusal(StatusCode::UNAUTHORIZED, "Not authenticated")
             },
             Error::InvalidToken | Error::InvalidCredentials | Error::InvalidRefreshToken | Error::InvalidMailToken => {
                 Self {
-                    header: Some((WWW_AUTHENTICATE, INVALID_TOKEN_CHALLENGE)),
+                    header: with(WWW_AUTHENTICATE, HeaderValue::from_static(INVALID_TOKEN_CHALLENGE)),
                     ..refusal(StatusCode::UNAUTHORIZED, "Could not validate credentials")
                 }
             }
@@ -213,6 +216,10 @@ impl From<Error> for Refusal {
             // No endpoint of this face takes images.
             Error::Image(refused) => refusal(StatusCode::UNPROCESSABLE_ENTITY, &refused.to_string()),
             Error::StorageUnavailable(cause) => later("the image store is unavailable, try again", cause),
+            Error::RateLimited(allowance) => Self {
+                header: with(RETRY_AFTER, rate::retry_after(&allowance).into()),
+                ..refusal(StatusCode::TOO_MANY_REQUESTS, "too many requests, try again later")
+            },
             Error::Busy(cause) => later("too busy, try again", cause),
             Error::Unavailable(cause) => later("the database is unavailable, try again", cause),
             Error::Internal(cause) => {
@@ -330,19 +337,21 @@ fn value_error(reason: &str) -> (&'static str, String, Option<Value>) {
 /// Who writes: in `trusted-email` mode whoever the body names, else the bearer of the token, whose e-mail the body must
 /// name too.
 async fn writer(board: &Board, by: Caller, email: &Email, may_be_new: bool) -> Result<Caller, Refusal> {
-    match board.identity {
+    let actor = match board.identity {
         Identity::Token => match by.account() {
-            Some(account) if account.email.key() == email.key() => Ok(by),
-            Some(_) => Err(Refusal::not_writer()),
-            None => Err(Error::Unauthenticated.into()),
+            Some(account) if account.email.key() == email.key() => return Ok(by),
+            Some(_) => return Err(Refusal::not_writer()),
+            None => return Err(Error::Unauthenticated.into()),
         },
-        Identity::TrustedEmail if may_be_new => Ok(board.services.accounts.trust(email).await?.into()),
+        Identity::TrustedEmail if may_be_new => board.services.accounts.trust(email).await?,
         // Whoever is new here has written nothing that could be changed.
-        Identity::TrustedEmail => match board.services.accounts.recognise(email).await? {
-            Some(actor) => Ok(actor.into()),
-            None => Err(Refusal::not_writer()),
-        },
+        Identity::TrustedEmail => board.services.accounts.recognise(email).await?.ok_or_else(Refusal::not_writer)?,
+    };
+    // A token's requests were counted at the edge, which knew whose they are.
+    if let Some(account) = actor.account() {
+        board.services.rates.admit(Policy::Writes, &Subject::Account(account.id)).await?;
     }
+    Ok(actor.into())
 }
 
 /// Post a question
@@ -496,6 +505,7 @@ pub fn complete(path: &str, method: &str, operation: &mut Operation) {
     add(500, "A fault of ours", "Detail");
     add(503, "Too busy, or the database is away; see `Retry-After`", "Detail");
     add(401, "No token, or not a valid one", "Detail");
+    add(429, TOO_MANY_REQUESTS, "Detail");
     if method == "get" {
         if operation.parameters.is_some() {
             add_response(operation, 404, "QnA not found", "Detail", "application/json");

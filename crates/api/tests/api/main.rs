@@ -17,6 +17,7 @@ mod client;
 mod closing;
 mod comments;
 mod conditional;
+mod connections;
 mod database;
 mod document;
 mod documents;
@@ -31,6 +32,7 @@ mod ops;
 mod problems;
 mod program;
 mod qna;
+mod rate;
 mod seed;
 mod server;
 mod sign_in;
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         ("admin", admin::TESTS),
         ("comments", comments::TESTS),
         ("conditional", conditional::TESTS),
+        ("connections", connections::TESTS),
         ("documents", documents::TESTS),
         ("export", export::TESTS),
         ("idempotency", idempotency::TESTS),
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         ("problems", problems::TESTS),
         ("program", program::TESTS),
         ("qna", qna::TESTS),
+        ("rate", rate::TESTS),
         ("seed", seed::TESTS),
         ("sign_in", sign_in::TESTS),
         ("transcript", transcript::TESTS),

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
+use chrono::TimeDelta;
 use mundap_domain::Error;
 use mundap_domain::error::Broken;
 use mundap_domain::image::{Refusal, Upload};
+use mundap_domain::rate::{Allowance, Policy, Quota};
 use serde_json::json;
 
 use crate::board::Board;
@@ -315,6 +317,8 @@ fn the_list_of_codes_says_what_is_answered(board: &Board) {
         by_ann("PUT", &qna).send(),
         post().body("application/json", " ".repeat(600 * 1024)).send(),
         post().body("text/plain", "{}").send(),
+        server.get(format!("/api/v1/qna?{}", "x".repeat(9_000))).send(),
+        server.get("/api/v1/qna").header("x-filler", &"x".repeat(40_000)).send(),
         by_ann("GET", "/api/v1/admin/users").send(),
         server.get(format!("/api/v1/images/{none}")).send(),
         attach().body("multipart/form-data", "--b--").send(),
@@ -333,9 +337,10 @@ fn the_list_of_codes_says_what_is_answered(board: &Board) {
     }
     let rest: BTreeSet<&str> = listed.keys().map(String::as_str).filter(|code| !answered.contains(*code)).collect();
     let expected = [
-        // Other tests hold these: a slow body, a key in use, a database that is away, a panic.
+        // Other tests hold these: a slow body, a key in use, a rate limit, a database that is away, a panic.
         "body_timeout",
         "idempotency_key_in_use",
+        "rate_limited",
         "busy",
         "database_unavailable",
         "internal_error",
@@ -401,6 +406,12 @@ fn the_list_of_codes_is_whole(_: &Board) {
         Error::Image(Refusal::TooManyPixels),
         Error::Image(Refusal::CommentFull),
         Error::Image(Refusal::QuotaExceeded),
+        Error::RateLimited(Allowance {
+            policy: Policy::Writes,
+            quota: Quota::new(60, TimeDelta::minutes(1)).unwrap(),
+            left: 0,
+            more_in: TimeDelta::seconds(1),
+        }),
         Error::Busy("busy".into()),
         Error::Unavailable("away".into()),
         Error::StorageUnavailable("full".into()),

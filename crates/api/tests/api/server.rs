@@ -138,9 +138,13 @@ impl Starting {
     pub(crate) fn on(database_url: &str, options: &Options) -> Self {
         let dir = options.dir.clone().unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
         let mut command = mundap(dir.path());
-        command.args(["--http-addr", "127.0.0.1:0", "--ops-addr", "127.0.0.1:0", "--grpc-addr", "off"]);
+        command.args(["--ops-addr", "127.0.0.1:0", "--grpc-addr", "off"]).env("MUNDAP_HTTP_ADDR", "127.0.0.1:0");
         command.args(["--data-dir", "data"]).env("MUNDAP_LOG_FORMAT", "json").env("MUNDAP_DATABASE_URL", database_url);
-        command.envs(PATIENT).envs(options.env.iter().map(|(name, value)| (name, value)));
+        // Off for all but the tests that are about them.
+        command
+            .env("MUNDAP_RATE_LIMIT", "off")
+            .envs(PATIENT)
+            .envs(options.env.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().unwrap();
@@ -251,6 +255,14 @@ impl Server {
         let id = self.child.lock().unwrap().id();
         let kill = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status().unwrap();
         assert!(kill.success(), "no signal could be sent");
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn memory(&self) -> usize {
+        let id = self.child.lock().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
 
     /// Waits for its end.

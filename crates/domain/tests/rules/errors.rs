@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::error::Error as _;
 
+use chrono::TimeDelta;
 use mundap_domain::error::{Broken, Cause, Kind, Violations};
 use mundap_domain::image::Refusal;
+use mundap_domain::rate::{Allowance, Policy, Quota};
 use mundap_domain::{Error, StoreError};
 
 use crate::stage::{contention, duplicate, unavailable};
@@ -38,11 +40,17 @@ fn every_error() -> Vec<Error> {
         Error::Image(Refusal::TooManyPixels),
         Error::Image(Refusal::CommentFull),
         Error::Image(Refusal::QuotaExceeded),
+        Error::RateLimited(exhausted()),
         Error::Busy(cause()),
         Error::Unavailable(cause()),
         Error::StorageUnavailable(cause()),
         Error::Internal(cause()),
     ]
+}
+
+fn exhausted() -> Allowance {
+    let quota = Quota::new(60, TimeDelta::minutes(1)).expect("a quota");
+    Allowance { policy: Policy::Writes, quota, left: 0, more_in: TimeDelta::seconds(1) }
 }
 
 /// Spelled out here once more: a code that is released never changes.
@@ -78,6 +86,7 @@ fn every_error_has_its_code() {
             "image_too_many_pixels",
             "too_many_images",
             "image_quota_exceeded",
+            "rate_limited",
             "busy",
             "database_unavailable",
             "storage_unavailable",

@@ -177,7 +177,11 @@ async fn housekeeping_forgets_what_is_older_than_a_day() {
         Ok::<_, StoreError>(3)
     });
     stage.inside.mail_tokens.expect_delete_expired().with(mockall::predicate::eq(noon())).returning(|_| Ok(4));
-    assert_eq!(stage.services().housekeeping.sweep().await.unwrap(), 7);
+    stage.inside.rates.expect_delete_empty().returning(|now| {
+        assert_eq!(now, noon());
+        Ok::<_, StoreError>(2)
+    });
+    assert_eq!(stage.services().housekeeping.sweep().await.unwrap(), 9);
     assert_eq!(tape, ["begin", "commit"]);
 }
 

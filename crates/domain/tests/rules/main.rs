@@ -15,6 +15,7 @@ mod mail;
 mod page;
 mod properties;
 mod qna;
+mod rate;
 mod retry;
 mod stage;
 mod user;

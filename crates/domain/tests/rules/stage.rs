@@ -8,13 +8,14 @@ use mundap_domain::env::{Clock, Timestamp};
 use mundap_domain::idempotency::FingerprintKey;
 use mundap_domain::mail::Mailer;
 use mundap_domain::page::CursorKey;
+use mundap_domain::rate::Quotas;
 use mundap_domain::testing::{CountingEntropy, Mocks, QUOTA, a_user, noon, suspended};
 use mundap_domain::user::Role;
 use mundap_domain::version::{Expected, Version};
 use mundap_domain::{
     Actor, AuditRepository, CommentRepository, Error, ImageRepository, MailTokenRepository, OutboxRepository, Ports,
-    QnaRepository, ReceiptRepository, Repositories, Services, SignInRepository, Store, StoreError, UnitOfWork,
-    UserRepository,
+    QnaRepository, RateRepository, ReceiptRepository, Repositories, Services, SignInRepository, Store, StoreError,
+    UnitOfWork, UserRepository,
 };
 
 pub(crate) fn member(id: i64) -> Actor {
@@ -96,6 +97,10 @@ pub(crate) struct Stage {
     pub(crate) inside: Mocks,
     pub(crate) begin: Fault,
     pub(crate) commit: Fault,
+    /// Rate limits are off unless a test is about them.
+    pub(crate) quotas: Option<Quotas>,
+    /// Another clock than the one that stands still.
+    pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
 impl Default for Stage {
@@ -106,6 +111,8 @@ impl Default for Stage {
             inside: Mocks::default(),
             begin: Box::new(|| None),
             commit: Box::new(|| None),
+            quotas: None,
+            clock: None,
         }
     }
 }
@@ -126,6 +133,7 @@ impl Stage {
                 audit: self.outside.audit,
                 outbox: self.outside.outbox,
                 mail_tokens: self.outside.mail_tokens,
+                rates: self.outside.rates,
             },
             units: Arc::new(Shelf {
                 qnas: self.inside.qnas,
@@ -137,13 +145,14 @@ impl Stage {
                 audit: self.inside.audit,
                 outbox: self.inside.outbox,
                 mail_tokens: self.inside.mail_tokens,
+                rates: self.inside.rates,
             }),
             begin: Mutex::new(self.begin),
             commit: Arc::new(Mutex::new(self.commit)),
         };
         Services::new(&Ports {
             store: Arc::new(store),
-            clock: Arc::new(StageClock(tape)),
+            clock: self.clock.unwrap_or_else(|| Arc::new(StageClock(tape))),
             entropy: Arc::new(CountingEntropy::default()),
             passwords: Arc::new(passwords),
             access_tokens: Arc::new(access_tokens),
@@ -153,6 +162,7 @@ impl Stage {
             image_cleaner: Arc::new(image_cleaner),
             image_quota: QUOTA,
             mailer: mailer.map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>),
+            quotas: self.quotas,
         })
     }
 }
@@ -181,6 +191,7 @@ struct Shelf {
     audit: mundap_domain::audit::MockAuditRepository,
     outbox: mundap_domain::mail::MockOutboxRepository,
     mail_tokens: mundap_domain::mail::MockMailTokenRepository,
+    rates: mundap_domain::rate::MockRateRepository,
 }
 
 impl Repositories for Shelf {
@@ -210,6 +221,9 @@ impl Repositories for Shelf {
     }
     fn mail_tokens(&self) -> &dyn MailTokenRepository {
         &self.mail_tokens
+    }
+    fn rates(&self) -> &dyn RateRepository {
+        &self.rates
     }
 }
 
@@ -271,6 +285,9 @@ impl Repositories for StageUnit {
     }
     fn mail_tokens(&self) -> &dyn MailTokenRepository {
         self.repositories.mail_tokens()
+    }
+    fn rates(&self) -> &dyn RateRepository {
+        self.repositories.rates()
     }
 }
 

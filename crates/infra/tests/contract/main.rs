@@ -19,6 +19,7 @@ mod outage;
 mod outbox;
 mod proxy;
 mod qna;
+mod rate;
 mod receipt;
 mod server;
 mod sign_in;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         ("audit", audit::tests()),
         ("outbox", outbox::tests()),
         ("mail_token", mail_token::tests()),
+        ("rate", rate::tests()),
         ("store", store::tests()),
         ("outage", outage::tests()),
         ("migration", migration::tests()),

@@ -20,6 +20,7 @@ use crate::app::Board;
 use crate::docs::schema::{text, text_schema};
 use crate::input::form;
 use crate::problem::Problem;
+use crate::rate;
 use crate::words::Language;
 
 pub fn routes(config: &mut ServiceConfig) {
@@ -102,7 +103,10 @@ impl FromRequest for Form {
     responses((status = 200, description = "Signed in", body = TokensView))
 )]
 #[post("/auth/token")]
-async fn token(board: web::Data<Board>, form: Form) -> Result<HttpResponse, Problem> {
+async fn token(req: HttpRequest, board: web::Data<Board>, form: Form) -> Result<HttpResponse, Problem> {
+    let has_password =
+        form.0.as_ref().is_ok_and(|pairs| pairs.get("grant_type").is_some_and(|name| name == "password"));
+    rate::of_form(&req, &board, has_password).await?;
     let pairs = match form.0 {
         Ok(pairs) => pairs,
         Err(problem) => return Ok(unreadable(&problem)),
@@ -136,7 +140,8 @@ async fn token(board: web::Data<Board>, form: Form) -> Result<HttpResponse, Prob
     responses((status = 200, description = "It is good no longer"))
 )]
 #[post("/auth/revoke")]
-async fn revoke(board: web::Data<Board>, form: Form) -> Result<HttpResponse, Problem> {
+async fn revoke(req: HttpRequest, board: web::Data<Board>, form: Form) -> Result<HttpResponse, Problem> {
+    rate::of_form(&req, &board, false).await?;
     let pairs = match form.0 {
         Ok(pairs) => pairs,
         Err(problem) => return Ok(unreadable(&problem)),

@@ -1,0 +1,114 @@
+//! Shared rate limits in the database.
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use mundap_domain::StoreError;
+use mundap_domain::env::Timestamp;
+use mundap_domain::rate::{Charge, Charged, Quota, RateKey, RateRepository, from_micros};
+use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait as _, SimpleExpr};
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _};
+
+use crate::Session;
+use crate::row::Reading;
+use row::{ActiveModel, Column, Entity};
+
+mod row {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "rate_limit")]
+    pub(super) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub rate_key: Vec<u8>,
+        pub empty_at: i64,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(super) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+fn micros(instant: Timestamp) -> i64 {
+    instant.as_utc().timestamp_micros()
+}
+
+fn micros_of(delta: TimeDelta) -> i64 {
+    delta.num_microseconds().unwrap_or(i64::MAX)
+}
+
+fn bytes(key: &RateKey) -> Vec<u8> {
+    key.as_bytes().to_vec()
+}
+
+/// What fills a bucket by `uses`, whether or not it was empty.
+fn filled(charge: &Charge, uses: u32) -> SimpleExpr {
+    let now = micros(charge.now);
+    // CASE, not MAX or GREATEST: each is a function of one database alone.
+    let from = CaseStatement::new().case(Column::EmptyAt.gt(now), Expr::col(Column::EmptyAt)).finally(now);
+    Expr::expr(from).add(micros_of(charge.quota.time_of(uses)))
+}
+
+impl<C: ConnectionTrait + Send> Session<C> {
+    async fn bucket(&self, key: &RateKey) -> Result<Option<Timestamp>, StoreError> {
+        let Some(row) = self.run(Entity::find_by_id(bytes(key)).one(&self.connection)).await? else { return Ok(None) };
+        let corrupt = || Reading { table: "rate_limit", id: 0 }.corrupt("empty_at: no time".to_owned());
+        from_micros(row.empty_at).map(Some).ok_or_else(corrupt)
+    }
+
+    /// Adds `uses` to a bucket that is no fuller than `at_most`; whether there was one.
+    async fn fill(&self, charge: &Charge, uses: u32, at_most: Timestamp) -> Result<bool, StoreError> {
+        let update = Entity::update_many()
+            .col_expr(Column::EmptyAt, filled(charge, uses))
+            .filter(Column::RateKey.eq(bytes(&charge.key)))
+            .filter(Column::EmptyAt.lte(micros(at_most)));
+        Ok(self.run(update.exec(&self.connection)).await?.rows_affected > 0)
+    }
+}
+
+#[async_trait]
+impl<C: ConnectionTrait + Send> RateRepository for Session<C> {
+    async fn charge(&self, charge: &Charge) -> Result<Charged, StoreError> {
+        // The condition stands in the statement that changes the row: of two at once the second sees what the first left.
+        if self.fill(charge, charge.owed + 1, charge.last_end_with_room()).await? {
+            let end = self.bucket(&charge.key).await?.ok_or(StoreError::Stale)?;
+            return Ok(Charged { admitted: true, end });
+        }
+        if self.bucket(&charge.key).await?.is_none() {
+            let end = charge.now.plus(charge.quota.time_of(charge.owed + 1));
+            let row = ActiveModel { rate_key: Set(bytes(&charge.key)), empty_at: Set(micros(end)) };
+            return match self.run(Entity::insert(row).exec_without_returning(&self.connection)).await {
+                Ok(_) => Ok(Charged { admitted: true, end }),
+                // Another node made it a moment ago: once more, from the start.
+                Err(StoreError::Duplicate(cause)) => Err(StoreError::Contention(cause)),
+                Err(error) => Err(error),
+            };
+        }
+        if charge.owed > 0 {
+            let brim = charge.end_when_full();
+            let end = charge.now.plus(charge.quota.time_of(charge.quota.permits() - charge.owed));
+            if !self.fill(charge, charge.owed, end).await? {
+                let full = Entity::update_many()
+                    .col_expr(Column::EmptyAt, Expr::value(micros(brim)))
+                    .filter(Column::RateKey.eq(bytes(&charge.key)))
+                    .filter(Column::EmptyAt.lt(micros(brim)));
+                self.run(full.exec(&self.connection)).await?;
+            }
+        }
+        let end = self.bucket(&charge.key).await?.ok_or(StoreError::Stale)?;
+        Ok(Charged { admitted: false, end })
+    }
+
+    async fn give_back(&self, key: &RateKey, quota: Quota) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .col_expr(Column::EmptyAt, Expr::col(Column::EmptyAt).sub(micros_of(quota.time_of(1))))
+            .filter(Column::RateKey.eq(bytes(key)));
+        self.run(update.exec(&self.connection)).await?;
+        Ok(())
+    }
+
+    async fn delete_empty(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let delete = Entity::delete_many().filter(Column::EmptyAt.lte(micros(now)));
+        Ok(self.run(delete.exec(&self.connection)).await?.rows_affected)
+    }
+}
