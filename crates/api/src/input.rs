@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 use std::rc::Rc;
 
 use actix_web::dev::Payload;
@@ -91,34 +91,53 @@ impl FromRequest for IfMatch {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let mut tags = Vec::new();
+        let mut values = Vec::new();
         for value in req.headers().get_all(IF_MATCH) {
             match value.to_str() {
-                Ok(text) => tags.extend(text.split(',').map(str::trim)),
+                Ok(text) => values.push(text),
                 Err(_) => return ready(Err(Problem::if_match_is_no_text())),
             }
         }
-        ready(expected(&tags).map(Self))
+        // Several lines of one header are one list (RFC 9110, 5.3).
+        ready(Self::parse((!values.is_empty()).then(|| values.join(",")).as_deref()))
     }
 }
 
-fn expected(tags: &[&str]) -> Result<Expected, Problem> {
-    if tags.is_empty() || tags == ["*"] {
-        return Ok(Expected::Any);
-    }
-    let mut versions = Vec::new();
-    for tag in tags {
-        // A weak tag never matches here: If-Match compares strongly.
-        let strong = tag.strip_prefix("W/");
-        let quoted = strong.unwrap_or(tag);
-        let Some(inner) = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-            return Err(Problem::not_an_entity_tag(tag));
-        };
-        if strong.is_none() {
-            versions.extend(inner.split_once('-').and_then(|(version, _)| version.parse().ok()).map(Version::new));
+impl IfMatch {
+    /// Parses the header's value, where there is one.
+    ///
+    /// # Errors
+    /// 400 where something in it is no entity tag, or nothing is.
+    pub fn parse(value: Option<&str>) -> Result<Self, Problem> {
+        let Some(value) = value.map(str::trim).filter(|value| *value != "*") else { return Ok(Self(Expected::Any)) };
+        let mut versions = Vec::new();
+        let mut tags = 0;
+        for tag in elements(value) {
+            tags += 1;
+            // A weak tag never matches here: If-Match compares strongly.
+            let strong = tag.strip_prefix("W/");
+            let quoted = strong.unwrap_or(tag);
+            let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            let Some(inner) = inner.filter(|inner| !inner.contains('"')) else {
+                return Err(Problem::not_an_entity_tag(tag));
+            };
+            if strong.is_none() {
+                versions.extend(inner.split_once('-').and_then(|(version, _)| version.parse().ok()).map(Version::new));
+            }
         }
+        if tags == 0 { Err(Problem::not_an_entity_tag(value)) } else { Ok(Self(Expected::OneOf(versions))) }
     }
-    Ok(Expected::OneOf(versions))
+}
+
+/// The elements of a list; a comma between quotes belongs to its element, and between two commas there may be nothing
+/// (RFC 9110, 5.6.1).
+fn elements(list: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    let elements = list.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    });
+    elements.map(str::trim).filter(|element| !element.is_empty())
 }
 
 /// `Idempotency-Key`, where the client sent one.
@@ -159,13 +178,15 @@ impl Query {
     /// # Errors
     /// 400 where a parameter stands twice.
     pub fn of(req: &HttpRequest) -> Result<Self, Problem> {
-        let mut values = BTreeMap::new();
-        for (name, value) in url::form_urlencoded::parse(req.query_string().as_bytes()) {
-            if values.contains_key(&*name) {
-                return Err(Problem::repeated_parameter(&name));
-            }
-            values.insert(name.into_owned(), value.into_owned());
-        }
+        Self::parse(req.query_string())
+    }
+
+    /// As [`of`](Self::of), of a request with this query string.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        let values = pairs(text.as_bytes()).map_err(|name| Problem::repeated_parameter(&name))?;
         Ok(Self { values, violations: Violations::default() })
     }
 
@@ -178,6 +199,21 @@ impl Query {
     pub fn integer(&mut self, name: &str) -> Result<Option<i64>, Problem> {
         let Some(text) = self.values.remove(name) else { return Ok(None) };
         parse_id(&text).map(Some).ok_or_else(|| Problem::parameter_is_no_integer(name, text))
+    }
+
+    /// A whole number in `range`, `None` where it is absent.
+    ///
+    /// # Errors
+    /// 400 where it is no whole number.
+    pub fn integer_in(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Problem> {
+        // One beyond 64 bits must not pass for the last one within them.
+        let is_whole = self.values.get(name).is_none_or(|text| text.parse::<i64>().is_ok());
+        let Some(number) = self.integer(name)? else { return Ok(None) };
+        if is_whole && range.contains(&number) {
+            return Ok(Some(number));
+        }
+        self.violations.add(name, Broken::OutOfRange { min: *range.start(), max: *range.end() });
+        Ok(None)
     }
 
     /// A value that `parse` knows.
@@ -418,12 +454,20 @@ pub async fn form(req: &HttpRequest, payload: Payload) -> Result<BTreeMap<String
     if media_type(req) != "application/x-www-form-urlencoded" || !plain(req) {
         return Err(Problem::unsupported_media_type("application/x-www-form-urlencoded"));
     }
-    let bytes = body(req, payload).await?;
+    pairs(&body(req, payload).await?).map_err(|name| Problem::malformed_form(&name))
+}
+
+/// The pairs of a query string or of a form.
+///
+/// # Errors
+/// The name that stands twice.
+pub fn pairs(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
     let mut pairs = BTreeMap::new();
-    for (name, value) in url::form_urlencoded::parse(&bytes) {
-        if pairs.insert(name.clone().into_owned(), value.into_owned()).is_some() {
-            return Err(Problem::malformed_form(&name));
+    for (name, value) in url::form_urlencoded::parse(bytes) {
+        if pairs.contains_key(&*name) {
+            return Err(name.into_owned());
         }
+        pairs.insert(name.into_owned(), value.into_owned());
     }
     Ok(pairs)
 }
@@ -502,8 +546,12 @@ pub async fn body_within(req: &HttpRequest, payload: Payload, limit: usize) -> R
 mod tests {
     use super::*;
 
-    fn versions(tags: &[&str]) -> Option<Vec<i32>> {
-        match expected(tags) {
+    fn expected(value: Option<&str>) -> Result<Expected, &'static str> {
+        IfMatch::parse(value).map(|tags| tags.0).map_err(|problem| problem.code())
+    }
+
+    fn versions(value: &str) -> Option<Vec<i32>> {
+        match expected(Some(value)) {
             Ok(Expected::OneOf(versions)) => Some(versions.into_iter().map(Version::get).collect()),
             Ok(Expected::Any) | Err(_) => None,
         }
@@ -511,13 +559,17 @@ mod tests {
 
     #[test]
     fn if_match_takes_versions_from_strong_tags() {
-        assert_eq!(expected(&[]).unwrap(), Expected::Any);
-        assert_eq!(expected(&["*"]).unwrap(), Expected::Any);
-        assert_eq!(versions(&[r#""3-abc""#]), Some(vec![3]));
-        assert_eq!(versions(&[r#""3-abc""#, r#""5-def""#]), Some(vec![3, 5]));
-        assert_eq!(versions(&[r#"W/"3-abc""#]), Some(vec![]));
-        assert_eq!(versions(&[r#""from elsewhere""#]), Some(vec![]));
-        assert_eq!(expected(&["3-abc"]).unwrap_err().code(), "invalid_header");
+        assert_eq!(expected(None), Ok(Expected::Any));
+        assert_eq!(expected(Some("*")), Ok(Expected::Any));
+        assert_eq!(versions(r#""3-abc""#), Some(vec![3]));
+        assert_eq!(versions(r#""3-abc", "5-def""#), Some(vec![3, 5]));
+        assert_eq!(versions(r#""3-abc",, ,W/"4-x" , "5-def","#), Some(vec![3, 5]));
+        assert_eq!(versions(r#""3-a,b", "a, 4-c""#), Some(vec![3]));
+        assert_eq!(versions(r#"W/"3-abc""#), Some(vec![]));
+        assert_eq!(versions(r#""from elsewhere""#), Some(vec![]));
+        for bad in ["3-abc", "", ",", "*, *", r#""3-abc"#, r#""3-abc" "4-def""#, r#"w/"3-abc""#, r#"*, "3-abc""#] {
+            assert_eq!(expected(Some(bad)), Err("invalid_header"), "{bad}");
+        }
     }
 
     #[test]

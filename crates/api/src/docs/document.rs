@@ -18,7 +18,8 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema as _, ToSchema as _};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::docs::schema::OrderName;
+use crate::docs::link::{link, name_operations};
+use crate::docs::schema::{ENTITY_TAGS, OrderName};
 use crate::problem::{FieldError, ProblemBody};
 use crate::routes::seed;
 use crate::routes::v1::auth::OAuthErrorView;
@@ -84,6 +85,7 @@ pub fn base() -> OpenApi {
 /// errors that its kind of route can answer.
 #[must_use]
 pub fn complete(mut document: OpenApi) -> OpenApi {
+    name_operations(&mut document);
     let versioned = versioned(&document);
     for (path, item) in &mut document.paths.paths {
         let is_versioned = item.get.as_ref().is_some_and(|get| answers_one_of(get, &versioned));
@@ -100,14 +102,31 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
             add_rate_limit_headers(operation);
         }
     }
-    if let Some(components) = &mut document.components {
-        for (name, schema) in &mut components.schemas {
-            if let (true, RefOr::T(Schema::Object(object))) = (name.ends_with("Body"), schema) {
-                object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
-            }
+    for (name, schema) in document.components.iter_mut().flat_map(|components| &mut components.schemas) {
+        let RefOr::T(Schema::Object(object)) = schema else { continue };
+        object.properties.values_mut().for_each(unite);
+        if name.ends_with("Body") {
+            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        } else if name.ends_with("Form") {
+            // Whatever else stands there is ignored, but it is text, and stands there once.
+            let text = ObjectBuilder::new().schema_type(Type::String).build();
+            object.additional_properties = Some(Box::new(AdditionalProperties::RefOr(text.into())));
         }
     }
+    link(&mut document);
     document
+}
+
+/// utoipa writes an inlined field that has a description as "what it is, and an object with this description", which no
+/// value but an object satisfies. Here the description moves to what it describes.
+fn unite(property: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::AllOf(all)) = property else { return };
+    if let [RefOr::T(Schema::Object(is)), RefOr::T(Schema::Object(says))] = all.items.as_mut_slice()
+        && says.properties.is_empty()
+    {
+        is.description = says.description.take();
+        *property = is.clone().into();
+    }
 }
 
 /// The operations of a path, each with its method's name.
@@ -254,15 +273,16 @@ fn add_headers(method: &str, operation: &mut Operation, versioned: &HashSet<Stri
         header.description = Some(text.to_owned());
         RefOr::T(header)
     };
-    let parameter = |name: &str, text: &str| -> Parameter {
+    let parameter = |name: &str, text: &str, pattern: Option<&str>| -> Parameter {
         ParameterBuilder::new()
             .name(name)
             .parameter_in(ParameterIn::Header)
             .required(Required::False)
             .description(Some(text))
-            .schema(Some(ObjectBuilder::new().schema_type(Type::String).build()))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String).pattern(pattern).build()))
             .build()
     };
+    let if_match = |text: &str| Some(parameter("If-Match", text, Some(ENTITY_TAGS)));
     let is_tagged = answers_one_of(operation, versioned);
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
@@ -274,13 +294,9 @@ fn add_headers(method: &str, operation: &mut Operation, versioned: &HashSet<Stri
         }
     }
     let conditional = match method {
-        "get" if is_tagged => Some(parameter("If-None-Match", "Answer 304 where this is the current `ETag`")),
-        "patch" => {
-            Some(parameter("If-Match", "The `ETag` that the change was made on; 412 where another change came between"))
-        }
-        "delete" if path_is_versioned => {
-            Some(parameter("If-Match", "The `ETag` that was read; 412 where another change came between"))
-        }
+        "get" if is_tagged => Some(parameter("If-None-Match", "Answer 304 where this is the current `ETag`", None)),
+        "patch" => if_match("The `ETag` that the change was made on; 412 where another change came between"),
+        "delete" if path_is_versioned => if_match("The `ETag` that was read; 412 where another change came between"),
         _ => None,
     };
     if let Some(parameter) = conditional {

@@ -21,6 +21,9 @@ pub fn not_blank() -> String {
     format!(r"^{any}[^\s\u0000-\u001f\u007f-\u009f{invisible}]{any}$")
 }
 
+/// What `If-Match` may say: `*`, or entity tags between commas (RFC 9110, 13.1.1).
+pub const ENTITY_TAGS: &str = r#"^(\*|[\t ,]*(W/)?"[\t !#-~]*"([\t ]*,[\t ,]*(W/)?"[\t !#-~]*")*[\t ,]*)$"#;
+
 #[must_use]
 pub fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)

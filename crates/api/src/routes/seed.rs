@@ -205,9 +205,17 @@ impl From<Error> for Refusal {
             Error::NotAuthor => Self::not_writer(),
             Error::NotFound(kind) => refusal(StatusCode::NOT_FOUND, &format!("{kind} not found")),
             Error::EmailTaken => refusal(StatusCode::CONFLICT, "email is taken"),
-            Error::KeyReused => {
-                refusal(StatusCode::UNPROCESSABLE_ENTITY, "the idempotency key was used for something else")
-            }
+            // 422 is always a list here.
+            Error::KeyReused => Self {
+                code,
+                ..Self::invalid(&[ValidationError {
+                    r#type: "value_error",
+                    loc: vec!["header".into(), "idempotency-key".into()],
+                    msg: "Value error, it was used for something else".to_owned(),
+                    input: Value::Null,
+                    ctx: None,
+                }])
+            },
             Error::KeyInUse => {
                 refusal(StatusCode::CONFLICT, "the first request with this idempotency key is still running")
             }

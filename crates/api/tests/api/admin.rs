@@ -126,6 +126,14 @@ fn a_change_is_checked_field_by_field(board: &Board) {
         server.get(format!("/api/v1/admin/users{target}")).by(admin).send().problem(400, "invalid_query");
     }
     server.get("/api/v1/admin/audit?user_id=a").by(admin).send().problem(400, "invalid_query");
+    // What is asked for is written down, so it must be an id that an account can have.
+    for nobody in ["0", "-9223372036854775808", "9007199254740992", "9223372036854775808"] {
+        server
+            .get(format!("/api/v1/admin/audit?user_id={nobody}"))
+            .by(admin)
+            .send()
+            .violates(&["/user_id out_of_range"]);
+    }
     server.get("/api/v1/admin/users/x").by(admin).send().problem(400, "invalid_path");
 }
 

@@ -79,6 +79,9 @@ impl Document {
     fn compare(&self, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
         let schema = self.resolve(schema);
         let complain = |what: &str| Err(format!("{at}: {value:.300} {what}"));
+        for part in schema["allOf"].as_array().into_iter().flatten() {
+            self.compare(part, value, at)?;
+        }
         let types: Vec<&str> = match &schema["type"] {
             Value::String(one) => vec![one],
             Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),

@@ -131,13 +131,15 @@ fn the_answer_stays_after_the_thing_has_changed_or_gone(board: &Board) {
 
 fn the_first_program_s_upload_knows_keys_too(board: &Board) {
     let (server, ann, key) = (board.server(), board.ann(), key());
-    let upload = || {
-        let body = json!({"email": ann.email, "title": "Uploaded once", "content": ""});
-        server.post("/upload").by(ann).header("idempotency-key", &key).json(body).send().is(200)
+    let upload = |title: &str| {
+        let body = json!({"email": ann.email, "title": title, "content": ""});
+        server.post("/upload").by(ann).header("idempotency-key", &key).json(body).send()
     };
-    let (first, second) = (upload(), upload());
+    let (first, second) = (upload("Uploaded once").is(200), upload("Uploaded once").is(200));
     assert_eq!(first.body, second.body);
     assert_eq!(second.header("idempotent-replayed"), Some("true"));
+    let refused = upload("Uploaded anew").is(422).json();
+    assert_eq!(refused["detail"][0]["loc"], json!(["header", "idempotency-key"]), "{refused}");
 }
 
 fn what_is_no_key_is_refused(board: &Board) {

@@ -247,7 +247,7 @@ fn an_author_filter_holds_nothing_else(board: &Board) {
     let author = server.new_user();
     let nothing = json!({"items": [], "next": null});
     let of = |author: &str| server.get(format!("/api/v1/qna?author={author}")).send().is(200);
-    for nobody in ["0", "-1", "9007199254740991", "9223372036854775808", &author.id.to_string()] {
+    for nobody in ["0", "-1", "9007199254740991", "9223372036854775807", &author.id.to_string()] {
         let reply = of(nobody);
         assert_eq!((reply.json(), reply.header("link")), (nothing.clone(), None));
     }
@@ -302,6 +302,9 @@ fn limits_of_a_page(board: &Board) {
     }
     server.get("/api/v1/qna?order=sideways").send().violates(&["/order not_one_of"]);
     server.get("/api/v1/qna?order=Newest&limit=0").send().violates(&["/order not_one_of", "/limit out_of_range"]);
+    for beyond in ["9223372036854775808", "-9223372036854775809", "18446744073709551616"] {
+        server.get(format!("/api/v1/qna?author={beyond}")).send().violates(&["/author out_of_range"]);
+    }
     for bad in ["me", "", "1.0", "1,2"] {
         server.get(format!("/api/v1/qna?author={bad}")).send().problem(400, "invalid_query");
     }

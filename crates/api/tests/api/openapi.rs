@@ -1,5 +1,7 @@
 //! The document, and whether the program is what it says.
 
+use std::collections::BTreeSet;
+
 use mundap_domain::account::Password;
 use mundap_domain::comment::CommentContent;
 use mundap_domain::qna::{Content, Title};
@@ -11,6 +13,9 @@ use crate::server::run;
 
 crate::tests![
     every_operation_is_described,
+    every_operation_has_a_name_of_its_own,
+    what_is_made_is_linked_to_what_becomes_of_it,
+    a_form_holds_text,
     limits_are_the_domains,
     a_body_is_what_the_document_says,
     pages_work_without_a_network;
@@ -30,6 +35,49 @@ fn every_operation_is_described(board: &Board) {
         for status in ["500", "503"] {
             assert!(about["responses"][status].is_object(), "{status}: {operation:?}");
         }
+    }
+}
+
+fn every_operation_has_a_name_of_its_own(board: &Board) {
+    let document = board.server().document();
+    let operations = document.operations();
+    let names: BTreeSet<&str> =
+        operations.iter().filter_map(|operation| operation.about["operationId"].as_str()).collect();
+    assert_eq!(names.len(), operations.len(), "{names:?}");
+    for name in ["read_qna", "read_comments", "read_users", "me", "load_all_qna", "jwks"] {
+        assert!(names.contains(name), "{name}: {names:?}");
+    }
+}
+
+fn what_is_made_is_linked_to_what_becomes_of_it(board: &Board) {
+    let document = board.server().document();
+    let operations = document.operations();
+    let links = |name: &str| {
+        let made = operations.iter().find(|operation| operation.about["operationId"] == name).unwrap();
+        made.about["responses"]["201"]["links"].as_object().unwrap().clone()
+    };
+    for (name, id, expected) in [
+        ("ask_qna", "qna_id", &["read_qna", "edit_qna", "remove_qna", "list_comments", "write_comments"][..]),
+        ("write_comments", "comment_id", &["read_comments", "edit_comments", "remove_comments"]),
+        ("register_users", "user_id", &["profile_users", "read_users", "change_users"]),
+    ] {
+        let links = links(name);
+        for target in expected {
+            let link = &links[*target];
+            assert_eq!(link["operationId"], *target, "{name}: {links:?}");
+            assert_eq!(link["parameters"][id], format!("$response.body#/{id}"), "{name}: {links:?}");
+        }
+    }
+}
+
+/// What a form holds beside what is known is ignored, but nothing else than text fits into it.
+fn a_form_holds_text(board: &Board) {
+    let document = board.server().document();
+    let schemas = document.0["components"]["schemas"].as_object().unwrap();
+    let forms: Vec<&Value> = schemas.iter().filter(|(name, _)| name.ends_with("Form")).map(|(_, form)| form).collect();
+    assert!(forms.len() >= 2, "{forms:?}");
+    for form in forms {
+        assert_eq!(form["additionalProperties"], json!({"type": "string"}), "{form}");
     }
 }
 

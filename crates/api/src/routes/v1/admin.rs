@@ -176,7 +176,7 @@ fn tagged(req: &HttpRequest, user: &User) -> Answer {
     params(
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "How many; 20 if not given"),
         ("cursor" = Option<String>, Query, description = "The `next` of the page before"),
-        ("user_id" = Option<i64>, Query, description = "Only what was done to this account"),
+        ("user_id" = Option<i64>, Query, minimum = 1, maximum = 9_007_199_254_740_991_i64, description = "Only what was done to this account"),
     ),
     responses((status = 200, description = "A page", body = AuditPage))
 )]
@@ -184,7 +184,7 @@ fn tagged(req: &HttpRequest, user: &User) -> Answer {
 async fn audit(req: HttpRequest, board: web::Data<Board>, by: Caller) -> Answer {
     let mut query = Query::of(&req)?;
     let request = query.page()?;
-    let user = query.integer("user_id")?.map(UserId::new);
+    let user = query.integer_in("user_id", 1..=9_007_199_254_740_991)?.map(UserId::new);
     query.finish()?;
     let found = board.services.admin.audit(&by, user, &request).await?;
     page(&req, &found, AuditView::new)

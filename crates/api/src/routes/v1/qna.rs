@@ -47,7 +47,9 @@ impl QnaBody {
 }
 
 impl QnaPatchBody {
-    fn parse(mut fields: Fields) -> Result<QnaEdit, Violations> {
+    /// # Errors
+    /// Everything that is wrong with the fields.
+    pub fn parse(mut fields: Fields) -> Result<QnaEdit, Violations> {
         let (title, content) = (fields.text("title"), fields.text("content"));
         fields.finish(QnaEdit::parse(title.as_deref(), content.as_deref()))
     }
@@ -123,7 +125,7 @@ struct QnaPage<'a> {
 async fn list(req: HttpRequest, board: web::Data<Board>, by: Caller) -> Answer {
     let mut query = Query::of(&req)?;
     let request = query.page()?;
-    let author = query.integer("author")?.map(UserId::new);
+    let author = query.integer_in("author", i64::MIN..=i64::MAX)?.map(UserId::new);
     let order = query.order(Order::Newest);
     query.finish()?;
     let found = board.services.qnas.list(&by, &QnaListing { author, order }, &request).await?;
