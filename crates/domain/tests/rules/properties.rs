@@ -10,12 +10,14 @@ use mundap_domain::comment::CommentContent;
 use mundap_domain::error::Broken;
 use mundap_domain::mail::MailToken;
 use mundap_domain::page::{CursorKey, Order, PageRequest, PageSize, Slice};
-use mundap_domain::qna::{Content, QnaListing, Title};
+use mundap_domain::qna::{Content, QnaEdit, QnaListing, Title};
 use mundap_domain::sign_in::RefreshToken;
-use mundap_domain::testing::{Mocks, a_qna, board};
+use mundap_domain::testing::{Mocks, a_qna, a_user, board, noon};
 use mundap_domain::text::INVISIBLE;
-use mundap_domain::user::{DisplayName, Email};
+use mundap_domain::user::{DisplayName, Email, Role};
+use mundap_domain::version::Expected;
 use proptest::collection::{btree_set, vec};
+use proptest::option;
 use proptest::prelude::*;
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -182,6 +184,41 @@ proptest! {
         let mut altered = URL_SAFE_NO_PAD.decode(&own).expect("base64");
         altered[flip / 8] ^= 1 << (flip % 8);
         prop_assert_eq!(open(&URL_SAFE_NO_PAD.encode(altered)), Err("invalid_cursor"));
+    }
+
+    /// Of a row of patches the last word on each field stands, what no patch names stays, and a patch that comes twice
+    /// changes nothing the second time.
+    #[test]
+    fn a_merge_patch_changes_what_it_names_and_nothing_else(
+        patches in vec((option::of(text()), option::of(text())), 0..6),
+    ) {
+        let author = Actor::Account(Box::new(a_user(1, Role::Member)));
+        let mut qna = a_qna(7, 1);
+        let (mut title, mut content) = (qna.title.as_str().to_owned(), qna.content.as_str().to_owned());
+        let (mut version, untouched) = (qna.version, qna.clone());
+        for (new_title, new_content) in &patches {
+            let breaks_none = |raw: &Option<String>, min, max, may_be_blank| {
+                raw.as_deref().is_none_or(|raw| breaks(raw, min, max, may_be_blank).is_empty())
+            };
+            let good = breaks_none(new_title, 1, 255, false) && breaks_none(new_content, 0, 20_000, true);
+            let edit = QnaEdit::parse(new_title.as_deref(), new_content.as_deref());
+            prop_assert_eq!(edit.is_ok(), good, "one bad field spoils the patch, and nothing else does");
+            let Ok(edit) = edit else { continue };
+            if let Some(raw) = new_title {
+                title = raw.nfc().collect();
+            }
+            if let Some(raw) = new_content {
+                content = raw.nfc().collect();
+            }
+            for _ in 0..2 {
+                version = version.next();
+                qna.edit(&author, &Expected::Any, &edit, noon()).expect("the author may");
+                prop_assert_eq!((qna.title.as_str(), qna.content.as_str()), (&*title, &*content));
+                prop_assert_eq!(qna.version, version);
+            }
+        }
+        prop_assert_eq!((qna.id, &qna.author, qna.created_at), (untouched.id, &untouched.author, untouched.created_at));
+        prop_assert_eq!(qna.comment_count, untouched.comment_count);
     }
 
     /// Whatever is asked and deleted between two pages, in either order: what lives throughout is met once, in order.
