@@ -46,6 +46,14 @@ doc *args:
 deny:
     cargo deny check
 
+# Fuzz the API against its OpenAPI document (Python 3; cases an operation, and the seed of an earlier run to repeat it)
+fuzz-api cases="50" seed="":
+    bash .ci/fuzz-api {{ cases }} {{ seed }}
+
+# Fuzz the parsers (a C++ compiler; seconds for all targets together, or for those that are named)
+fuzz seconds="60" *targets:
+    bash .ci/fuzz {{ seconds }} {{ targets }}
+
 # Run what CI runs
 ci:
     bash .ci/run
