@@ -299,6 +299,14 @@ fn add_headers(method: &str, operation: &mut Operation, versioned: &HashSet<Stri
         "delete" if path_is_versioned => if_match("The `ETag` that was read; 412 where another change came between"),
         _ => None,
     };
+    // Some handlers describe theirs themselves.
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter
+            && parameter.name == "If-Match"
+        {
+            parameter.schema = Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some(ENTITY_TAGS)).into());
+        }
+    }
     if let Some(parameter) = conditional {
         if method == "get" {
             let unchanged = ResponseBuilder::new().description("What you have is current").build();

@@ -16,6 +16,7 @@ crate::tests![
     every_operation_has_a_name_of_its_own,
     what_is_made_is_linked_to_what_becomes_of_it,
     a_form_holds_text,
+    entity_tags_have_their_pattern,
     limits_are_the_domains,
     a_body_is_what_the_document_says,
     pages_work_without_a_network;
@@ -79,6 +80,23 @@ fn a_form_holds_text(board: &Board) {
     for form in forms {
         assert_eq!(form["additionalProperties"], json!({"type": "string"}), "{form}");
     }
+}
+
+fn entity_tags_have_their_pattern(board: &Board) {
+    let mut found = 0;
+    for operation in board.server().document().operations() {
+        for parameter in operation.about["parameters"].as_array().into_iter().flatten() {
+            if parameter["name"] == "If-Match" {
+                found += 1;
+                assert!(
+                    parameter["schema"]["pattern"].as_str().is_some_and(|text| text.contains("W/")),
+                    "{operation:?}"
+                );
+                assert_eq!(parameter["schema"]["type"], "string", "{operation:?}");
+            }
+        }
+    }
+    assert!(found >= 8, "{found}");
 }
 
 fn limits_are_the_domains(board: &Board) {
