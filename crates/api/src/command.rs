@@ -408,6 +408,7 @@ async fn check(settings: &Settings) -> Result<(), Fault> {
         ("MUNDAP_RATE_LIMIT_RENEWALS", show_quota(settings.rate_limit_renewals)),
         ("MUNDAP_RATE_LIMIT_READS", show_quota(settings.rate_limit_reads)),
         ("MUNDAP_RATE_LIMIT_WRITES", show_quota(settings.rate_limit_writes)),
+        ("MUNDAP_RATE_LIMIT_LETTERS", show_quota(settings.rate_limit_letters)),
         ("MUNDAP_TRUSTED_PROXIES", listed(&settings.trusted_proxies)),
         ("MUNDAP_SMTP_URL", settings.smtp()?.map_or("none", |_| "***").to_owned()),
         ("MUNDAP_MAIL_FROM", settings.mail_from.clone().unwrap_or_else(|| "none".to_owned())),

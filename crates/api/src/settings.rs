@@ -156,6 +156,11 @@ pub struct Settings {
           value_parser = quota)]
     pub rate_limit_writes: Quota,
 
+    /// Letters that are asked for, to one e-mail and by one account
+    #[arg(long, global = true, env = "MUNDAP_RATE_LIMIT_LETTERS", value_name = "N/TIME", default_value = "5/15m",
+          value_parser = quota)]
+    pub rate_limit_letters: Quota,
+
     /// Proxies whose `X-Forwarded-For` or `Forwarded` is believed: addresses and networks, comma-separated
     #[arg(long, global = true, env = "MUNDAP_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',',
           value_parser = crate::client::network)]
@@ -325,6 +330,7 @@ impl Settings {
             renewals: self.rate_limit_renewals,
             reads: self.rate_limit_reads,
             writes: self.rate_limit_writes,
+            letters: self.rate_limit_letters,
         };
         (self.rate_limit == Switch::On).then_some(quotas)
     }

@@ -21,6 +21,7 @@ use crate::account::{Password, PasswordHasher};
 use crate::actor::{Act, Actor};
 use crate::env::{Clock, Entropy, Timestamp, retrying};
 use crate::error::{Error, StoreError, Violations};
+use crate::rate::{Policy, RateLimits, Subject};
 use crate::sign_in::TokenHash;
 use crate::user::{DisplayName, Email, User, UserId};
 use crate::{Ports, Repositories, Store};
@@ -301,6 +302,17 @@ impl Postbox {
         Self { open: ports.mailer.is_some() }
     }
 
+    /// Counts a letter that somebody asks for.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`].
+    pub(crate) async fn allow(self, rates: &RateLimits, subject: &Subject) -> Result<(), Error> {
+        if self.open {
+            rates.admit(Policy::Letters, subject).await?;
+        }
+        Ok(())
+    }
+
     async fn put(self, unit: &dyn Repositories, letter: NewLetter) -> Result<(), StoreError> {
         if self.open { unit.outbox().insert(&letter).await } else { Ok(()) }
     }
@@ -399,6 +411,7 @@ pub enum Fate {
 
 /// Use cases on letters and mailed tokens.
 pub struct MailService {
+    rates: Arc<RateLimits>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -409,8 +422,9 @@ pub struct MailService {
 
 impl MailService {
     #[must_use]
-    pub fn new(ports: &Ports) -> Self {
+    pub fn new(ports: &Ports, rates: Arc<RateLimits>) -> Self {
         Self {
+            rates,
             store: ports.store.clone(),
             clock: ports.clock.clone(),
             entropy: ports.entropy.clone(),
@@ -421,11 +435,16 @@ impl MailService {
     }
 
     /// Has a letter written to whoever has an account with this address, with a token for a new password. Anybody may
-    /// ask; that there is no such account shows in nothing, neither in the answer nor in how long it takes.
+    /// ask; that there is no such account shows in nothing, neither in the answer nor in how long it takes. Nor does it show
+    /// that too many letters were asked for to this address: then there is no further one for a while.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Busy`].
     pub async fn forgot(&self, email: &Email, language: Language) -> Result<(), Error> {
+        match self.allow_letter(&Subject::email(email)).await {
+            Err(Error::RateLimited(_)) => return Ok(()),
+            other => other?,
+        }
         let created_at = self.clock.now();
         let letter = NewLetter { topic: Topic::ResetPassword, user: None, to: email.clone(), language, created_at };
         self.enqueue(&letter).await
@@ -434,14 +453,19 @@ impl MailService {
     /// Has the letter that verifies the own address written again. Nothing happens where it is verified already.
     ///
     /// # Errors
-    /// What the ownership table says.
+    /// What the ownership table says, [`Error::RateLimited`].
     pub async fn ask_to_verify(&self, by: &Actor, language: Language) -> Result<(), Error> {
         let user = by.account_that_may(Act::ChangeOwnAccount)?;
         if user.email_verified_at.is_some() {
             return Ok(());
         }
+        self.allow_letter(&Subject::email(&user.email)).await?;
         let letter = about(user, user.email.clone(), Topic::VerifyEmail, language, self.clock.now());
         self.enqueue(&letter).await
+    }
+
+    async fn allow_letter(&self, subject: &Subject) -> Result<(), Error> {
+        self.postbox.allow(&self.rates, subject).await
     }
 
     async fn enqueue(&self, letter: &NewLetter) -> Result<(), Error> {

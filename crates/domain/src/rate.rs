@@ -39,11 +39,13 @@ pub enum Policy {
     Reads,
     /// Writing by an account.
     Writes,
+    /// Having letters written to an e-mail, and by an account to whomever: nobody's mailbox is flooded through the board.
+    Letters,
 }
 
 impl Policy {
-    pub const ALL: [Self; 6] =
-        [Self::Anonymous, Self::SignIn, Self::Attempts, Self::Renewals, Self::Reads, Self::Writes];
+    pub const ALL: [Self; 7] =
+        [Self::Anonymous, Self::SignIn, Self::Attempts, Self::Renewals, Self::Reads, Self::Writes, Self::Letters];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -54,6 +56,7 @@ impl Policy {
             Self::Renewals => "renewals",
             Self::Reads => "reads",
             Self::Writes => "writes",
+            Self::Letters => "letters",
         }
     }
 
@@ -61,7 +64,7 @@ impl Policy {
     #[must_use]
     pub const fn is_shared(self) -> bool {
         match self {
-            Self::SignIn | Self::Attempts | Self::Writes => true,
+            Self::SignIn | Self::Attempts | Self::Writes | Self::Letters => true,
             Self::Anonymous | Self::Renewals | Self::Reads => false,
         }
     }
@@ -71,7 +74,7 @@ impl Policy {
         match self {
             // Each is given back where the password was right, so each must have been paid.
             Self::Attempts => 1,
-            Self::Anonymous | Self::SignIn | Self::Renewals | Self::Reads | Self::Writes => {
+            Self::Anonymous | Self::SignIn | Self::Renewals | Self::Reads | Self::Writes | Self::Letters => {
                 (quota.permits / 10).clamp(1, 10)
             }
         }
@@ -137,9 +140,24 @@ pub struct Quotas {
     pub renewals: Quota,
     pub reads: Quota,
     pub writes: Quota,
+    pub letters: Quota,
 }
 
 impl Quotas {
+    /// The same quota for every policy.
+    #[must_use]
+    pub const fn all(quota: Quota) -> Self {
+        Self {
+            anonymous: quota,
+            sign_in: quota,
+            attempts: quota,
+            renewals: quota,
+            reads: quota,
+            writes: quota,
+            letters: quota,
+        }
+    }
+
     #[must_use]
     pub const fn of(&self, policy: Policy) -> Quota {
         match policy {
@@ -149,6 +167,7 @@ impl Quotas {
             Policy::Renewals => self.renewals,
             Policy::Reads => self.reads,
             Policy::Writes => self.writes,
+            Policy::Letters => self.letters,
         }
     }
 }

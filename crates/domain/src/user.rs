@@ -12,6 +12,7 @@ use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Broken, Error, Kind, StoreError, Violations};
 use crate::mail::{Language, Postbox};
 use crate::page::Slice;
+use crate::rate::{RateLimits, Subject};
 use crate::text::{email, length, not_blank, printable, text_value};
 use crate::version::{Expected, Version};
 use crate::{Ports, Store};
@@ -330,6 +331,7 @@ pub trait UserRepository: Send + Sync {
 
 /// Use cases on people.
 pub struct UserService {
+    rates: Arc<RateLimits>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     postbox: Postbox,
@@ -337,8 +339,8 @@ pub struct UserService {
 
 impl UserService {
     #[must_use]
-    pub fn new(ports: &Ports) -> Self {
-        Self { store: ports.store.clone(), clock: ports.clock.clone(), postbox: Postbox::new(ports) }
+    pub fn new(ports: &Ports, rates: Arc<RateLimits>) -> Self {
+        Self { rates, store: ports.store.clone(), clock: ports.clock.clone(), postbox: Postbox::new(ports) }
     }
 
     /// The public profile of an account.
@@ -363,7 +365,8 @@ impl UserService {
     /// Changes the own e-mail or display name. Another address is not verified; it and the old one get a letter.
     ///
     /// # Errors
-    /// [`Error::EmailTaken`], [`Error::VersionMismatch`], and what the ownership table says.
+    /// [`Error::EmailTaken`], [`Error::VersionMismatch`], [`Error::RateLimited`] after too many other addresses, and what
+    /// the ownership table says.
     pub async fn edit_me(
         &self,
         by: &Actor,
@@ -371,7 +374,11 @@ impl UserService {
         expected: &Expected,
         language: Language,
     ) -> Result<User, Error> {
-        let id = by.account_that_may(Act::ChangeOwnAccount)?.id;
+        let account = by.account_that_may(Act::ChangeOwnAccount)?;
+        let id = account.id;
+        if edit.email.as_ref().is_some_and(|email| email.key() != account.email.key()) {
+            self.postbox.allow(&self.rates, &Subject::Account(id)).await?;
+        }
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
             let mut user = unit.users().find_locked(id).await?.ok_or(Error::InvalidToken)?;

@@ -20,6 +20,7 @@ crate::tests![
     the_letter_that_verifies_can_be_asked_for_again,
     a_forgotten_password_is_reset_by_a_letter,
     nobody_learns_who_has_an_account,
+    nobody_s_mailbox_is_flooded,
     a_newer_token_replaces_the_older,
     a_token_is_good_for_its_purpose_alone,
     a_token_is_good_for_half_an_hour,
@@ -254,6 +255,29 @@ fn nobody_learns_who_has_an_account(board: &Board) {
     server.forget("nobody").violates(&["/email not_an_email"]);
     for body in [json!({}), json!({"email": user.email, "user_id": user.id})] {
         server.post("/api/v1/auth/forgot").json(body).send().problem(422, "validation_failed");
+    }
+}
+
+fn nobody_s_mailbox_is_flooded(board: &Board) {
+    let smtp = Smtp::start();
+    let mut options = sends_to(smtp.address);
+    options.env.extend([("MUNDAP_RATE_LIMIT", "on".to_owned()), ("MUNDAP_RATE_LIMIT_LETTERS", "2/1h".to_owned())]);
+    let server = board.own(&options);
+    let user = server.new_user();
+    // The letter of the registration is not one that was asked for.
+    smtp.wait_for(&user.email, 1);
+    for _ in 0..5 {
+        server.forget(&user.email).is(202);
+    }
+    let again = || server.post("/api/v1/users/me/verification").by(&user).send();
+    again().problem(429, "rate_limited");
+    smtp.wait_for(&user.email, 3);
+    server.empties_its_outbox();
+    assert_eq!(smtp.wait_for(&user.email, 3).len(), 3);
+    // Other addresses have letters of their own, as many as one account may have written.
+    for n in 0..3 {
+        let email = json!({"email": format!("changed-{n}-{}", user.email)});
+        assert_eq!(server.patch(ME).by(&user).json(email).send().status, if n < 2 { 200 } else { 429 });
     }
 }
 

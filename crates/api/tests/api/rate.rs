@@ -45,6 +45,7 @@ fn options(limits: &[(&'static str, &str)]) -> Options {
         ("MUNDAP_RATE_LIMIT_RENEWALS", "10000/1h"),
         ("MUNDAP_RATE_LIMIT_READS", "10000/1h"),
         ("MUNDAP_RATE_LIMIT_WRITES", "10000/1h"),
+        ("MUNDAP_RATE_LIMIT_LETTERS", "10000/1h"),
     ];
     let first = [("MUNDAP_RATE_LIMIT", "on"), ("MUNDAP_TRUSTED_PROXIES", "127.0.0.0/8")];
     let all = first.into_iter().chain(ample).chain(limits.iter().copied());

@@ -9,6 +9,7 @@ use mundap_domain::mail::{
     Delivery, Fate, LEASE, Language, Letter, LetterId, MailToken, MailTokenRecord, Message, MockMailer, NewLetter,
     PERSISTENCE, PasswordReset, Purpose, QueuedLetter, SendError, Topic,
 };
+use mundap_domain::rate::{Charged, Quota, Quotas};
 use mundap_domain::sign_in::TokenHash;
 use mundap_domain::testing::{Board, Mocks, a_user, board, noon};
 use mundap_domain::user::{Email, Role, User, UserEdit, UserId, UserRecord};
@@ -160,6 +161,32 @@ mod causes {
         let Board { services, store, .. } = board(Mocks { mailer: Some(MockMailer::default()), ..Mocks::default() });
         assert_eq!(code(services.mail.ask_to_verify(&verified().into(), Language::Korean).await), "ok");
         assert_eq!(store.begun(), 0);
+    }
+
+    /// Two letters in an hour to one address, or by one account; that the third is not written is told to its owner alone.
+    #[tokio::test]
+    async fn nobody_s_mailbox_is_flooded() {
+        let quota = Quota::new(2, TimeDelta::hours(1)).unwrap();
+        for (admitted, forgotten, others) in [(true, "ok", "ok"), (false, "ok", "rate_limited")] {
+            let mut stage = Stage { quotas: Some(Quotas::all(quota)), ..Stage::default() };
+            stage.outside.mailer = Some(MockMailer::default());
+            let end = noon().plus(TimeDelta::hours(1));
+            stage.inside.rates.expect_charge().times(3).returning(move |_| Ok(Charged { admitted, end }));
+            stage.inside.users.expect_find_locked().returning(|_| Ok(Some(user())));
+            stage.inside.users.expect_update().returning(|_| Ok(()));
+            stage.inside.mail_tokens.expect_delete_all_of().returning(|_| Ok(()));
+            // One for each of the first two, and two where the address changes.
+            stage.inside.outbox.expect_insert().times(if admitted { 4 } else { 0 }).returning(|_| Ok(()));
+            let services = stage.services();
+            let (by, edit) = (member(7), UserEdit::parse(Some("new@example.com"), None).unwrap());
+            let whoever = address("whoever@example.com");
+            assert_eq!(code(services.mail.forgot(&whoever, Language::Korean).await), forgotten);
+            assert_eq!(code(services.mail.ask_to_verify(&by, Language::Korean).await), others);
+            assert_eq!(code(services.users.edit_me(&by, &edit, &Expected::Any, Language::Korean).await), others);
+            // What writes no letter is not counted.
+            let renamed = UserEdit::parse(None, Some("another")).unwrap();
+            assert_eq!(code(services.users.edit_me(&by, &renamed, &Expected::Any, Language::Korean).await), "ok");
+        }
     }
 
     #[tokio::test]

@@ -21,10 +21,6 @@ fn three() -> Quota {
     Quota::new(3, TimeDelta::minutes(1)).expect("a quota")
 }
 
-fn all(quota: Quota) -> Quotas {
-    Quotas { anonymous: quota, sign_in: quota, attempts: quota, renewals: quota, reads: quota, writes: quota }
-}
-
 /// A clock that a test moves.
 #[derive(Clone, Default)]
 struct Hands(Arc<AtomicI64>);
@@ -71,7 +67,8 @@ impl Shared {
 
 /// One node on `shared`.
 fn node(quota: Quota, hands: &Hands, shared: &Shared) -> Arc<RateLimits> {
-    let mut stage = Stage { quotas: Some(all(quota)), clock: Some(Arc::new(hands.clone())), ..Stage::default() };
+    let mut stage =
+        Stage { quotas: Some(Quotas::all(quota)), clock: Some(Arc::new(hands.clone())), ..Stage::default() };
     let charges = shared.clone();
     stage.inside.rates.expect_charge().returning(move |charge| Ok(charges.charge(charge)));
     stage.services().rates
@@ -172,7 +169,7 @@ async fn what_is_off_counts_nothing_and_asks_nobody() {
 
 #[tokio::test]
 async fn what_is_kept_in_memory_asks_nobody() {
-    let rates = Stage { quotas: Some(all(three())), ..Stage::default() }.services().rates;
+    let rates = Stage { quotas: Some(Quotas::all(three())), ..Stage::default() }.services().rates;
     for policy in Policy::ALL.into_iter().filter(|policy| !policy.is_shared()) {
         assert_eq!(left(&rates, policy, &account(1)).await, Some(2));
     }
@@ -237,7 +234,8 @@ async fn what_is_owed_is_forgotten_after_a_window_without_use() {
 #[tokio::test]
 async fn a_database_that_is_away_turns_writes_away_and_is_owed_what_it_missed() {
     let shared = Shared::default();
-    let mut stage = Stage { quotas: Some(all(Quota::new(40, TimeDelta::hours(1)).unwrap())), ..Stage::default() };
+    let mut stage =
+        Stage { quotas: Some(Quotas::all(Quota::new(40, TimeDelta::hours(1)).unwrap())), ..Stage::default() };
     let (charges, mut times) = (shared.clone(), 0);
     stage.inside.rates.expect_charge().returning(move |charge| {
         times += 1;
@@ -260,7 +258,7 @@ async fn a_database_that_is_away_turns_writes_away_and_is_owed_what_it_missed() 
 
 #[tokio::test]
 async fn a_charge_that_meets_others_is_tried_again_in_a_unit_of_its_own() {
-    let mut stage = Stage { quotas: Some(all(three())), ..Stage::default() };
+    let mut stage = Stage { quotas: Some(Quotas::all(three())), ..Stage::default() };
     let (tape, shared, mut times) = (stage.tape.clone(), Shared::default(), 0);
     stage.inside.rates.expect_charge().returning(move |charge| {
         times += 1;
@@ -272,7 +270,7 @@ async fn a_charge_that_meets_others_is_tried_again_in_a_unit_of_its_own() {
 
 /// Signs in over a bucket; the tape notes the hasher and the bucket.
 fn signing_in(is_right: bool) -> Stage {
-    let mut stage = Stage { quotas: Some(all(three())), ..Stage::default() };
+    let mut stage = Stage { quotas: Some(Quotas::all(three())), ..Stage::default() };
     let (charged, given, hashed) = (stage.tape.clone(), stage.tape.clone(), stage.tape.clone());
     let shared = Shared::default();
     stage.inside.rates.expect_charge().returning(move |charge| {
