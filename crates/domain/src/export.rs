@@ -8,6 +8,7 @@ use crate::actor::{Act, Actor};
 use crate::audit::AuditEntry;
 use crate::comment::{Comment, CommentId};
 use crate::error::Error;
+use crate::image::{BlobStore, Image, ImageId};
 use crate::page::{Order, Slice};
 use crate::qna::{Qna, QnaId};
 use crate::sign_in::SignIn;
@@ -17,6 +18,7 @@ use crate::{Ports, Store};
 /// Use cases of the export. A suspended account may export what it wrote too.
 pub struct ExportService {
     store: Arc<dyn Store>,
+    blobs: Arc<dyn BlobStore>,
 }
 
 impl ExportService {
@@ -25,7 +27,7 @@ impl ExportService {
 
     #[must_use]
     pub fn new(ports: &Ports) -> Self {
-        Self { store: ports.store.clone() }
+        Self { store: ports.store.clone(), blobs: ports.blobs.clone() }
     }
 
     /// The account, and where it is signed in.
@@ -55,6 +57,24 @@ impl ExportService {
     pub async fn comments_after(&self, by: &Actor, after: Option<CommentId>) -> Result<Vec<Comment>, Error> {
         let id = by.account_that_may(Act::ReadOwnAccount)?.id;
         Ok(self.store.reader().comments().list_by(id, &slice(after.map(CommentId::get))).await?)
+    }
+
+    /// The next image behind `after`, oldest first, with its bytes: one at a time, for it may have ten megabytes. `None` at
+    /// the end; the inner `None` where the bytes are lost, which must not cost everything else.
+    ///
+    /// # Errors
+    /// What the ownership table says, [`Error::StorageUnavailable`].
+    pub async fn image_after(
+        &self,
+        by: &Actor,
+        after: Option<ImageId>,
+    ) -> Result<Option<(Image, Option<Vec<u8>>)>, Error> {
+        let id = by.account_that_may(Act::ReadOwnAccount)?.id;
+        let slice = Slice { limit: 1, ..slice(after.map(ImageId::get)) };
+        let Some(image) = self.store.reader().images().list_of(id, &slice).await?.pop() else { return Ok(None) };
+        let length = usize::try_from(image.bytes).map_err(Error::internal)?;
+        let content = self.blobs.read(image.digest, 0, length).await?;
+        Ok(Some((image, content)))
     }
 
     /// What administrators did to the account, oldest first: the next [`BATCH`](Self::BATCH) entries.

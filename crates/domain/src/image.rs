@@ -17,6 +17,7 @@ use crate::comment::{Comment, CommentId};
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Cause, Error, Kind, StoreError};
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
+use crate::page::Slice;
 use crate::user::{Author, UserId};
 use crate::version::{Expected, Version};
 use crate::{Ports, Repositories, Store};
@@ -357,6 +358,9 @@ pub trait ImageRepository: Send + Sync {
     async fn insert(&self, image: &NewImage) -> Result<Image, StoreError>;
     /// Removes it, and says whether it was there. MUST leave the comment's count of images alone.
     async fn delete(&self, id: ImageId) -> Result<bool, StoreError>;
+    /// The images of an account. MUST be in the slice's order by id, hold nothing at or before `after`, and at most `limit`
+    /// items.
+    async fn list_of(&self, owner: UserId, slice: &Slice) -> Result<Vec<Image>, StoreError>;
     /// What the images of an account count in its quota: their bytes, and [`Image::OVERHEAD`] each.
     async fn quota_used(&self, owner: UserId) -> Result<u64, StoreError>;
     /// Those of `digests` that an image shows, in any order.

@@ -347,10 +347,9 @@ impl UserService {
     ///
     /// # Errors
     /// [`Error::NotFound`] for an unknown or deleted one.
-    pub async fn profile(&self, by: &Actor, id: UserId) -> Result<Author, Error> {
+    pub async fn profile(&self, by: &Actor, id: UserId) -> Result<User, Error> {
         by.must(Act::Read)?;
-        let user = self.store.reader().users().find(id).await?.ok_or(Error::NotFound(Kind::USER))?;
-        Ok(user.author())
+        self.store.reader().users().find(id).await?.ok_or(Error::NotFound(Kind::USER))
     }
 
     /// The own account, as it is stored now.

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use mundap_domain::StoreError;
 use mundap_domain::comment::CommentId;
 use mundap_domain::image::{Digest, Image, ImageId, ImageRepository, MediaType, NewImage};
+use mundap_domain::page::Slice;
 use mundap_domain::user::UserId;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
@@ -12,7 +13,7 @@ use sea_orm::{
 };
 
 use crate::Session;
-use crate::row::Reading;
+use crate::row::{Reading, sliced};
 use row::{ActiveModel, Column, Entity, Model};
 
 pub(crate) mod row {
@@ -100,6 +101,11 @@ impl<C: ConnectionTrait + Send> ImageRepository for Session<C> {
 
     async fn delete(&self, id: ImageId) -> Result<bool, StoreError> {
         Ok(self.run(Entity::delete_by_id(id.get()).exec(&self.connection)).await?.rows_affected == 1)
+    }
+
+    async fn list_of(&self, owner: UserId, slice: &Slice) -> Result<Vec<Image>, StoreError> {
+        let select = sliced(Entity::find().filter(Column::UserId.eq(owner.get())), Column::ImageId, slice);
+        self.run(select.all(&self.connection)).await?.into_iter().map(read).collect()
     }
 
     async fn quota_used(&self, owner: UserId) -> Result<u64, StoreError> {

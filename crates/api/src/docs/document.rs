@@ -250,11 +250,12 @@ pub fn add_idempotency_key(operation: &mut Operation) {
     operation.parameters.get_or_insert_with(Vec::new).push(RefOr::T(parameter));
 }
 
-/// The schemas that carry a `version`: what they describe has an entity tag.
+/// The schemas of what has an entity tag: those that carry a `version`, and a profile, which does not show its own.
 fn versioned(document: &OpenApi) -> HashSet<String> {
     let schemas = document.components.iter().flat_map(|components| &components.schemas);
     let has_version = |schema: &RefOr<Schema>| matches!(schema, RefOr::T(Schema::Object(object)) if object.properties.contains_key("version"));
-    schemas.filter(|(_, schema)| has_version(schema)).map(|(name, _)| format!("#/components/schemas/{name}")).collect()
+    let tagged = schemas.filter(|(name, schema)| *name == "Profile" || has_version(schema));
+    tagged.map(|(name, _)| format!("#/components/schemas/{name}")).collect()
 }
 
 /// Whether the operation's success is one of these schemas.

@@ -11,6 +11,7 @@ use crate::server::Server;
 
 crate::tests![
     a_tag_changes_with_whatever_is_shown,
+    a_profile_has_a_tag_too,
     a_tag_stays_while_nothing_changes,
     what_is_known_is_not_sent_again,
     a_list_has_no_tag,
@@ -55,6 +56,17 @@ fn edit(server: &Server, by: &User, path: &str, tag: &str, title: &str) -> Reply
 /// The number in `"3-…"`.
 fn version(tag: &str) -> i64 {
     tag.trim_matches('"').split('-').next().unwrap().parse().unwrap()
+}
+
+fn a_profile_has_a_tag_too(board: &Board) {
+    let server = board.server();
+    let user = server.new_user();
+    let path = format!("/api/v1/users/{}", user.id);
+    let tag = server.get(&path).send().is(200).etag();
+    server.get(&path).header("if-none-match", &tag).send().is(304);
+    server.patch("/api/v1/users/me").by(&user).json(json!({"display_name": "Renamed"})).send().is(200);
+    let renamed = server.get(&path).header("if-none-match", &tag).send().is(200);
+    assert_ne!(renamed.etag(), tag);
 }
 
 fn a_tag_changes_with_whatever_is_shown(board: &Board) {

@@ -1,5 +1,7 @@
 //! The export of one's own data.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::board::Board;
@@ -16,13 +18,15 @@ fn an_export_holds_everything_and_nothing_of_others(board: &Board) {
     let server = board.server();
     let user = server.new_user();
     let empty = server.get(EXPORT).by(&user).send().is(200).json();
-    for list in ["qna", "comments", "audit"] {
+    for list in ["qna", "comments", "images", "audit"] {
         assert_eq!(empty[list], json!([]), "{empty}");
     }
     let mine = server.ask_at(&user, "Mine");
     let others = server.ask_at(board.bob(), "Another's");
     let comments = [server.comment_at(&user, &mine, "On mine"), server.comment_at(&user, &others, "On another's")];
     server.comment_at(board.bob(), &mine, "Another's comment");
+    let picture = crate::images::attach(server, &user, &comments[0], &crate::images::a_png());
+    let image = picture.is(201).json();
     let admin = board.admin();
     let path = format!("/api/v1/admin/users/{}", user.id);
     server.patch(&path).by(admin).json(json!({"role": "moderator"})).send().is(200);
@@ -37,6 +41,8 @@ fn an_export_holds_everything_and_nothing_of_others(board: &Board) {
     assert_eq!(export["account"], read("/api/v1/users/me"));
     assert_eq!(export["qna"], json!([read(&mine)]));
     assert_eq!(export["comments"], json!([read(&comments[0]), read(&comments[1])]));
+    let bytes = server.get(image["url"].as_str().unwrap()).send().is(200).body;
+    assert_eq!(export["images"], json!([{"image": image, "data": STANDARD.encode(bytes)}]));
     assert_eq!(export["sign_ins"].as_array().unwrap().len(), 2);
     assert_eq!(
         (&export["audit"][0]["action"], export["audit"].as_array().unwrap().len()),

@@ -62,7 +62,7 @@ fn a_comment(server: &Server, by: &User) -> String {
     server.comment_at(by, &server.ask_at(by, "About pictures"), "See below")
 }
 
-fn attach(server: &Server, by: &User, comment: &str, bytes: &[u8]) -> Reply {
+pub(crate) fn attach(server: &Server, by: &User, comment: &str, bytes: &[u8]) -> Reply {
     server.post(format!("{comment}/images")).by(by).file(bytes).send()
 }
 

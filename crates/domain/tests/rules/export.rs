@@ -2,9 +2,11 @@
 
 use mockall::predicate::eq;
 use mundap_domain::Actor;
+use mundap_domain::comment::CommentId;
+use mundap_domain::image::{Digest, Image, ImageId, MediaType};
 use mundap_domain::page::{Order, Slice};
 use mundap_domain::qna::QnaId;
-use mundap_domain::testing::{Board, Mocks, a_comment, a_qna, a_user, board};
+use mundap_domain::testing::{Board, Mocks, a_comment, a_qna, a_user, board, noon};
 use mundap_domain::user::{Role, UserId};
 
 use crate::stage::{banned, code, member};
@@ -20,9 +22,10 @@ async fn whoever_has_no_account_has_nothing_to_export() {
             code(export.account(&by).await),
             code(export.qnas_after(&by, None).await),
             code(export.comments_after(&by, None).await),
+            code(export.image_after(&by, None).await),
             code(export.audit_after(&by, None).await),
         ];
-        assert_eq!(outcomes, ["unauthenticated"; 4], "{by:?}");
+        assert_eq!(outcomes, ["unauthenticated"; 5], "{by:?}");
     }
 }
 
@@ -45,5 +48,34 @@ async fn everything_is_the_caller_s_own_and_comes_in_batches_oldest_first() {
         assert_eq!(export.comments_after(&by, None).await.unwrap(), [a_comment(8, 6, 7)]);
         assert_eq!(export.audit_after(&by, Some(9)).await.unwrap(), []);
         assert_eq!(store.begun(), 0, "a read opens no unit");
+    }
+}
+
+#[tokio::test]
+async fn images_come_one_by_one_with_their_bytes_where_those_are_there() {
+    let image = Image {
+        id: ImageId::new(9),
+        comment: CommentId::new(8),
+        owner: ID,
+        media_type: MediaType::Png,
+        bytes: 3,
+        width: 1,
+        height: 1,
+        digest: Digest::of(b"png"),
+        created_at: noon(),
+    };
+    for stored in [Some(b"png".to_vec()), None] {
+        let mut mocks = Mocks::default();
+        let (found, content) = (image.clone(), stored.clone());
+        let slice = Slice { after: Some(5), order: Order::Oldest, limit: 1 };
+        mocks.images.expect_list_of().with(eq(ID), eq(slice)).once().returning(move |_, _| Ok(vec![found.clone()]));
+        let read = mocks.blobs.expect_read();
+        read.with(eq(image.digest), eq(0), eq(3)).once().returning(move |_, _, _| Ok(content.clone()));
+        let after = Slice { after: Some(9), ..slice };
+        mocks.images.expect_list_of().with(eq(ID), eq(after)).once().returning(|_, _| Ok(Vec::new()));
+        let Board { services, .. } = board(mocks);
+        let first = services.export.image_after(&member(7), Some(ImageId::new(5))).await.unwrap();
+        assert_eq!(first, Some((image.clone(), stored)));
+        assert_eq!(services.export.image_after(&member(7), Some(image.id)).await.unwrap(), None);
     }
 }

@@ -17,6 +17,7 @@ crate::tests![
     insert_and_delete_leave_the_comment_s_count_alone,
     find_of_an_unknown_id_is_none,
     delete_says_whether_it_was_there,
+    list_of_holds_that_owner_s_images_alone_in_the_slice_s_order,
     quota_used_counts_bytes_and_something_for_each_image,
     shown_are_those_that_an_image_shows,
     a_comment_comes_with_its_images,
@@ -114,6 +115,23 @@ async fn delete_says_whether_it_was_there(board: Board) {
     assert!(!delete().await);
     assert_eq!(board.reader().images().find(image.id).await.unwrap(), None);
     assert_eq!(board.reader().images().find(other.id).await.unwrap(), Some(other));
+}
+
+async fn list_of_holds_that_owner_s_images_alone_in_the_slice_s_order(board: Board) {
+    let ((owner, one), (_, others)) = (one_comment(&board).await, one_comment(&board).await);
+    let mut expected = Vec::new();
+    for _ in 0..4 {
+        expected.push(attach(&board, &new(&one, &unique())).await);
+        attach(&board, &new(&others, &unique())).await;
+    }
+    let list = async |order, after: Option<&Image>, limit| {
+        let slice = slice(order, after.map(|image| image.id.get()), limit);
+        board.reader().images().list_of(owner.id, &slice).await.unwrap()
+    };
+    assert_eq!(list(Order::Oldest, None, 10).await, expected);
+    assert_eq!(list(Order::Oldest, Some(&expected[0]), 2).await, expected[1..3]);
+    assert_eq!(list(Order::Newest, Some(&expected[1]), 10).await, expected[..1]);
+    assert_eq!(board.reader().images().list_of(NOBODY, &slice(Order::Oldest, None, 10)).await.unwrap(), []);
 }
 
 async fn quota_used_counts_bytes_and_something_for_each_image(board: Board) {

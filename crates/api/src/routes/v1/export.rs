@@ -4,9 +4,12 @@ use std::io::Write as _;
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION};
 use actix_web::{HttpResponse, get, web};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::stream;
 use mundap_domain::comment::CommentId;
+use mundap_domain::image::{Image, ImageId};
 use mundap_domain::qna::QnaId;
 use mundap_domain::sign_in::SignIn;
 use serde::Serialize;
@@ -15,6 +18,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::admin::AuditView;
 use super::comment::CommentView;
+use super::image::ImageView;
 use super::qna::QnaView;
 use super::user::AccountView;
 use crate::app::Board;
@@ -50,6 +54,16 @@ impl SignInView {
     }
 }
 
+/// An image with its bytes.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ExportedImage)]
+pub struct ExportedImageView {
+    image: ImageView,
+    /// The bytes, in base64 (RFC 4648, 4); null where they are lost.
+    #[schema(required = true)]
+    data: Option<String>,
+}
+
 /// Everything that the board keeps of a person.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Export)]
@@ -60,6 +74,8 @@ pub struct ExportView<'a> {
     qna: Vec<QnaView<'a>>,
     /// The comments, oldest first.
     comments: Vec<CommentView<'a>>,
+    /// The images, oldest first.
+    images: Vec<ExportedImageView>,
     /// What administrators did to the account, oldest first.
     audit: Vec<AuditView>,
 }
@@ -68,6 +84,7 @@ pub struct ExportView<'a> {
 enum Part {
     Qnas(Option<QnaId>),
     Comments(Option<CommentId>),
+    Images(Option<ImageId>),
     Audit(Option<i64>),
     End,
 }
@@ -119,7 +136,17 @@ async fn next(board: &Board, by: &Caller, part: Part) -> Result<(Bytes, Option<P
         Part::Comments(after) => {
             let batch = export.comments_after(by, after).await?;
             list(&mut out, "comments", after.is_none(), batch.iter().map(|comment| CommentView::new(comment, by)))?;
-            batch.last().map_or(Part::Audit(None), |last| Part::Comments(Some(last.id)))
+            batch.last().map_or(Part::Images(None), |last| Part::Comments(Some(last.id)))
+        }
+        Part::Images(after) => {
+            let found = export.image_after(by, after).await?;
+            let next = found.as_ref().map_or(Part::Audit(None), |(image, _)| Part::Images(Some(image.id)));
+            let view = |(image, content): (Image, Option<Vec<u8>>)| ExportedImageView {
+                image: ImageView::new(&image),
+                data: content.map(|content| STANDARD.encode(content)),
+            };
+            list(&mut out, "images", after.is_none(), found.into_iter().map(view))?;
+            next
         }
         Part::Audit(after) => {
             let batch = export.audit_after(by, after).await?;

@@ -13,7 +13,7 @@ use crate::app::Board;
 use crate::docs::schema::{DisplayNameText, EmailText, PasswordText, RoleName};
 use crate::input::{Caller, Fields, Id, IfMatch, OnceKey, OpenFields};
 use crate::mail::LetterLanguage;
-use crate::reply::{Answer, Time, created, json, single};
+use crate::reply::{Answer, Time, created, single};
 
 pub fn routes(config: &mut ServiceConfig) {
     // `/users/me` before `/users/{user_id}`, which it would match too.
@@ -237,9 +237,8 @@ async fn change_password(board: web::Data<Board>, by: Caller, language: LetterLa
     responses((status = 200, description = "The profile", body = ProfileView))
 )]
 #[get("/users/{user_id}")]
-async fn profile(board: web::Data<Board>, by: Caller, id: Id) -> Answer {
-    let author = board.services.users.profile(&by, UserId::new(id.0)).await?;
-    let display_name = author.display_name.as_ref().map_or(DELETED, |name| name.as_str());
-    let view = ProfileView { user_id: author.id.get(), display_name };
-    Ok(HttpResponse::Ok().content_type("application/json").body(json(&view)?))
+async fn profile(req: HttpRequest, board: web::Data<Board>, by: Caller, id: Id) -> Answer {
+    let user = board.services.users.profile(&by, UserId::new(id.0)).await?;
+    let view = ProfileView { user_id: user.id.get(), display_name: user.display_name.as_str() };
+    single(&req, user.version, &view)
 }
