@@ -1,6 +1,7 @@
 //! What a request brings: bodies, headers, query strings, forms.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::LazyLock;
 
 use mundap_api::docs::schema::ENTITY_TAGS;
@@ -14,20 +15,47 @@ use mundap_domain::testing::{a_qna, a_user, noon};
 use mundap_domain::user::Role;
 use mundap_domain::version::{Expected, Version};
 use regex::Regex;
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
 /// The fields are what `serde_json` reads, and what it reads is refused only for a name that stands twice.
 pub(crate) fn json(data: &[u8]) {
     let read: Result<Value, _> = serde_json::from_slice(data);
     match (Fields::parse(data), read) {
         (Ok(fields), Ok(read)) => {
-            assert!(read.is_object(), "{read}");
+            let Names(names) = serde_json::from_slice(data).expect("it was parsed");
+            assert_eq!(read.as_object().map(Map::len), Some(names), "a name stands twice");
             assert_eq!(fields.raw(), read);
             takes_out(fields, &read);
         }
         (Ok(fields), Err(error)) => panic!("{error}, and yet {fields:?}"),
         (Err(error), Ok(Value::Object(_))) => assert!(error.to_string().contains("stands there twice"), "{error}"),
         (Err(_), _) => {}
+    }
+}
+
+/// How many names an object holds, each as often as it stands there.
+struct Names(usize);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Count;
+        impl<'de> Visitor<'de> for Count {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
+                let mut names = 0;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    names += 1;
+                }
+                Ok(Names(names))
+            }
+        }
+        deserializer.deserialize_map(Count)
     }
 }
 
@@ -130,7 +158,7 @@ pub(crate) fn query(data: &[u8]) {
         None => assert_eq!(page.size, PageSize::DEFAULT),
         Some(text) => assert_eq!(text.parse(), Ok(limit), "{text}"),
     }
-    assert_eq!(author.map(|id| Ok(id)), sent.get("author").map(|text| text.parse()));
+    assert_eq!(author.map(Ok), sent.get("author").map(|text| text.parse()));
 }
 
 /// A form's pairs are those of a browser, written again they are read again, and no name stands twice.
