@@ -360,7 +360,7 @@ fn quota(text: &str) -> Result<Quota, String> {
     parse().ok_or_else(|| "a limit is such as 60/1m: 1 to 1000000 in whole seconds, a day at most".to_owned())
 }
 
-/// As [`quota`] reads it.
+/// As `quota` reads it.
 #[must_use]
 pub fn show_quota(quota: Quota) -> String {
     let window = quota.window().to_std().unwrap_or_default();
