@@ -97,7 +97,7 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
 }
 
 /// How long letters that are being sent may still take when everything else has ended.
-const LAST_LETTERS: Duration = Duration::from_secs(3);
+const LAST_LETTERS: Duration = Duration::from_secs(4);
 
 /// How often what is old is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);

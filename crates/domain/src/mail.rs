@@ -19,7 +19,7 @@ use chrono::TimeDelta;
 
 use crate::account::{Password, PasswordHasher};
 use crate::actor::{Act, Actor};
-use crate::env::{Clock, Entropy, Timestamp, retrying};
+use crate::env::{Clock, Entropy, RETRIES, Timestamp, retrying};
 use crate::error::{Error, StoreError, Violations};
 use crate::rate::{Policy, RateLimits, Subject};
 use crate::sign_in::TokenHash;
@@ -36,6 +36,9 @@ pub const PERSISTENCE: TimeDelta = TimeDelta::days(3);
 pub const FIRST_WAIT: TimeDelta = TimeDelta::seconds(2);
 /// The longest wait between two tries.
 pub const LONGEST_WAIT: TimeDelta = TimeDelta::hours(1);
+
+/// How often it is tried again to forget a letter that was sent.
+pub const FORGETTING: u32 = 20;
 
 /// The language of a letter: that of the request which caused it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -649,13 +652,24 @@ impl MailService {
         Ok(Fate::Postponed { until, reason: error.reason })
     }
 
+    /// A letter that was sent and stays would be sent again, so this is tried for longer than anything else. That whether a
+    /// commit took place is not known does not matter here: what is gone can be forgotten once more.
     async fn forget(&self, id: LetterId) -> Result<(), Error> {
-        retrying(&*self.clock, || async move {
-            let unit = self.store.begin().await?;
-            unit.outbox().delete(id).await?;
-            Ok(unit.commit().await?)
-        })
-        .await
+        let mut tries = 0;
+        loop {
+            let outcome = async {
+                let unit = self.store.begin().await?;
+                unit.outbox().delete(id).await?;
+                unit.commit().await
+            };
+            match outcome.await {
+                Err(StoreError::Contention(_) | StoreError::Unavailable(_)) if tries < FORGETTING => {
+                    tries += 1;
+                    self.clock.pause_before(tries.min(RETRIES)).await;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
     }
 }
 

@@ -659,7 +659,7 @@ fn the_end_waits_for_a_letter_that_is_being_sent(board: &Board) {
     // What was sent is out of the outbox, and what was not is in it.
     let waiting = server.waiting();
     let sent = smtp.letters().len();
-    assert_eq!(usize::try_from(waiting).unwrap() + sent, users.len());
+    assert_eq!(usize::try_from(waiting).unwrap() + sent, users.len(), "{}", server.log.lines().join("\n"));
 }
 
 fn a_board_without_a_mail_server_sends_nothing(board: &Board) {

@@ -6,8 +6,8 @@ use chrono::TimeDelta;
 use mockall::predicate::eq;
 use mundap_domain::account::{PasswordHash, Registration};
 use mundap_domain::mail::{
-    Delivery, Fate, LEASE, Language, Letter, LetterId, MailToken, MailTokenRecord, Message, MockMailer, NewLetter,
-    PERSISTENCE, PasswordReset, Purpose, QueuedLetter, SendError, Topic,
+    Delivery, FORGETTING, Fate, LEASE, Language, Letter, LetterId, MailToken, MailTokenRecord, Message, MockMailer,
+    NewLetter, PERSISTENCE, PasswordReset, Purpose, QueuedLetter, SendError, Topic,
 };
 use mundap_domain::rate::{Charged, Quota, Quotas};
 use mundap_domain::sign_in::TokenHash;
@@ -16,7 +16,7 @@ use mundap_domain::user::{Email, Role, User, UserEdit, UserId, UserRecord};
 use mundap_domain::version::Expected;
 use mundap_domain::{Actor, Services};
 
-use crate::stage::{Stage, code, member};
+use crate::stage::{Stage, code, member, unavailable};
 
 const USER: UserId = UserId::new(7);
 const LETTER: LetterId = LetterId::new(70);
@@ -378,6 +378,24 @@ mod delivery {
             assert_eq!(delivery, Delivery { letter: LETTER, topic, attempts: 1, fate: Fate::Sent });
             let order = ["begin", "take", "commit", "begin", token, "commit", "send", "begin", "delete", "commit"];
             assert_eq!(tape, order);
+        }
+    }
+
+    /// Whatever is in the way: a letter that stayed would be sent twice.
+    #[tokio::test]
+    async fn a_letter_that_was_sent_is_forgotten_however_often_that_fails() {
+        for (failures, outcome) in [(FORGETTING, "ok"), (FORGETTING + 1, "database_unavailable")] {
+            let mut stage = due(queued(Topic::PasswordChanged, 1), Some(verified()));
+            let (mailer, letters) = mailer(Ok(()));
+            stage.outside.mailer = Some(mailer);
+            // Taken, composed, and then the database is away for so many commits.
+            let mut commits = 0;
+            stage.commit = Box::new(move || {
+                commits += 1;
+                (commits > 2 && commits <= 2 + failures).then(unavailable)
+            });
+            assert_eq!(code(stage.services().mail.deliver().await), outcome);
+            assert_eq!(letters.lock().unwrap().len(), 1);
         }
     }
 
