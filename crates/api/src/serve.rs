@@ -87,7 +87,11 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
     }
     if let Some(mail) = &mut mail {
         // What is not done by then comes back to the outbox with the end of its lease.
-        let _ = tokio::time::timeout(LAST_LETTERS, mail).await;
+        if tokio::time::timeout(LAST_LETTERS, mail).await.is_err() {
+            tracing::warn!(
+                "letters were still being sent: one that the mail server has taken by now is sent once more"
+            );
+        }
     }
     private_handle.stop(false).await;
     store.close().await;

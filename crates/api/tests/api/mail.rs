@@ -659,7 +659,11 @@ fn the_end_waits_for_a_letter_that_is_being_sent(board: &Board) {
     // What was sent is out of the outbox, and what was not is in it.
     let waiting = server.waiting();
     let sent = smtp.letters().len();
-    assert_eq!(usize::try_from(waiting).unwrap() + sent, users.len(), "{}", server.log.lines().join("\n"));
+    let log = server.log.lines().join("\n");
+    let found = usize::try_from(waiting).unwrap() + sent;
+    // On a machine that is too slow for that it says so, and none is lost.
+    let was_late = log.contains("letters were still being sent");
+    assert!(found == users.len() || (was_late && found > users.len()), "{waiting} wait, {sent} were sent\n{log}");
 }
 
 fn a_board_without_a_mail_server_sends_nothing(board: &Board) {
