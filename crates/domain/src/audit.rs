@@ -1,36 +1,18 @@
 //! The audit log: what administrators did, to whom, and when. An entry is written in the same unit of work as the deed
 //! and never changes. It names people by their ids alone, so that a deleted account leaves no trace of the person here.
 
-use std::fmt;
-
 use async_trait::async_trait;
 
 use crate::env::Timestamp;
 use crate::error::{Broken, StoreError};
+use crate::id::id;
 use crate::page::Slice;
 use crate::user::{Role, UserId};
 
-/// Identifies an entry; given by the database, below 2^53, growing with time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AuditId(i64);
-
-impl AuditId {
-    #[must_use]
-    pub const fn new(id: i64) -> Self {
-        Self(id)
-    }
-
-    #[must_use]
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-}
-
-impl fmt::Display for AuditId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+id!(
+    /// Identifies an entry; given by the database, below 2^53, growing with time.
+    AuditId
+);
 
 /// What was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

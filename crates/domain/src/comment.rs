@@ -1,6 +1,5 @@
 //! Comments: answers and discussion below a QnA, oldest first.
 
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,6 +7,7 @@ use async_trait::async_trait;
 use crate::actor::{Act, Actor};
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, Kind, StoreError, Violations};
+use crate::id::id;
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::image::Image;
 use crate::page::{CursorKey, Order, Page, PageRequest, Slice};
@@ -21,27 +21,10 @@ impl Kind {
     pub const COMMENT: Self = Self::new("comment", "comment_not_found");
 }
 
-/// Identifies a comment; given by the database, below 2^53, never given twice, growing with time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CommentId(i64);
-
-impl CommentId {
-    #[must_use]
-    pub const fn new(id: i64) -> Self {
-        Self(id)
-    }
-
-    #[must_use]
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-}
-
-impl fmt::Display for CommentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+id!(
+    /// Identifies a comment; given by the database, below 2^53, never given twice, growing with time.
+    CommentId
+);
 
 /// A comment's text: 1 to 20,000 characters, not blank.
 #[derive(Clone, Debug, PartialEq, Eq, garde::Validate)]

@@ -16,6 +16,7 @@ use crate::actor::{Act, Actor};
 use crate::comment::{Comment, CommentId};
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Cause, Error, Kind, StoreError};
+use crate::id::id;
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::page::Slice;
 use crate::user::{Author, UserId};
@@ -26,27 +27,10 @@ impl Kind {
     pub const IMAGE: Self = Self::new("image", "image_not_found");
 }
 
-/// Identifies an image; given by the database, below 2^53, never given twice, growing with time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ImageId(i64);
-
-impl ImageId {
-    #[must_use]
-    pub const fn new(id: i64) -> Self {
-        Self(id)
-    }
-
-    #[must_use]
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-}
-
-impl fmt::Display for ImageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+id!(
+    /// Identifies an image; given by the database, below 2^53, never given twice, growing with time.
+    ImageId
+);
 
 /// SHA-256 of a blob's bytes: its name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -24,6 +24,7 @@
 //! | [`version`] | optimistic concurrency: an edit names the version it was made on |
 //! | [`error`] | every way a use case can fail, each with a stable code |
 //! | [`env`](mod@env) | time and randomness, injected |
+//! | `id` | what every id is, as a macro |
 //! | `testing` | feature `testing`: mocked repositories and fixtures |
 //!
 //! Nothing here does I/O or knows a wire format. A use case is a method of a service; it takes the [`Actor`] first and
@@ -38,6 +39,7 @@ pub mod env;
 pub mod error;
 pub mod export;
 pub mod housekeeping;
+mod id;
 pub mod idempotency;
 pub mod image;
 pub mod mail;

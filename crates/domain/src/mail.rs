@@ -21,6 +21,7 @@ use crate::account::{Password, PasswordHasher};
 use crate::actor::{Act, Actor};
 use crate::env::{Clock, Entropy, RETRIES, Timestamp, retrying};
 use crate::error::{Error, StoreError, Violations};
+use crate::id::id;
 use crate::rate::{Policy, RateLimits, Subject};
 use crate::sign_in::TokenHash;
 use crate::user::{DisplayName, Email, User, UserId};
@@ -172,27 +173,10 @@ impl MailTokenRecord {
     }
 }
 
-/// Identifies a letter in the outbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LetterId(i64);
-
-impl LetterId {
-    #[must_use]
-    pub const fn new(id: i64) -> Self {
-        Self(id)
-    }
-
-    #[must_use]
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-}
-
-impl fmt::Display for LetterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+id!(
+    /// Identifies a letter in the outbox.
+    LetterId
+);
 
 /// A letter to be put into the outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! Questions: a QnA is a title and a text that somebody asked, with comments below it.
 
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,6 +8,7 @@ use crate::actor::{Act, Actor};
 use crate::comment::{Comment, CommentService};
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, Kind, StoreError, Violations};
+use crate::id::id;
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::page::{CursorKey, Order, Page, PageRequest, PageSize, Slice};
 use crate::text::{length, not_blank, printable, text_value};
@@ -20,27 +20,10 @@ impl Kind {
     pub const QNA: Self = Self::new("QnA", "qna_not_found");
 }
 
-/// Identifies a QnA; given by the database, below 2^53, never given twice, growing with time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QnaId(i64);
-
-impl QnaId {
-    #[must_use]
-    pub const fn new(id: i64) -> Self {
-        Self(id)
-    }
-
-    #[must_use]
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-}
-
-impl fmt::Display for QnaId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+id!(
+    /// Identifies a QnA; given by the database, below 2^53, never given twice, growing with time.
+    QnaId
+);
 
 /// The question in one line: 1 to 255 characters, not blank.
 #[derive(Clone, Debug, PartialEq, Eq, garde::Validate)]

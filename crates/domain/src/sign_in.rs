@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::env::{Entropy, Timestamp};
 use crate::error::StoreError;
+use crate::id::id;
 use crate::user::UserId;
 
 /// How long a refresh token lives unused.
@@ -21,21 +22,10 @@ pub const LIFETIME: TimeDelta = TimeDelta::days(30);
 /// How long after a rotation the token before may be repeated, once.
 pub const GRACE: TimeDelta = TimeDelta::seconds(60);
 
-/// Identifies a sign-in; access tokens name it, so that ending it ends them too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SignInId(i64);
-
-impl SignInId {
-    #[must_use]
-    pub const fn new(id: i64) -> Self {
-        Self(id)
-    }
-
-    #[must_use]
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-}
+id!(
+    /// Identifies a sign-in; access tokens name it, so that ending it ends them too.
+    SignInId
+);
 
 /// SHA-256 of a secret: what is stored instead of it.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use crate::admin::{UserChange, UserListing};
 use crate::audit::Action;
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Broken, Error, Kind, StoreError, Violations};
+use crate::id::id;
 use crate::mail::{Language, Postbox};
 use crate::page::Slice;
 use crate::rate::{RateLimits, Subject};
@@ -21,27 +22,10 @@ impl Kind {
     pub const USER: Self = Self::new("user", "user_not_found");
 }
 
-/// Identifies an account; given by the database, below 2^53, never given twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UserId(i64);
-
-impl UserId {
-    #[must_use]
-    pub const fn new(id: i64) -> Self {
-        Self(id)
-    }
-
-    #[must_use]
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-}
-
-impl fmt::Display for UserId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+id!(
+    /// Identifies an account; given by the database, below 2^53, never given twice.
+    UserId
+);
 
 /// An e-mail address of at most 254 characters (RFC 5321, 4.5.3.1.3, less the angle brackets), its domain in lower
 /// case. Two spellings that differ in case alone are one account: see [`Email::key`].
