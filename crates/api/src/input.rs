@@ -46,6 +46,14 @@ impl Caller {
     pub fn of(req: &HttpRequest) -> Self {
         req.extensions().get::<Self>().cloned().unwrap_or_else(|| Self(Rc::new(Actor::Anonymous)))
     }
+
+    /// Turns a stranger away before the body of this request is read.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`].
+    pub fn signed_in(req: &HttpRequest) -> Result<(), Error> {
+        if matches!(*Self::of(req).0, Actor::Anonymous) { Err(Error::Unauthenticated) } else { Ok(()) }
+    }
 }
 
 impl FromRequest for Caller {
@@ -286,8 +294,8 @@ impl FromRequest for Fields {
     type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
 
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        if matches!(*Caller::of(req).0, Actor::Anonymous) {
-            return ready(Err(Error::Unauthenticated.into())).boxed_local();
+        if let Err(error) = Caller::signed_in(req) {
+            return ready(Err(error.into())).boxed_local();
         }
         json(req.clone(), payload.take()).boxed_local()
     }

@@ -58,12 +58,17 @@ pub fn created<T>(
     version: Version,
     view: &impl Serialize,
 ) -> Answer {
+    tagged(req, created_at(req, outcome, path), version, view)
+}
+
+/// The head of [`created`], for what has an entity tag of its own.
+pub(crate) fn created_at<T>(req: &HttpRequest, outcome: &Outcome<T>, path: &str) -> HttpResponseBuilder {
     let mut response = HttpResponse::Created();
     if outcome.is_replayed() {
         response.insert_header(("idempotent-replayed", "true"));
     }
     response.insert_header((LOCATION, format!("{}{path}", public_url(req))));
-    tagged(req, response, version, view)
+    response
 }
 
 fn tagged(req: &HttpRequest, mut response: HttpResponseBuilder, version: Version, view: &impl Serialize) -> Answer {
@@ -114,7 +119,7 @@ fn next_url(req: &HttpRequest, cursor: &str) -> String {
     format!("{}{}?{}", public_url(req), req.path(), query.finish())
 }
 
-pub(crate) fn public_url(req: &HttpRequest) -> &str {
+fn public_url(req: &HttpRequest) -> &str {
     req.app_data::<web::Data<Board>>().map_or("", |board| &board.public_url)
 }
 

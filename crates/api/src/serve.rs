@@ -133,7 +133,7 @@ async fn watch(keys: SigningKeys) {
         match web::block(move || read.reload()).await {
             Ok(Ok(false)) => {}
             Ok(Ok(true)) => {
-                for key in keys.states(SystemClock.now()).iter().take(1) {
+                if let Some(key) = keys.states(SystemClock.now()).first() {
                     tracing::info!(key.id, "read the signing keys again: the newest is {}", key.id);
                 }
             }

@@ -8,9 +8,9 @@ use actix_web::{FromRequest, HttpRequest};
 use bytes::Bytes;
 use futures_util::future::{LocalBoxFuture, ready};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use mundap_domain::Error;
 use mundap_domain::error::{Broken, Violations};
 use mundap_domain::image::{Refusal, Upload};
-use mundap_domain::{Actor, Error};
 
 use crate::input::{Caller, body_within, media_type, plain};
 use crate::problem::Problem;
@@ -28,8 +28,8 @@ impl FromRequest for UploadedFile {
     type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
 
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        if matches!(*Caller::of(req).0, Actor::Anonymous) {
-            return ready(Err(Error::Unauthenticated.into())).boxed_local();
+        if let Err(error) = Caller::signed_in(req) {
+            return ready(Err(error.into())).boxed_local();
         }
         read(req.clone(), payload.take()).map(|upload| upload.map(Self)).boxed_local()
     }

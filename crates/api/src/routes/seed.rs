@@ -252,8 +252,8 @@ impl FromRequest for SeedFields {
         async move {
             let board = req.app_data::<web::Data<Board>>();
             let by_token = board.is_none_or(|board| board.identity == Identity::Token);
-            if by_token && matches!(*Caller::of(&req).0, Actor::Anonymous) {
-                return Err(Error::Unauthenticated.into());
+            if by_token {
+                Caller::signed_in(&req)?;
             }
             read(&req, payload).await
         }

@@ -1,6 +1,6 @@
 //! `/api/v1/comments/{comment_id}/images` and `/api/v1/images`
 
-use actix_web::http::header::{CACHE_CONTROL, ETAG, LOCATION};
+use actix_web::http::header::{CACHE_CONTROL, ETAG};
 use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
 use mundap_domain::comment::CommentId;
 use mundap_domain::image::{Image, ImageId, Upload};
@@ -12,7 +12,7 @@ use crate::app::Board;
 use crate::content::{content, etag};
 use crate::docs::schema::{FileBytes, MediaTypeName, Sha256Text};
 use crate::input::{Caller, Id, IfMatch, OnceKey};
-use crate::reply::{Answer, Time, json, public_url};
+use crate::reply::{Answer, Time, created_at, json};
 use crate::upload::UploadedFile;
 
 pub fn routes(config: &mut ServiceConfig) {
@@ -108,14 +108,8 @@ async fn attach(
     let comment = CommentId::new(comment.0);
     let outcome = board.services.images.attach(&by, comment, file.0, once.0.as_ref()).await?;
     let image = outcome.get();
-    let mut response = HttpResponse::Created();
-    if outcome.is_replayed() {
-        response.insert_header(("idempotent-replayed", "true"));
-    }
-    response
-        .insert_header((LOCATION, format!("{}{}", public_url(&req), path(image.id))))
-        .insert_header((ETAG, etag(image)))
-        .insert_header((CACHE_CONTROL, "private, no-cache"));
+    let mut response = created_at(&req, &outcome, &path(image.id));
+    response.insert_header((ETAG, etag(image))).insert_header((CACHE_CONTROL, "private, no-cache"));
     Ok(response.content_type("application/json").body(json(&ImageView::new(image))?))
 }
 
