@@ -29,7 +29,7 @@ use crate::input::{Caller, head};
 use crate::problem::Problem;
 use crate::rate::{self, Budget};
 use crate::routes::seed;
-use crate::words::Language;
+use crate::words;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -120,7 +120,7 @@ fn finished(record: Record, answer: HttpResponse, draining: bool) -> actix_web::
 fn render(error: &actix_web::Error, request_id: &str, asked: &[HeaderValue]) -> HttpResponse {
     if let Some(problem) = error.as_error::<Problem>() {
         log_cause(problem.code(), problem.cause(), request_id);
-        return problem.response(request_id, Language::asked_for(asked));
+        return problem.response(request_id, words::asked_for(asked));
     }
     if let Some(refusal) = error.as_error::<seed::Refusal>() {
         log_cause(refusal.code(), refusal.cause(), request_id);

@@ -30,10 +30,7 @@ impl FromRequest for LetterLanguage {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Ok(Self(match words::Language::asked_for(req.headers().get_all(ACCEPT_LANGUAGE)) {
-            words::Language::English => Language::English,
-            words::Language::Korean => Language::Korean,
-        })))
+        ready(Ok(Self(words::asked_for(req.headers().get_all(ACCEPT_LANGUAGE)))))
     }
 }
 

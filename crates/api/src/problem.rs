@@ -604,7 +604,7 @@ mod tests {
             used.insert(phrase.name().to_owned());
         }
         for language in Language::ALL {
-            let names = language.names();
+            let names = crate::words::inspection::names(language);
             let missing: Vec<_> = used.difference(&names).collect();
             let unused: Vec<_> = names.difference(&used).collect();
             assert!(missing.is_empty() && unused.is_empty(), "{language:?}: missing {missing:?}, unused {unused:?}");

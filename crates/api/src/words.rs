@@ -10,77 +10,57 @@ use std::sync::LazyLock;
 use actix_web::http::header::{AcceptLanguage, HeaderValue, Preference, Quality};
 use fluent_bundle::concurrent::FluentBundle;
 use fluent_bundle::{FluentArgs, FluentError, FluentResource, FluentValue};
+pub use mundap_domain::mail::Language;
 
-/// A language that the catalogues are written in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Language {
-    #[default]
-    English,
-    Korean,
+/// The language that the lines of `Accept-Language` rank highest (RFC 9110, 12.5.4): by weight, then by place.
+/// English where they name neither, rank both alike through `*`, or cannot be read: a wish is no reason to refuse.
+pub fn asked_for<'v>(lines: impl IntoIterator<Item = &'v HeaderValue>) -> Language {
+    /// More than anybody speaks; the rest of a longer list is not read.
+    const MOST: usize = 100;
+    let mut ranges = AcceptLanguage(Vec::new());
+    for line in lines {
+        let read = line.to_str().unwrap_or_default().split(',').filter_map(|range| range.trim().parse().ok());
+        ranges.0.extend(read.take(MOST.saturating_sub(ranges.0.len())));
+    }
+    let wish = |language: &Language| {
+        let best = |fits: &dyn Fn(&Preference<_>) -> bool| {
+            let fitting = ranges.0.iter().enumerate().filter(|(_, range)| fits(&range.item));
+            fitting.map(|(place, range)| (range.quality, Reverse(place))).max()
+        };
+        // `ko-KR` is answered in `ko` (RFC 4647, 3.4); `*` stands for what no other range names.
+        let tag = language.tag();
+        best(&|item| item.item().is_some_and(|range| range.primary_language().eq_ignore_ascii_case(tag)))
+            .or_else(|| best(&Preference::is_any))
+            .filter(|(weight, _)| *weight > Quality::ZERO)
+    };
+    Language::ALL.into_iter().rev().max_by_key(wish).unwrap_or_default()
 }
 
-impl Language {
-    pub const ALL: [Self; 2] = [Self::English, Self::Korean];
-
-    /// Its BCP 47 tag, for `Content-Language`.
-    #[must_use]
-    pub const fn tag(self) -> &'static str {
-        match self {
-            Self::English => "en",
-            Self::Korean => "ko",
-        }
+const fn source(language: Language) -> &'static str {
+    match language {
+        Language::English => include_str!("../words/en.ftl"),
+        Language::Korean => include_str!("../words/ko.ftl"),
     }
+}
 
-    /// The language that the lines of `Accept-Language` rank highest (RFC 9110, 12.5.4): by weight, then by place.
-    /// English where they name neither, rank both alike through `*`, or cannot be read: a wish is no reason to refuse.
-    pub fn asked_for<'v>(lines: impl IntoIterator<Item = &'v HeaderValue>) -> Self {
-        /// More than anybody speaks; the rest of a longer list is not read.
-        const MOST: usize = 100;
-        let mut ranges = AcceptLanguage(Vec::new());
-        for line in lines {
-            let read = line.to_str().unwrap_or_default().split(',').filter_map(|range| range.trim().parse().ok());
-            ranges.0.extend(read.take(MOST.saturating_sub(ranges.0.len())));
-        }
-        let wish = |language: &Self| {
-            let best = |fits: &dyn Fn(&Preference<_>) -> bool| {
-                let fitting = ranges.0.iter().enumerate().filter(|(_, range)| fits(&range.item));
-                fitting.map(|(place, range)| (range.quality, Reverse(place))).max()
-            };
-            // `ko-KR` is answered in `ko` (RFC 4647, 3.4); `*` stands for what no other range names.
-            let tag = language.tag();
-            best(&|item| item.item().is_some_and(|range| range.primary_language().eq_ignore_ascii_case(tag)))
-                .or_else(|| best(&Preference::is_any))
-                .filter(|(weight, _)| *weight > Quality::ZERO)
-        };
-        Self::ALL.into_iter().rev().max_by_key(wish).unwrap_or_default()
-    }
-
-    const fn source(self) -> &'static str {
-        match self {
-            Self::English => include_str!("../words/en.ftl"),
-            Self::Korean => include_str!("../words/ko.ftl"),
-        }
-    }
-
-    fn catalogue(self) -> &'static Catalogue {
-        static ENGLISH: LazyLock<Catalogue> = LazyLock::new(|| catalogue(Language::English));
-        static KOREAN: LazyLock<Catalogue> = LazyLock::new(|| catalogue(Language::Korean));
-        match self {
-            Self::English => &ENGLISH,
-            Self::Korean => &KOREAN,
-        }
+fn catalogue(language: Language) -> &'static Catalogue {
+    static ENGLISH: LazyLock<Catalogue> = LazyLock::new(|| read(Language::English));
+    static KOREAN: LazyLock<Catalogue> = LazyLock::new(|| read(Language::Korean));
+    match language {
+        Language::English => &ENGLISH,
+        Language::Korean => &KOREAN,
     }
 }
 
 type Catalogue = FluentBundle<FluentResource>;
 
-fn catalogue(language: Language) -> Catalogue {
+fn read(language: Language) -> Catalogue {
     let mut bundle = FluentBundle::new_concurrent(language.tag().parse().into_iter().collect());
     // Clients show these as plain text, where the marks around what is filled in would be seen.
     bundle.set_use_isolating(false);
     // A test holds the files to be free of faults.
     bundle.add_resource_overriding(
-        FluentResource::try_new(language.source().to_owned()).unwrap_or_else(|(readable, _)| readable),
+        FluentResource::try_new(source(language).to_owned()).unwrap_or_else(|(readable, _)| readable),
     );
     bundle
 }
@@ -112,7 +92,7 @@ impl Phrase {
     }
 
     fn try_say(&self, language: Language) -> (String, Vec<FluentError>) {
-        let catalogue = language.catalogue();
+        let catalogue = catalogue(language);
         let mut faults = Vec::new();
         let text = catalogue.get_message(&self.name).and_then(|message| message.value());
         let text = text.map(|text| catalogue.format_pattern(text, Some(&self.filled_in), &mut faults).into_owned());
@@ -122,22 +102,20 @@ impl Phrase {
 
 /// For the tests of who uses the catalogues.
 #[cfg(test)]
-mod inspection {
+pub(crate) mod inspection {
     use std::collections::BTreeSet;
 
-    use super::{FluentValue, Language, Phrase};
+    use super::{FluentValue, Language, Phrase, source};
 
-    impl Language {
-        /// The names of all its texts.
-        pub(crate) fn names(self) -> BTreeSet<String> {
-            let name = |line: &str| {
-                let (name, _) = line.split_once(" =")?;
-                name.starts_with(|c: char| c.is_ascii_lowercase()).then(|| name.to_owned())
-            };
-            let names: BTreeSet<String> = self.source().lines().filter_map(name).collect();
-            assert!(names.len() > 40, "{names:?}");
-            names
-        }
+    /// The names of all texts in this language.
+    pub(crate) fn names(language: Language) -> BTreeSet<String> {
+        let name = |line: &str| {
+            let (name, _) = line.split_once(" =")?;
+            name.starts_with(|c: char| c.is_ascii_lowercase()).then(|| name.to_owned())
+        };
+        let names: BTreeSet<String> = source(language).lines().filter_map(name).collect();
+        assert!(names.len() > 40, "{names:?}");
+        names
     }
 
     impl Phrase {
@@ -172,7 +150,7 @@ mod tests {
 
     fn asked_for(lines: &[&[u8]]) -> &'static str {
         let lines: Vec<HeaderValue> = lines.iter().map(|line| HeaderValue::from_bytes(line).unwrap()).collect();
-        Language::asked_for(&lines).tag()
+        super::asked_for(&lines).tag()
     }
 
     #[test]
@@ -238,7 +216,7 @@ mod tests {
     #[test]
     fn the_catalogues_have_no_faults() {
         for language in Language::ALL {
-            let resource = FluentResource::try_new(language.source().to_owned()).expect("a file without a fault");
+            let resource = FluentResource::try_new(source(language).to_owned()).expect("a file without a fault");
             let mut bundle: Catalogue = FluentBundle::new_concurrent(vec![language.tag().parse().unwrap()]);
             assert!(bundle.add_resource(resource).is_ok(), "{language:?} says one thing twice");
         }

@@ -41,7 +41,7 @@ pub const LONGEST_WAIT: TimeDelta = TimeDelta::hours(1);
 /// How often it is tried again to forget a letter that was sent.
 pub const FORGETTING: u32 = 20;
 
-/// The language of a letter: that of the request which caused it.
+/// A language that the board speaks: a letter's is that of the request which caused it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Language {
     #[default]
@@ -50,6 +50,8 @@ pub enum Language {
 }
 
 impl Language {
+    pub const ALL: [Self; 2] = [Self::English, Self::Korean];
+
     /// BCP 47: `en` or `ko`.
     #[must_use]
     pub const fn tag(self) -> &'static str {
@@ -62,11 +64,7 @@ impl Language {
     /// `None` for any other tag than [`tag`](Self::tag) gives.
     #[must_use]
     pub fn parse(tag: &str) -> Option<Self> {
-        match tag {
-            "en" => Some(Self::English),
-            "ko" => Some(Self::Korean),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|language| language.tag() == tag)
     }
 }
 
