@@ -54,6 +54,16 @@ fuzz-api cases="50" seed="":
 fuzz seconds="60" *targets:
     bash .ci/fuzz {{ seconds }} {{ targets }}
 
+# Run what docs/grpc.md shows: the lines of grpcurl, the clients in Python (3.10 or newer) and in Rust
+check-grpc:
+    bash .ci/grpc
+
+# promtool: in Debian's package prometheus
+
+# Check the alert rules, the dashboard, and the metrics that they name
+check-monitoring:
+    bash .ci/monitoring
+
 # Run what CI runs
 ci:
     bash .ci/run
@@ -69,3 +79,43 @@ openapi:
 # Hold so many silent connections beside a healthy client (ulimit -n must allow them)
 slow-connections n="10000":
     ulimit -n $(ulimit -Hn) && MUNDAP_TEST_CONNECTIONS={{ n }} cargo test --release -p mundap-api --test api -- silent_connections --test-threads 1 --nocapture
+
+# Back up, restore and copy a board of so many questions between all databases, and print what it took
+archive-proof n="100000":
+    MUNDAP_TEST_ARCHIVE={{ n }} cargo test --release -p mundap-api --test api -- a_large_board_is_carried --test-threads 1 --nocapture
+
+# Check the example files in docker/ with the programs that they are for (Debian: installs what is missing)
+check-examples:
+    bash .ci/examples
+
+# Debian: apt-get install mariadb-server galera-4 rsync haproxy
+
+# A three-node Galera cluster on this machine: start, status, kill N, freeze N, cut N, …, stop
+galera *args="status":
+    .ci/galera {{ args }}
+
+# Run all tests on the first node of a Galera cluster, and those of two nodes of the board on two of its nodes
+test-galera *args:
+    .ci/test-galera {{ args }}
+
+# Kill, freeze and cut off nodes of Galera while clients write through two nodes of the board
+galera-faults *args:
+    cargo build --release
+    .ci/cluster galera-faults {{ args }}
+
+# Replace each of two nodes behind HAProxy under load: no request may fail
+rolling-restart rounds="3":
+    cargo build --release
+    .ci/cluster rolling-restart {{ rounds }}
+
+# REST, uploads, streams and clients' addresses through nginx and HAProxy with TLS
+proxies:
+    cargo build --release
+    .ci/cluster proxies
+
+# What it must survive: `just trial quick`, `just trial kill --database mariadb`
+
+# One experiment of docs/reliability.md; `just trial help` lists them
+trial *args:
+    cargo build --release --workspace
+    target/release/mundap-trial {{ args }}

@@ -19,7 +19,10 @@ mod m0007_mail;
 mod m0008_rate_limit;
 mod m0009_audit;
 mod m0010_comment_by_author;
+mod m0011_import;
+mod m0012_image_folder;
 mod sql;
+mod unfinished;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -32,6 +35,7 @@ use sea_orm_migration::sea_orm::{
 use sea_orm_migration::{IntoSchemaManagerConnection, seaql_migrations};
 
 use lease::Lease;
+pub use unfinished::{is_below_mark, mark, marked, unmark};
 
 /// All migrations, oldest first. A released one never changes.
 pub struct Migrator;
@@ -49,6 +53,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0008_rate_limit::Migration),
             Box::new(m0009_audit::Migration),
             Box::new(m0010_comment_by_author::Migration),
+            Box::new(m0011_import::Migration),
+            Box::new(m0012_image_folder::Migration),
         ]
     }
 }
@@ -70,6 +76,9 @@ pub enum MigrationError {
     /// This node was silent for too long, and another one may have taken over.
     #[error("lost the migration lease to another node; it migrates now: start again")]
     LostLease,
+    /// A restore or a copy into it was begun; see [`mark()`].
+    #[error("a {0} into the database is running or was interrupted: wait for it, or run it again")]
+    Unfinished(String),
     #[error("the database could not be migrated: {0}")]
     Database(#[from] DbErr),
 }
@@ -91,6 +100,24 @@ pub async fn down(db: &DatabaseConnection, steps: u32) -> Result<Vec<String>, Mi
     migrate(db, Change::Down { left: steps }).await
 }
 
+/// Whether these are the oldest of the migrations that this program knows, in order.
+#[must_use]
+pub fn knows(migrations: &[String]) -> bool {
+    let mut names = names();
+    migrations.iter().all(|name| names.next().as_ref() == Some(name))
+}
+
+/// Brings the schema of a database **without rows** to exactly these migrations, of which [`knows`] must hold; takes back
+/// those that come later.
+///
+/// # Errors
+/// As [`up`].
+pub async fn exactly(db: &DatabaseConnection, migrations: &[String]) -> Result<(), MigrationError> {
+    let later = applied(db).await?.iter().filter(|name| !migrations.contains(name)).count();
+    down(db, u32::try_from(later).unwrap_or(u32::MAX)).await?;
+    migrate(db, Change::UpTo { known: migrations.len() }).await.map(|_| ())
+}
+
 /// Every migration that this program knows, oldest first, and whether it is applied. Changes nothing.
 ///
 /// # Errors
@@ -106,6 +133,17 @@ fn names() -> impl Iterator<Item = String> {
 
 /// The names of the applied migrations, oldest first.
 async fn applied<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Vec<String>, MigrationError> {
+    let recorded = recorded(db).await?;
+    if let Some(what) = recorded.iter().find_map(|name| unfinished::what(name)) {
+        return Err(MigrationError::Unfinished(what.to_owned()));
+    }
+    let names: HashSet<String> = names().collect();
+    let unknown: Vec<&str> = recorded.iter().filter(|name| !names.contains(*name)).map(String::as_str).collect();
+    if unknown.is_empty() { Ok(recorded) } else { Err(MigrationError::Newer(unknown.join(", "))) }
+}
+
+/// What stands in the table of applied migrations, oldest first.
+async fn recorded<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Vec<String>, DbErr> {
     let schema = SchemaManager::new(db);
     let query = || seaql_migrations::Entity::find().order_by_asc(seaql_migrations::Column::Version);
     let db = schema.get_connection();
@@ -116,17 +154,20 @@ async fn applied<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Vec<Str
         Err(_) if schema.has_table("seaql_migrations").await? => query().all(db).await?,
         Err(_) => Vec::new(),
     };
-    let names: HashSet<String> = names().collect();
-    let applied: Vec<String> = rows.into_iter().map(|row| row.version).collect();
-    let unknown: Vec<&str> = applied.iter().filter(|name| !names.contains(*name)).map(String::as_str).collect();
-    if unknown.is_empty() { Ok(applied) } else { Err(MigrationError::Newer(unknown.join(", "))) }
+    Ok(rows.into_iter().map(|row| row.version).collect())
 }
 
 /// What is to be done, one migration at a time.
 #[derive(Clone, Copy)]
 enum Change {
     Up,
-    Down { left: u32 },
+    /// No further than the oldest `known`.
+    UpTo {
+        known: usize,
+    },
+    Down {
+        left: u32,
+    },
 }
 
 impl Change {
@@ -134,6 +175,7 @@ impl Change {
     fn next(self, applied: &[String]) -> Option<String> {
         match self {
             Self::Up => names().find(|name| !applied.contains(name)),
+            Self::UpTo { known } => names().take(known).find(|name| !applied.contains(name)),
             Self::Down { left: 0 } => None,
             Self::Down { .. } => applied.last().cloned(),
         }
@@ -146,7 +188,7 @@ impl Change {
     ) -> Result<Option<String>, MigrationError> {
         let Some(name) = self.next(&applied(db).await?) else { return Ok(None) };
         match self {
-            Self::Up => Migrator::up(db, Some(1)).await?,
+            Self::Up | Self::UpTo { .. } => Migrator::up(db, Some(1)).await?,
             Self::Down { left } => {
                 Migrator::down(db, Some(1)).await?;
                 *left -= 1;
@@ -238,6 +280,8 @@ mod tests {
         assert_eq!(Change::Up.next(&all), None);
         // One that was added below others that are applied already, as two branches do it.
         assert_eq!(Change::Up.next(&all[1..]).as_ref(), all.first());
+        assert_eq!(Change::UpTo { known: 3 }.next(&all[..2]).as_ref(), all.get(2));
+        assert_eq!(Change::UpTo { known: 2 }.next(&all[..2]), None);
         assert_eq!(Change::Down { left: 1 }.next(&all).as_ref(), all.last());
         assert_eq!(Change::Down { left: 0 }.next(&all), None);
         assert_eq!(Change::Down { left: 1 }.next(&[]), None);

@@ -3,12 +3,10 @@
 use std::net::TcpListener;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix_cors::Cors;
 use actix_web::dev::{Server, ServiceFactory, ServiceRequest};
-use actix_web::http::header;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpServer, web};
 use mundap_domain::env::Clock as _;
@@ -16,12 +14,16 @@ use mundap_domain::idempotency::FingerprintKey;
 use mundap_domain::mail::Mailer;
 use mundap_domain::page::CursorKey;
 use mundap_domain::{Ports, Services};
-use mundap_infra::{Argon2Pool, BlobFolder, Ed25519Tokens, OsEntropy, PicturePool, SeaStore, SigningKeys, SystemClock};
+use mundap_infra::{
+    Argon2Pool, BlobFolder, Ed25519Tokens, OsEntropy, PicturePool, SeaStore, SigningKeys, SystemClock, Tally,
+};
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt as _;
 
+use crate::admission::{Admission, admit};
 use crate::client::Proxies;
 use crate::connection::{Connections, raise_file_limit};
+use crate::cors::Origins;
 use crate::edge::{door, edge};
 use crate::fallback::{Routes, fallback};
 use crate::settings::{Identity, Settings};
@@ -29,7 +31,7 @@ use crate::{account, docs, ops, routes};
 
 /// What a handler may reach.
 pub struct Board {
-    pub services: Services,
+    pub services: Arc<Services>,
     pub identity: Identity,
     /// Without a slash at its end.
     pub public_url: String,
@@ -37,7 +39,10 @@ pub struct Board {
     pub limits: Limits,
     /// Whose word on a client's address counts.
     pub proxies: Proxies,
+    /// How many requests are worked on at once.
+    pub admission: Admission,
     draining: AtomicBool,
+    in_flight: AtomicUsize,
 }
 
 /// Limits of what a stranger can send.
@@ -61,6 +66,7 @@ impl Board {
     ) -> Self {
         let ports = Ports {
             store: Arc::new(store),
+            events: Arc::new(Tally::start()),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             passwords: Arc::new(Argon2Pool::start()),
@@ -74,13 +80,15 @@ impl Board {
             quotas: settings.quotas(),
         };
         Self {
-            services: Services::new(&ports),
+            services: Arc::new(Services::new(&ports)),
             identity: settings.identity,
             public_url,
             keys: keys.clone(),
             limits: Limits { body: settings.http_body_limit, body_time: settings.http_body_timeout },
             proxies: Proxies::new(settings.trusted_proxies.clone()),
+            admission: Admission::new(settings),
             draining: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
         }
     }
 
@@ -98,6 +106,38 @@ impl Board {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// How many requests are being answered.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Until nobody is being answered.
+    pub async fn idle(&self) {
+        // Once in the life of the process: not worth a signal from every request.
+        const LOOK_EVERY: Duration = Duration::from_millis(10);
+        while self.in_flight() > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// A request that is being answered, from its head to the last byte of its answer.
+pub struct InFlight(web::Data<Board>);
+
+impl InFlight {
+    #[must_use]
+    pub fn on(board: web::Data<Board>) -> Self {
+        board.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(board)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -124,21 +164,23 @@ pub fn public(settings: &Settings, listener: TcpListener, board: web::Data<Board
     let document = openapi();
     let routes = web::Data::new(Routes::of(&document));
     let document = web::Data::new(docs::Document::new(&document));
-    let origins = settings.cors_origins.clone();
+    let origins = Origins::new(settings.cors_origins.clone());
     let connections = connections(settings);
-    let workers = settings.workers.map_or_else(available_workers, usize::from);
+    let workers = worker_count(settings);
     // What is left of the files is for the database, the log and the operators.
     let files = usize::try_from(raise_file_limit()).unwrap_or(usize::MAX).saturating_sub(RESERVED_FILES).max(1);
     let most = usize::try_from(settings.http_connections).unwrap_or(usize::MAX).min(files);
     let server = HttpServer::new(move || {
         let app = App::new().app_data(board.clone()).app_data(routes.clone()).app_data(document.clone());
+        let app = app.app_data(origins.clone());
         documented(app)
             .0
             .configure(docs::pages)
             .configure(account::pages)
             .default_service(web::to(fallback))
             .wrap(from_fn(door))
-            .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
+            .wrap(from_fn(admit))
+            .wrap(Condition::new(!origins.is_empty(), origins.middleware()))
             .wrap(from_fn(edge))
     })
     // Before the listener, which takes it along as it is then.
@@ -156,14 +198,15 @@ pub fn public(settings: &Settings, listener: TcpListener, board: web::Data<Board
 /// Files that are open besides the public port's connections.
 const RESERVED_FILES: usize = 200;
 
-fn connections(settings: &Settings) -> Arc<Connections> {
+pub(crate) fn connections(settings: &Settings) -> Arc<Connections> {
     let per_address = usize::try_from(settings.http_connections_per_address).unwrap_or(usize::MAX);
     Connections::new(per_address, Proxies::new(settings.trusted_proxies.clone()), settings.http_write_timeout)
 }
 
-/// One a core.
-fn available_workers() -> usize {
-    std::thread::available_parallelism().map_or(2, NonZero::get)
+/// One a core, if nobody says otherwise.
+pub(crate) fn worker_count(settings: &Settings) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(2, NonZero::get);
+    settings.workers.map_or_else(cores, usize::from)
 }
 
 /// The operators' server on `listener`, on a thread of its own: it never queues behind the public.
@@ -173,14 +216,4 @@ fn available_workers() -> usize {
 pub fn private(listener: TcpListener, state: web::Data<ops::Ops>) -> std::io::Result<Server> {
     let server = HttpServer::new(move || App::new().app_data(state.clone()).configure(ops::routes));
     Ok(server.listen(listener)?.workers(1).disable_signals().shutdown_timeout(1).run())
-}
-
-fn cors(origins: &[String]) -> Cors {
-    let cors = origins.iter().fold(Cors::default(), |cors, origin| cors.allowed_origin(origin));
-    cors.allowed_methods(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
-        .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH])
-        .allowed_headers(["idempotency-key", "x-request-id", "traceparent"])
-        .expose_headers(["ETag", "Location", "Link", "Retry-After", "X-Request-Id", "Idempotent-Replayed"])
-        .expose_headers(["RateLimit", "RateLimit-Policy"])
-        .max_age(600)
 }

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
-use actix_web::http::header::{FORWARDED, HeaderMap, HeaderName};
 use ipnet::IpNet;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use crate::headers::Headers;
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED: &str = "forwarded";
 
 /// The proxies whose word on a client's address counts.
 #[derive(Clone, Debug, Default)]
@@ -35,13 +37,13 @@ impl Proxies {
     /// `X-Forwarded-For` and `Forwarded` (RFC 7239) count alike. A proxy writes one of them and may pass the other on as
     /// the client made it up, so where both are there and differ neither is believed, and the proxy counts.
     #[must_use]
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub fn client(&self, peer: IpAddr, headers: &impl Headers) -> IpAddr {
         let peer = peer.to_canonical();
         if !self.includes(peer) {
             return peer;
         }
-        let listed = self.walk(peer, &hops(headers, &X_FORWARDED_FOR, list));
-        let forwarded = self.walk(peer, &hops(headers, &FORWARDED, forwarded));
+        let listed = self.walk(peer, &hops(headers, X_FORWARDED_FOR, list));
+        let forwarded = self.walk(peer, &hops(headers, FORWARDED, forwarded));
         match (listed, forwarded) {
             (Some(one), Some(other)) if one != other => peer,
             (Some(client), _) | (None, Some(client)) => client,
@@ -77,8 +79,8 @@ pub fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// All hops of a header, which may stand there more than once, from the client's end.
-fn hops(headers: &HeaderMap, name: &HeaderName, parse: fn(&str) -> Vec<Option<IpAddr>>) -> Vec<Option<IpAddr>> {
-    headers.get_all(name).flat_map(|value| value.to_str().map_or_else(|_| vec![None], parse)).collect()
+fn hops(headers: &impl Headers, name: &str, parse: fn(&str) -> Vec<Option<IpAddr>>) -> Vec<Option<IpAddr>> {
+    headers.texts(name).flat_map(|line| line.map_or_else(|| vec![None], parse)).collect()
 }
 
 /// `X-Forwarded-For`: addresses with commas between them.
@@ -140,7 +142,7 @@ fn node(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::HeaderValue;
+    use actix_web::http::header::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
 
     use super::*;

@@ -1,8 +1,11 @@
 //! What the program can do besides serving.
 
+mod carry;
+mod doctor;
+mod import;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +18,10 @@ use mundap_domain::error::{Cause, Violations};
 use mundap_domain::mail::Mailer;
 use mundap_domain::user::{DisplayName, Email, Role};
 use mundap_domain::{Actor, Error, StoreError};
-use mundap_infra::{DatabaseSettings, KeyError, SeaStore, SigningKeys, SystemClock};
+use mundap_infra::transfer::TransferError;
+use mundap_infra::{
+    BlobFolder, ConnectError, DatabaseSettings, ImportError, KeyError, SeaStore, SigningKeys, SystemClock,
+};
 use mundap_migration::MigrationError;
 
 use crate::app::{self, Board};
@@ -43,6 +49,16 @@ pub enum Command {
         #[command(subcommand)]
         step: KeyCommand,
     },
+    /// Write the board, its images too, into one file, while it serves
+    Backup(carry::Backup),
+    /// Fill an empty database, and the folder of images, with what a backup holds
+    Restore(carry::Restore),
+    /// Bring a board from one database to another, such as from SQLite to MySQL
+    Copy(carry::Copy),
+    /// Bring over the board of the first FastAPI program: people, questions, comments and images
+    ImportFastapi(import::ImportArgs),
+    /// Look whether rows, counts and images are sound, while the board serves
+    Doctor(doctor::Doctor),
     /// Print the OpenAPI document
     Openapi,
     /// Print the settings in force and try what they name
@@ -139,8 +155,8 @@ pub enum Fault {
     DataDir { path: PathBuf, source: std::io::Error },
     #[error("cannot use the signing key (MUNDAP_SIGNING_KEY_FILE): {0}")]
     Key(#[from] KeyError),
-    #[error("cannot reach the database {url} (MUNDAP_DATABASE_URL): {reason}")]
-    Database { url: String, reason: String },
+    #[error("cannot reach the database {url} ({name}): {reason}")]
+    Database { name: &'static str, url: String, reason: String },
     #[error("cannot migrate the database: {0}")]
     Migration(#[from] MigrationError),
     #[error("cannot listen on {address} ({name}): {source}")]
@@ -149,8 +165,18 @@ pub enum Fault {
     Mail(String),
     #[error("cannot read the password: {0}")]
     Password(std::io::Error),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error("the archive is written, but the bytes of {0} images are lost (--allow-lost makes that no failure)")]
+    Lost(usize),
+    #[error("interrupted")]
+    Interrupted,
     #[error("{}", sentence(.0))]
     Input(Violations),
+    #[error("{0}")]
+    Import(#[from] ImportError),
+    #[error("{0}")]
+    LeftOver(String),
     #[error("{0}")]
     Refused(Error),
     #[error("{0}")]
@@ -160,9 +186,9 @@ pub enum Fault {
 impl Fault {
     /// 1 failed, 2 wrong usage.
     #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
+    pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Input(_) => ExitCode::from(2),
+            Self::Settings(_) | Self::Input(_) => 2,
             Self::DataDir { .. }
             | Self::Key(_)
             | Self::Database { .. }
@@ -170,8 +196,13 @@ impl Fault {
             | Self::Listen { .. }
             | Self::Mail(_)
             | Self::Password(_)
+            | Self::Transfer(_)
+            | Self::Lost(_)
+            | Self::Interrupted
+            | Self::Import(_)
+            | Self::LeftOver(_)
             | Self::Refused(_)
-            | Self::Other(_) => ExitCode::FAILURE,
+            | Self::Other(_) => 1,
         }
     }
 }
@@ -202,6 +233,11 @@ pub async fn run(cli: Cli) -> Result<(), Fault> {
         Command::Migrate { step } => migrate(&settings, step).await,
         Command::User { change } => user(&settings, change).await,
         Command::Key { step } => key(&settings, step),
+        Command::Backup(arguments) => carry::backup(&settings, &arguments).await,
+        Command::Restore(arguments) => carry::restore(&settings, &arguments).await,
+        Command::Copy(arguments) => carry::copy(&arguments).await,
+        Command::ImportFastapi(args) => import::import(&settings, &args).await,
+        Command::Doctor(arguments) => doctor::doctor(&settings, arguments).await,
         Command::Openapi => print(&app::openapi().to_pretty_json().map_err(|error| Fault::Other(error.into()))?),
         Command::Check => check(&settings).await,
     }
@@ -249,17 +285,28 @@ pub(crate) fn signing_keys(settings: &Settings) -> Result<SigningKeys, Fault> {
 }
 
 pub(crate) async fn store(settings: &Settings) -> Result<SeaStore, Fault> {
-    let database = settings.database()?;
-    mundap_infra::connect(&database).await.map_err(|error| unreachable(&database, &error))
+    open(DATABASE_URL, &settings.database()?).await
+}
+
+/// The setting that the board's own database comes from.
+const DATABASE_URL: &str = "MUNDAP_DATABASE_URL";
+
+/// Opens the database that the setting or argument `name` gave.
+async fn open(name: &'static str, database: &DatabaseSettings) -> Result<SeaStore, Fault> {
+    mundap_infra::connect(database).await.map_err(|error| unreachable(name, database, &error))
 }
 
 /// Names the database without its password, and the innermost reason, which is the one that says what to change.
-fn unreachable(database: &DatabaseSettings, error: &StoreError) -> Fault {
+fn unreachable(name: &'static str, database: &DatabaseSettings, error: &StoreError) -> Fault {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
+        if let Some(ConnectError::Url(reason)) = source.downcast_ref() {
+            let reason = reason.clone();
+            return SettingsError::Value { name, reason }.into();
+        }
         cause = source;
     }
-    Fault::Database { url: without_password(&database.url), reason: cause.to_string() }
+    Fault::Database { name, url: without_password(&database.url), reason: cause.to_string() }
 }
 
 fn without_password(url: &str) -> String {
@@ -390,17 +437,24 @@ async fn check(settings: &Settings) -> Result<(), Fault> {
     let mailer = mail::mailer(settings, &settings.public_url(settings.http_addr))?;
     let shown = [
         ("MUNDAP_HTTP_ADDR", settings.http_addr.to_string()),
-        ("MUNDAP_GRPC_ADDR", format!("{:?}", settings.grpc_addr)),
+        ("MUNDAP_GRPC_ADDR", settings.grpc_addr.to_string()),
         ("MUNDAP_OPS_ADDR", settings.ops_addr.to_string()),
         ("MUNDAP_DATA_DIR", settings.data_dir.display().to_string()),
-        ("MUNDAP_DATABASE_URL", without_password(&database.url)),
+        (DATABASE_URL, without_password(&database.url)),
         ("MUNDAP_DATABASE_MAX_CONNECTIONS", database.max_connections.to_string()),
         ("MUNDAP_DATABASE_ACQUIRE_TIMEOUT", format!("{:?}", database.acquire_timeout)),
         ("MUNDAP_DATABASE_STATEMENT_TIMEOUT", format!("{:?}", database.statement_timeout)),
+        ("MUNDAP_DATABASE_SLOW_QUERY", format!("{:?}", database.slow_query())),
+        ("MUNDAP_DATABASE_CAUSAL_READS", format!("{:?}", settings.database_causal_reads)),
         ("MUNDAP_IDENTITY", format!("{:?}", settings.identity)),
         ("MUNDAP_SIGNING_KEY_FILE", settings.signing_key_file().display().to_string()),
         ("MUNDAP_LOG", settings.log.clone()),
         ("MUNDAP_LOG_FORMAT", settings.log_format.map_or_else(|| "by terminal".to_owned(), |f| format!("{f:?}"))),
+        (
+            "MUNDAP_OTLP_ENDPOINT",
+            settings.otlp()?.map_or_else(|| "none".to_owned(), |url| without_password(url.as_str())),
+        ),
+        ("MUNDAP_OTLP_SAMPLE", settings.otlp_sample.to_string()),
         ("MUNDAP_RATE_LIMIT", format!("{:?}", settings.rate_limit)),
         ("MUNDAP_RATE_LIMIT_ANONYMOUS", show_quota(settings.rate_limit_anonymous)),
         ("MUNDAP_RATE_LIMIT_SIGN_IN", show_quota(settings.rate_limit_sign_in)),
@@ -422,6 +476,14 @@ async fn check(settings: &Settings) -> Result<(), Fault> {
         ("MUNDAP_HTTP_WRITE_TIMEOUT", format!("{:?}", settings.http_write_timeout)),
         ("MUNDAP_HTTP_CONNECTIONS", settings.http_connections.to_string()),
         ("MUNDAP_HTTP_CONNECTIONS_PER_ADDRESS", settings.http_connections_per_address.to_string()),
+        ("MUNDAP_HTTP_REQUESTS", settings.http_requests.map_or_else(|| "64 a core".to_owned(), |n| n.to_string())),
+        ("MUNDAP_HTTP_QUEUE", settings.http_queue.map_or_else(|| "as many again".to_owned(), |n| n.to_string())),
+        ("MUNDAP_HTTP_QUEUE_TIMEOUT", format!("{:?}", settings.http_queue_timeout)),
+        ("MUNDAP_HTTP_STREAMS", settings.http_streams.to_string()),
+        ("MUNDAP_HTTP_REQUEST_TIMEOUT", format!("{:?}", settings.http_request_timeout)),
+        ("MUNDAP_GRPC_CALLS_PER_CONNECTION", settings.grpc_calls_per_connection.to_string()),
+        ("MUNDAP_GRPC_KEEP_ALIVE", format!("{:?}", settings.grpc_keep_alive)),
+        ("MUNDAP_SHUTDOWN_DELAY", format!("{:?}", settings.shutdown_delay)),
         ("MUNDAP_SHUTDOWN_TIMEOUT", format!("{:?}", settings.shutdown_timeout)),
         ("MUNDAP_WORKERS", settings.workers.map_or_else(|| "one a core".to_owned(), |n| n.to_string())),
     ];
@@ -434,9 +496,18 @@ async fn check(settings: &Settings) -> Result<(), Fault> {
     signing_keys(settings)?;
     print("signing key: ok")?;
     let store = store(settings).await?;
-    print(&format!("database: {}", store.describe().await.map_err(|error| unreachable(&database, &error))?))?;
+    print(&format!(
+        "database: {}",
+        store.describe().await.map_err(|error| unreachable(DATABASE_URL, &database, &error))?
+    ))?;
     let pending = mundap_migration::status(store.writer()).await?.iter().filter(|(_, applied)| !applied).count();
     print(&format!("migrations: {pending} pending"))?;
+    if pending == 0 {
+        let blobs = BlobFolder::new(settings.images_dir());
+        let home = store.home(&blobs).await.map_err(|error| Fault::Other(error.into()))?;
+        home.fault(blobs.root()).map_or(Ok(()), |fault| Err(Fault::LeftOver(fault)))?;
+        print("image folder: ok")?;
+    }
     store.close().await;
     if let Some(mailer) = mailer {
         mailer.try_out().await.map_err(|error| Fault::Mail(error.reason))?;

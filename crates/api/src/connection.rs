@@ -35,11 +35,18 @@ impl Connections {
     /// Looks at a connection that was just accepted; closes it where its address holds too many.
     pub fn accept(self: &Arc<Self>, connection: &dyn Any, extensions: &mut Extensions) {
         let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
-        let Ok(peer) = stream.peer_addr() else { return };
-        let socket = SockRef::from(stream);
-        if let Some(seat) = self.seat(peer.ip()) {
-            // It goes with the connection.
+        // It goes with the connection.
+        if let Some(seat) = self.admit(stream) {
             extensions.insert(seat);
+        }
+    }
+
+    /// As [`accept`](Self::accept), and gives the connection's place, to be kept as long as it is open.
+    pub(crate) fn admit(self: &Arc<Self>, stream: &TcpStream) -> Option<Seat> {
+        let peer = stream.peer_addr().ok()?;
+        let socket = SockRef::from(stream);
+        let seat = self.seat(peer.ip());
+        if seat.is_some() {
             #[cfg(target_os = "linux")]
             if let Err(error) = socket.set_tcp_user_timeout(Some(self.write_timeout)) {
                 tracing::debug!(%error, "a connection without a time limit for writing");
@@ -49,6 +56,7 @@ impl Connections {
             // It may be gone already.
             let _ = socket.shutdown(Shutdown::Both);
         }
+        seat
     }
 
     /// Room for one more connection of this address. Our proxies have as many as they want, and so has this machine.
@@ -70,7 +78,7 @@ impl Connections {
 }
 
 /// A connection's place, held until it is closed.
-struct Seat {
+pub(crate) struct Seat {
     /// As whose it counts.
     counted: Option<(Arc<Connections>, Subject)>,
 }

@@ -2,41 +2,46 @@
 //! problems made whole, the metrics, and the one access-log line.
 
 use std::any::Any;
-use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::Method;
 use actix_web::http::header::{
-    ACCEPT_LANGUAGE, AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, VARY,
+    ACCEPT_LANGUAGE, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
+use actix_web::http::{ConnectionType, Method};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage as _, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use metrics::{Counter, Histogram, counter, histogram};
 use mundap_domain::{Actor, Error};
+use tracing::Instrument as _;
 
-use crate::app::Board;
+use crate::app::{Board, InFlight};
+use crate::cors::Origins;
+use crate::headers::Headers;
 use crate::input::{Caller, head};
 use crate::problem::Problem;
 use crate::rate::{self, Budget};
 use crate::routes::seed;
-use crate::words;
+use crate::trace::{TRACEPARENT, Trace};
+use crate::words::{self, Language};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: &str = "x-request-id";
 
 /// The middleware around everything.
 ///
 /// # Errors
-/// A finished answer where the request is gone: after a panic, or where a middleware inside refused.
+/// A finished answer where the request is gone: after a panic, or where its time was up.
 pub async fn edge(
     mut req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -48,28 +53,43 @@ pub async fn edge(
     if *req.method() == Method::HEAD {
         req.head_mut().method = Method::GET;
     }
-    let draining = req.app_data::<web::Data<Board>>().is_some_and(|board| board.is_draining());
+    let origin = req.headers().get(ORIGIN).cloned().zip(req.app_data::<Origins>().cloned());
+    let board = req.app_data::<web::Data<Board>>().cloned();
+    // Asked when the answer is there.
+    let draining = || board.as_ref().is_some_and(|board| board.is_draining());
+    let turned_away =
+        board.as_ref().and_then(|board| board.admission.turn_away(&req, &record.id, || asked_for(&asked)));
+    if let Some(answer) = turned_away {
+        METERS.with(|meters| meters.busy.increment(1));
+        return Ok(ServiceResponse::new(req.into_parts().0, record.finish(answer, draining())));
+    }
     req.extensions_mut().insert(record.budget.clone());
     req.extensions_mut().insert(record.actor.clone());
     // Nothing that a handler holds across a panic outlives its request, save what locks or transactions protect.
-    match AssertUnwindSafe(next.call(req)).catch_unwind().await {
+    let work = next.call(req).instrument(record.trace.span().clone());
+    match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok(response)) => {
             let (req, response) = response.into_parts();
             let answer = match response.error() {
                 Some(error) => {
-                    let mut answer = render(error, &record.id, &asked);
+                    let mut answer = render(error, &record, &asked);
                     keep(response.headers(), &mut answer);
                     answer
                 }
                 None => response.map_into_boxed_body(),
             };
-            Ok(ServiceResponse::new(req, record.finish(answer, draining)))
+            Ok(ServiceResponse::new(req, record.finish(answer, draining())))
         }
-        Ok(Err(error)) => Err(finished(record, render(&error, "", &asked), draining)),
+        Ok(Err(error)) => {
+            let mut answer = render(&error, &record, &asked);
+            let_read(origin, &mut answer);
+            Err(finished(record, answer, draining()))
+        }
         Err(panic) => {
             let problem = Problem::from(Error::internal(format!("a panic: {}", message(&*panic))));
-            let answer = render(&problem.into(), &record.id, &asked);
-            Err(finished(record, answer, draining))
+            let mut answer = render(&problem.into(), &record, &asked);
+            let_read(origin, &mut answer);
+            Err(finished(record, answer, draining()))
         }
     }
 }
@@ -117,15 +137,26 @@ fn finished(record: Record, answer: HttpResponse, draining: bool) -> actix_web::
 }
 
 /// The answer that an error makes, and the log line that it deserves.
-fn render(error: &actix_web::Error, request_id: &str, asked: &[HeaderValue]) -> HttpResponse {
+fn render(error: &actix_web::Error, record: &Record, asked: &[HeaderValue]) -> HttpResponse {
     if let Some(problem) = error.as_error::<Problem>() {
-        log_cause(problem.code(), problem.cause(), request_id);
-        return problem.response(request_id, words::asked_for(asked));
+        refused(problem.code(), problem.cause(), record);
+        return problem.response(&record.id, asked_for(asked));
     }
     if let Some(refusal) = error.as_error::<seed::Refusal>() {
-        log_cause(refusal.code(), refusal.cause(), request_id);
+        refused(refusal.code(), refusal.cause(), record);
     }
     error.error_response()
+}
+
+fn asked_for(lines: &[HeaderValue]) -> Language {
+    words::asked_for(lines.iter().filter_map(|line| line.to_str().ok()))
+}
+
+/// What CORS would have added, had it seen the answer.
+fn let_read(origin: Option<(HeaderValue, Origins)>, answer: &mut HttpResponse) {
+    if let Some((origin, origins)) = origin {
+        origins.let_read(&origin, answer);
+    }
 }
 
 /// What CORS added to the answer that another takes the place of, without which a browser hides the refusal from its page.
@@ -137,13 +168,25 @@ fn keep(before: &HeaderMap, answer: &mut HttpResponse) {
     }
 }
 
-fn log_cause(code: &str, cause: Option<String>, request_id: &str) {
+fn refused(code: &'static str, cause: Option<String>, record: &Record) {
+    note_refusal(code, cause, &record.id, &record.trace);
+}
+
+/// Counts a refusal, and logs its cause where it is a fault.
+pub(crate) fn note_refusal(code: &'static str, cause: Option<String>, request_id: &str, trace: &Trace) {
+    counter!("mundap_refusals_total", "code" => code).increment(1);
     if let Some(cause) = cause {
-        tracing::error!(request.id = request_id, error.code = code, "{code}: {cause}");
+        tracing::error!(
+            request.id = request_id,
+            trace.id = trace.id,
+            span.id = trace.span_id,
+            error.code = code,
+            "{code}: {cause}"
+        );
     }
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
@@ -157,30 +200,32 @@ async fn authenticate(req: &ServiceRequest, board: &Board) -> Result<Caller, Err
     let Some(header) = req.headers().get(AUTHORIZATION).filter(|_| asks) else {
         return Ok(Caller(Rc::new(Actor::Anonymous)));
     };
-    let token = bearer(header).ok_or(Error::InvalidToken)?;
+    let token = header.to_str().ok().and_then(bearer).ok_or(Error::InvalidToken)?;
     Ok(Caller(Rc::new(board.services.accounts.authenticate(token).await?)))
 }
 
 /// RFC 6750, 2.1; the scheme's case does not matter (RFC 9110, 11.1).
-fn bearer(header: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+pub(crate) fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// The caller's own id where it is one to keep in a log; else a new one.
-fn request_id(headers: &HeaderMap) -> String {
+pub(crate) fn request_id(headers: &impl Headers) -> String {
     let sane = |id: &&str| {
         (1..=128).contains(&id.len())
             && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     };
-    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane);
+    let given = headers.texts(REQUEST_ID).next().flatten().filter(sane);
     given.map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), str::to_owned)
 }
 
 /// What the access log and the metrics say of one request, when its last byte is sent or its client is gone.
 struct Record {
+    _in_flight: Option<InFlight>,
     started: Instant,
     id: String,
+    trace: Trace,
     method: Method,
     /// The route's template, such as `/api/v1/qna/{qna_id}`; never the path, which strangers choose.
     route: String,
@@ -193,12 +238,16 @@ struct Record {
 
 impl Record {
     fn start(req: &ServiceRequest) -> Self {
-        metrics::gauge!("mundap_http_requests_in_flight").increment(1.0);
+        let route = req.match_pattern();
+        let board = req.app_data::<web::Data<Board>>();
+        let scheme = board.and_then(|board| board.public_url.split_once(':')).map_or("http", |(scheme, _)| scheme);
         Self {
+            trace: Trace::begin(req.headers(), req.version(), known(req.method()), route.as_deref(), scheme),
+            _in_flight: req.app_data::<web::Data<Board>>().cloned().map(InFlight::on),
             started: Instant::now(),
             id: request_id(req.headers()),
             method: req.method().clone(),
-            route: req.match_pattern().unwrap_or_else(|| "unmatched".to_owned()),
+            route: route.unwrap_or_else(|| "unmatched".to_owned()),
             status: 0,
             actor: KnownActor::default(),
             budget: Budget::default(),
@@ -211,13 +260,18 @@ impl Record {
         self.status = answer.status().as_u16();
         let headers = answer.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&self.id) {
-            headers.insert(REQUEST_ID, id);
+            headers.insert(HeaderName::from_static(REQUEST_ID), id);
         }
+        if let Some(parent) = self.trace.parent.as_deref().and_then(|parent| HeaderValue::from_str(parent).ok()) {
+            headers.insert(HeaderName::from_static(TRACEPARENT), parent);
+        }
+        self.trace.answered(self.status);
         self.budget.show(headers);
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         if draining {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            // The header alone would be left out.
+            answer.head_mut().set_connection_type(ConnectionType::Close);
         }
         answer.map_body(|_, body| {
             // An empty body is never polled.
@@ -230,30 +284,88 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.started.elapsed();
-        // Strangers choose the method; a label must not grow without bound.
-        let method = match self.method.as_str() {
-            known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => Cow::Owned(known.to_owned()),
-            _ => Cow::Borrowed("other"),
-        };
-        let route = std::mem::take(&mut self.route);
+        let method = known(&self.method);
+        let route = &self.route;
         // The body of a HEAD's answer is made, and not sent.
         let bytes = if self.method == Method::HEAD { 0 } else { self.bytes };
         tracing::info!(
-            http.method = %method,
+            http.method = method,
             http.route = route,
             http.status = self.status,
             duration_ms = duration.as_secs_f64() * 1000.0,
             bytes,
             whole = self.whole,
             request.id = self.id,
+            trace.id = self.trace.id,
+            span.id = self.trace.span_id,
             actor.id = self.actor.0.get(),
             "{method} {route} {} in {duration:.1?}",
             self.status
         );
-        metrics::gauge!("mundap_http_requests_in_flight").decrement(1.0);
-        let labels = [("route", route.into()), ("method", method), ("status", Cow::Owned(self.status.to_string()))];
-        metrics::counter!("mundap_http_requests_total", &labels).increment(1);
-        metrics::histogram!("mundap_http_request_duration_seconds", &labels).record(duration);
+        // A worker that ends takes its meters along.
+        let _ = METERS.try_with(|meters| meters.count(route, method, self.status, duration));
+    }
+}
+
+/// The methods that are told apart.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// Strangers choose the method; a label must not grow without bound.
+fn known(method: &Method) -> &'static str {
+    METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+}
+
+thread_local! {
+    static METERS: Meters = Meters::default();
+}
+
+/// The handles of one worker's metrics: to find one anew for each request would cost more than to count it.
+struct Meters {
+    by_route: RefCell<HashMap<String, Vec<Answers>>>,
+    /// Who was turned away before anything was done for them.
+    busy: Counter,
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self { by_route: RefCell::default(), busy: counter!("mundap_refusals_total", "code" => "busy") }
+    }
+}
+
+/// One method and status of a route.
+struct Answers {
+    method: &'static str,
+    status: u16,
+    count: Counter,
+    duration: Histogram,
+}
+
+impl Meters {
+    fn count(&self, route: &str, method: &'static str, status: u16, duration: Duration) {
+        let mut by_route = self.by_route.borrow_mut();
+        if !by_route.contains_key(route) {
+            by_route.insert(route.to_owned(), Vec::new());
+        }
+        let Some(all) = by_route.get_mut(route) else { return };
+        let known = all.iter().position(|answers| answers.method == method && answers.status == status);
+        let index = known.unwrap_or_else(|| {
+            all.push(Answers::of(route, method, status));
+            all.len() - 1
+        });
+        all[index].count.increment(1);
+        all[index].duration.record(duration);
+    }
+}
+
+impl Answers {
+    fn of(route: &str, method: &'static str, status: u16) -> Self {
+        let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+        Self {
+            method,
+            status,
+            count: counter!("mundap_http_requests_total", &labels),
+            duration: histogram!("mundap_http_request_duration_seconds", &labels),
+        }
     }
 }
 
@@ -272,7 +384,9 @@ impl MessageBody for Recorded {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_next(cx);
+        // What is read while it is sent belongs to the request.
+        let body = Pin::new(&mut this.body);
+        let polled = this.record.trace.span().in_scope(|| body.poll_next(cx));
         match &polled {
             Poll::Ready(Some(Ok(bytes))) => {
                 this.record.bytes += bytes.len() as u64;

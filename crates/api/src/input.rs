@@ -14,11 +14,12 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use mundap_domain::error::{Broken, Violations};
 use mundap_domain::idempotency::IdempotencyKey;
 use mundap_domain::page::{Order, PageRequest, PageSize};
-use mundap_domain::version::{Expected, Version};
+use mundap_domain::version::{Expected, NoTag};
 use mundap_domain::{Actor, Error};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
+use crate::admission;
 use crate::app::Board;
 use crate::problem::Problem;
 
@@ -117,35 +118,8 @@ impl IfMatch {
     /// # Errors
     /// 400 where something in it is no entity tag, or nothing is.
     pub fn parse(value: Option<&str>) -> Result<Self, Problem> {
-        let Some(value) = value.map(str::trim).filter(|value| *value != "*") else { return Ok(Self(Expected::Any)) };
-        let mut versions = Vec::new();
-        let mut tags = 0;
-        for tag in elements(value) {
-            tags += 1;
-            // A weak tag never matches here: If-Match compares strongly.
-            let strong = tag.strip_prefix("W/");
-            let quoted = strong.unwrap_or(tag);
-            let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-            let Some(inner) = inner.filter(|inner| !inner.contains('"')) else {
-                return Err(Problem::not_an_entity_tag(tag));
-            };
-            if strong.is_none() {
-                versions.extend(inner.split_once('-').and_then(|(version, _)| version.parse().ok()).map(Version::new));
-            }
-        }
-        if tags == 0 { Err(Problem::not_an_entity_tag(value)) } else { Ok(Self(Expected::OneOf(versions))) }
+        Expected::of_tags(value).map(Self).map_err(|NoTag(tag)| Problem::not_an_entity_tag(&tag))
     }
-}
-
-/// The elements of a list; a comma between quotes belongs to its element, and between two commas there may be nothing
-/// (RFC 9110, 5.6.1).
-fn elements(list: &str) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    let elements = list.split(move |c| {
-        quoted ^= c == '"';
-        c == ',' && !quoted
-    });
-    elements.map(str::trim).filter(|element| !element.is_empty())
 }
 
 /// `Idempotency-Key`, where the client sent one.
@@ -515,7 +489,8 @@ const DRAINED: usize = 16 * 1024 * 1024;
 /// The whole body.
 ///
 /// # Errors
-/// 413 over the limit, 408 over the time limit, 400 where the connection breaks off.
+/// 413 over the limit, 408 over the time limit, 400 where the connection breaks off; 503 where it took a while to arrive
+/// and no place is left by then.
 pub async fn body(req: &HttpRequest, payload: Payload) -> Result<Bytes, Problem> {
     let board = req.app_data::<web::Data<Board>>().ok_or_else(|| Error::internal("the board is not wired"))?;
     body_within(req, payload, board.limits.body).await
@@ -547,11 +522,14 @@ pub async fn body_within(req: &HttpRequest, payload: Payload, limit: usize) -> R
     if announced.is_some_and(|length| length > DRAINED) {
         return Err(Problem::body_too_large(limit));
     }
-    tokio::time::timeout(board.limits.body_time, read).await.unwrap_or_else(|_| Err(Problem::body_timeout()))
+    let arrival = tokio::time::timeout(board.limits.body_time, read);
+    admission::while_it_arrives(req, arrival).await?.unwrap_or_else(|_| Err(Problem::body_timeout()))
 }
 
 #[cfg(test)]
 mod tests {
+    use mundap_domain::version::Version;
+
     use super::*;
 
     fn expected(value: Option<&str>) -> Result<Expected, &'static str> {

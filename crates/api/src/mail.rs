@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use crate::app::Board;
+use crate::headers::Headers as _;
 use crate::problem::Problem;
 use crate::settings::{Settings, SettingsError};
 use crate::words;
@@ -30,7 +31,7 @@ impl FromRequest for LetterLanguage {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Ok(Self(words::asked_for(req.headers().get_all(ACCEPT_LANGUAGE)))))
+        ready(Ok(Self(words::asked_for(req.headers().texts(ACCEPT_LANGUAGE.as_str()).flatten()))))
     }
 }
 

@@ -1,28 +1,43 @@
-//! The operators' port: is it alive, is it ready, what did it count.
+//! The operators' port: is it alive, is it ready, what did it count, what does it log.
 
 use std::time::Duration;
 
-use actix_web::{HttpResponse, Responder, web};
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use mundap_infra::SeaStore;
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::app::Board;
-
-/// How long the database may take to answer before the node counts as not ready.
-const PATIENCE: Duration = Duration::from_secs(1);
+use crate::health::{Doctor, Health, Images};
+use crate::telemetry::{self, Log};
 
 pub struct Ops {
     pub board: web::Data<Board>,
     pub store: SeaStore,
+    pub doctor: Doctor,
     pub metrics: PrometheusHandle,
 }
 
+impl Ops {
+    /// Whether requests should come here.
+    pub(crate) fn is_ready(&self, health: Health) -> bool {
+        health.is_ready() && !self.board.is_draining()
+    }
+}
+
+/// A filter is short.
+const FILTER_BYTES: usize = 8 * 1024;
+
 pub fn routes(config: &mut web::ServiceConfig) {
     config
+        .app_data(web::PayloadConfig::new(FILTER_BYTES))
         .route("/livez", web::get().to(livez))
         .route("/readyz", web::get().to(readyz))
-        .route("/metrics", web::get().to(metrics));
+        .route("/metrics", web::get().to(metrics))
+        .route("/log", web::get().to(log))
+        .route("/log", web::put().to(set_log));
 }
 
 /// Whether the process runs; never asks the database.
@@ -32,20 +47,91 @@ async fn livez() -> impl Responder {
 
 /// Whether requests should come here, and which part says no.
 async fn readyz(ops: web::Data<Ops>) -> impl Responder {
-    let database = match tokio::time::timeout(PATIENCE, ops.store.ping()).await {
-        Ok(Ok(())) => "ok",
-        Ok(Err(_)) => "unreachable",
-        Err(_) => "slow",
-    };
-    let draining = ops.board.is_draining();
-    let ready = database == "ok" && !draining;
-    let status = if ready { "ready" } else { "not ready" };
-    let body = json!({"status": status, "database": database, "draining": draining});
+    let health = ops.doctor.health().await;
+    let (draining, ready) = (ops.board.is_draining(), ops.is_ready(health));
+    let mut body = json!(health);
+    body["status"] = if ready { "ready" } else { "not ready" }.into();
+    body["draining"] = draining.into();
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }
 
 /// Prometheus' text format.
 async fn metrics(ops: web::Data<Ops>) -> impl Responder {
+    let ready = ops.is_ready(ops.doctor.health().await);
+    metrics::gauge!("mundap_ready").set(if ready { 1.0 } else { 0.0 });
+    let is_shared = ops.doctor.images() == Images::Ok;
+    metrics::gauge!("mundap_image_folder_shared").set(if is_shared { 1.0 } else { 0.0 });
+    metrics::gauge!("mundap_http_requests_in_flight").set(u32::try_from(ops.board.in_flight()).unwrap_or(u32::MAX));
+    ops.store.report_pools();
+    telemetry::report_process();
     ops.metrics.run_upkeep();
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(ops.metrics.render())
+}
+
+/// What is logged, as a filter.
+async fn log() -> impl Responder {
+    Log::get().map_or_else(no_log, |log| HttpResponse::Ok().json(json!({"filter": log.filter()})))
+}
+
+fn no_log() -> HttpResponse {
+    HttpResponse::ServiceUnavailable().json(json!({"error": "this process does not log"}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewFilter {
+    filter: String,
+    /// Such as `10m`: then it is again what it was.
+    #[serde(default)]
+    r#for: Option<String>,
+}
+
+/// Changes what is logged: the body is a filter, as text or as JSON.
+async fn set_log(req: HttpRequest, body: web::Bytes) -> impl Responder {
+    let refuse = |reason: String| HttpResponse::BadRequest().json(json!({"error": reason}));
+    let Some(log) = Log::get() else { return no_log() };
+    let content_type = req.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let new = if content_type.starts_with("application/json") {
+        serde_json::from_slice(&body).map_err(|error| error.to_string())
+    } else {
+        String::from_utf8(body.to_vec())
+            .map(|text| NewFilter { filter: text.trim().to_owned(), r#for: None })
+            .map_err(|error| error.to_string())
+    };
+    let new = match new {
+        Ok(new) => new,
+        Err(reason) => return refuse(reason),
+    };
+    let time = match new.r#for.as_deref().map(humantime::parse_duration).transpose() {
+        Ok(time) => time,
+        Err(error) => return refuse(format!("for: {error}")),
+    };
+    let before = log.filter();
+    match log.set(&new.filter) {
+        Ok(change) => {
+            if let Some(time) = time {
+                actix_web::rt::spawn(revert(log, change, before, time));
+            }
+            HttpResponse::Ok().json(changed(&new.filter, time))
+        }
+        Err(reason) => refuse(reason),
+    }
+}
+
+fn changed(filter: &str, time: Option<Duration>) -> Value {
+    let mut body = json!({"filter": filter});
+    if let Some(time) = time {
+        body["for"] = humantime::format_duration(time).to_string().into();
+    }
+    body
+}
+
+/// Takes a change back, unless another came after it.
+async fn revert(log: &'static Log, change: u64, before: String, time: Duration) {
+    tokio::time::sleep(time).await;
+    if log.is_last(change)
+        && let Err(reason) = log.set(&before)
+    {
+        tracing::warn!(reason, "the log's filter cannot be taken back: {reason}");
+    }
 }

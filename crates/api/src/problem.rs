@@ -5,6 +5,7 @@
 //! `code` never changes; what it says to a person is in [`crate::words`]; the cause is for the log alone.
 
 use std::fmt;
+use std::time::Duration;
 
 use actix_multipart::MultipartError;
 use actix_web::error::PayloadError;
@@ -17,16 +18,18 @@ use mundap_domain::Error;
 use mundap_domain::error::{Broken, Cause, Violation, Violations};
 use mundap_domain::idempotency::IdempotencyKey;
 use mundap_domain::image::{Image, Refusal, Upload};
+use mundap_grpc::Said;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::rate;
 use crate::words::{Language, Phrase};
 
-/// Codes that the HTTP face adds to the domain's, in the order of `docs/errors.md`.
-pub const CODES: [&str; 13] = [
+/// Codes that the faces add to the domain's, in the order of `docs/errors.md`.
+pub const CODES: [&str; 15] = [
     "malformed_json",
     "malformed_form",
+    "malformed_message",
     "invalid_path",
     "invalid_query",
     "invalid_header",
@@ -38,6 +41,7 @@ pub const CODES: [&str; 13] = [
     "body_timeout",
     "unsupported_media_type",
     "range_not_satisfiable",
+    "too_slow",
 ];
 
 /// One refusal. Boxed: it is in every handler's result, and rare.
@@ -147,6 +151,12 @@ impl Problem {
     pub fn malformed_form(name: &str) -> Self {
         let phrase = Phrase::new("malformed_form").with("name", name.to_owned());
         Self::saying(StatusCode::BAD_REQUEST, "malformed_form", phrase)
+    }
+
+    /// What came over gRPC is no message of the method's.
+    #[must_use]
+    pub fn malformed_message() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed_message")
     }
 
     #[must_use]
@@ -271,21 +281,19 @@ impl Problem {
         problem
     }
 
-    fn refused_image(refusal: Refusal) -> Self {
-        let phrase = Phrase::new(refusal.code());
-        let (status, phrase) = match refusal {
-            Refusal::NotAnImage | Refusal::Animated => (StatusCode::UNSUPPORTED_MEDIA_TYPE, phrase),
-            Refusal::Broken => (StatusCode::UNPROCESSABLE_ENTITY, phrase),
-            Refusal::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, phrase.with("mebibytes", Upload::MAX_BYTES >> 20)),
-            Refusal::TooManyPixels => {
-                let phrase = phrase.with("side", Upload::MAX_SIDE).with("mega", Upload::MAX_PIXELS / 1_000_000);
-                let frames = Upload::MAX_FRAME_PIXELS / 1_000_000;
-                (StatusCode::UNPROCESSABLE_ENTITY, phrase.with("frames", frames))
-            }
-            Refusal::CommentFull => (StatusCode::CONFLICT, phrase.with("max", Image::MAX_PER_COMMENT)),
-            Refusal::QuotaExceeded => (StatusCode::CONFLICT, phrase),
-        };
-        Self::saying(status, refusal.code(), phrase)
+    /// No place is left. Without a cause: under overload, a line in the log for each would be overload too.
+    #[must_use]
+    pub fn turned_away() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy").with(RETRY_AFTER, RETRY_SECONDS)
+    }
+
+    /// The request's time is up. What it `writes` may have been written, or not.
+    #[must_use]
+    pub fn too_slow(writes: bool, limit: Duration) -> Self {
+        let phrase = Phrase::new(if writes { "too_slow-write" } else { "too_slow" });
+        Self::saying(StatusCode::SERVICE_UNAVAILABLE, "too_slow", phrase)
+            .with(RETRY_AFTER, RETRY_SECONDS)
+            .because(format!("it took longer than {limit:?}").into())
     }
 
     #[must_use]
@@ -325,9 +333,14 @@ impl Problem {
         self.0.cause.as_ref().map(|cause| chain(&**cause))
     }
 
-    /// The answer, with the request's id in it. Only `detail`s are translated: `title` is the status's English name.
+    /// The answer, with the request's id in it.
     #[must_use]
     pub fn response(&self, request_id: &str, language: Language) -> HttpResponse {
+        answer(self.0.status, self.0.header.as_ref(), language, self.body(request_id, language))
+    }
+
+    /// Only `detail`s are translated: `title` is the status's English name.
+    fn body(&self, request_id: &str, language: Language) -> String {
         let (detail, errors) = self.texts(language);
         let body = ProblemBody {
             r#type: format!("/docs/errors#{}", self.0.code),
@@ -338,15 +351,58 @@ impl Problem {
             request_id,
             errors: (self.0.status == StatusCode::UNPROCESSABLE_ENTITY).then_some(&*errors),
         };
-        let mut response = HttpResponse::build(self.0.status);
-        if let Some((name, value)) = &self.0.header {
-            response.insert_header((name.clone(), value.clone()));
-        }
-        response
-            .insert_header((CONTENT_TYPE, "application/problem+json"))
-            .insert_header((CONTENT_LANGUAGE, language.tag()))
-            .insert_header((VARY, "Accept-Language"))
-            .body(serde_json::to_string(&body).unwrap_or_default())
+        serde_json::to_string(&body).unwrap_or_default()
+    }
+}
+
+fn answer(
+    status: StatusCode,
+    header: Option<&(HeaderName, HeaderValue)>,
+    language: Language,
+    body: String,
+) -> HttpResponse {
+    let mut response = HttpResponse::build(status);
+    if let Some((name, value)) = header {
+        response.insert_header((name.clone(), value.clone()));
+    }
+    let fixed = HeaderValue::from_static;
+    response
+        .insert_header((CONTENT_TYPE, fixed("application/problem+json")))
+        .insert_header((CONTENT_LANGUAGE, fixed(language.tag())))
+        .insert_header((VARY, fixed("Accept-Language")))
+        .body(body)
+}
+
+/// A problem that is the same for everybody but for the request's id, put into words once: what turns away those that there
+/// is no time for must not take time.
+pub struct Prepared {
+    status: StatusCode,
+    header: Option<(HeaderName, HeaderValue)>,
+    /// What stands before the id and behind it, by language.
+    bodies: [(String, String); Language::ALL.len()],
+}
+
+impl Prepared {
+    #[must_use]
+    pub fn new(problem: &Problem) -> Self {
+        // No text has it, so that it is found where the id stands.
+        const ID: &str = "\u{1}";
+        let bodies = Language::ALL.map(|language| {
+            let body = problem.body(ID, language);
+            // JSON escapes it.
+            let (before, after) = body.split_once("\\u0001").unwrap_or((&body, ""));
+            (before.to_owned(), after.to_owned())
+        });
+        Self { status: problem.0.status, header: problem.0.header.clone(), bodies }
+    }
+
+    /// As [`Problem::response`].
+    #[must_use]
+    pub fn response(&self, request_id: &str, language: Language) -> HttpResponse {
+        let place = Language::ALL.iter().position(|known| *known == language).unwrap_or_default();
+        let (before, after) = &self.bodies[place];
+        let body = [before, request_id, after].concat();
+        answer(self.status, self.header.as_ref(), language, body)
     }
 }
 
@@ -366,6 +422,63 @@ impl ResponseError for Problem {
     }
 }
 
+/// What the gRPC face says of an error in this language: of the whole, and of each field.
+#[must_use]
+pub fn say(error: &Error, language: Language) -> Said {
+    match detail(error) {
+        Detail::Phrase(phrase) => Said { message: phrase.say(language), fields: Vec::new() },
+        Detail::Violations(violations) => {
+            let errors = field_errors(&violations, language);
+            Said { message: summary(&errors, language), fields: errors.into_iter().map(|error| error.detail).collect() }
+        }
+    }
+}
+
+/// What is to be said of an error.
+fn detail(error: &Error) -> Detail {
+    let code = error.code();
+    Detail::Phrase(match error {
+        Error::Invalid(violations) => return Detail::Violations(violations.clone()),
+        Error::Image(refusal) => refused_image(*refusal),
+        Error::RateLimited(allowance) => {
+            let seconds = rate::retry_after(allowance);
+            Phrase::new(code).with("limit", allowance.policy.name()).with("seconds", seconds)
+        }
+        Error::Unauthenticated
+        | Error::InvalidToken
+        | Error::InvalidCredentials
+        | Error::InvalidRefreshToken
+        | Error::InvalidMailToken
+        | Error::Suspended
+        | Error::NotAuthor
+        | Error::NotAdmin
+        | Error::OwnAccount
+        | Error::NotFound(_)
+        | Error::EmailTaken
+        | Error::KeyReused
+        | Error::KeyInUse
+        | Error::VersionMismatch
+        | Error::InvalidCursor
+        | Error::Busy(_)
+        | Error::Unavailable(_)
+        | Error::StorageUnavailable(_)
+        | Error::Internal(_) => Phrase::new(code),
+    })
+}
+
+fn refused_image(refusal: Refusal) -> Phrase {
+    let phrase = Phrase::new(refusal.code());
+    match refusal {
+        Refusal::NotAnImage | Refusal::Animated | Refusal::Broken | Refusal::QuotaExceeded => phrase,
+        Refusal::TooLarge => phrase.with("mebibytes", Upload::MAX_BYTES >> 20),
+        Refusal::TooManyPixels => {
+            let phrase = phrase.with("side", Upload::MAX_SIDE).with("mega", Upload::MAX_PIXELS / 1_000_000);
+            phrase.with("frames", Upload::MAX_FRAME_PIXELS / 1_000_000)
+        }
+        Refusal::CommentFull => phrase.with("max", Image::MAX_PER_COMMENT),
+    }
+}
+
 /// RFC 6750, 3: what to bring, and what was wrong with what was brought.
 pub const CHALLENGE: &str = r#"Bearer realm="mundap""#;
 pub const INVALID_TOKEN_CHALLENGE: &str = r#"Bearer realm="mundap", error="invalid_token""#;
@@ -375,10 +488,10 @@ pub const RETRY_SECONDS: &str = "1";
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        let code = error.code();
-        let problem = |status| Self::new(status, code);
+        let (code, detail) = (error.code(), detail(&error));
+        let problem = |status| Self(Box::new(Parts { status, code, detail, header: None, cause: None }));
         match error {
-            Error::Invalid(violations) => violations.into(),
+            Error::Invalid(_) | Error::KeyReused | Error::InvalidMailToken => problem(StatusCode::UNPROCESSABLE_ENTITY),
             Error::Unauthenticated | Error::InvalidRefreshToken => {
                 problem(StatusCode::UNAUTHORIZED).with(WWW_AUTHENTICATE, CHALLENGE)
             }
@@ -388,17 +501,19 @@ impl From<Error> for Problem {
             }
             Error::NotFound(_) => problem(StatusCode::NOT_FOUND),
             Error::EmailTaken | Error::KeyInUse => problem(StatusCode::CONFLICT),
-            Error::KeyReused | Error::InvalidMailToken => problem(StatusCode::UNPROCESSABLE_ENTITY),
             Error::VersionMismatch => problem(StatusCode::PRECONDITION_FAILED),
             Error::InvalidCursor => problem(StatusCode::BAD_REQUEST),
             Error::Busy(cause) | Error::Unavailable(cause) | Error::StorageUnavailable(cause) => {
                 problem(StatusCode::SERVICE_UNAVAILABLE).with(RETRY_AFTER, RETRY_SECONDS).because(cause)
             }
-            Error::Image(refusal) => Self::refused_image(refusal),
+            Error::Image(refusal) => problem(match refusal {
+                Refusal::NotAnImage | Refusal::Animated => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Refusal::Broken | Refusal::TooManyPixels => StatusCode::UNPROCESSABLE_ENTITY,
+                Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                Refusal::CommentFull | Refusal::QuotaExceeded => StatusCode::CONFLICT,
+            }),
             Error::RateLimited(allowance) => {
-                let seconds = rate::retry_after(&allowance);
-                let phrase = Phrase::new(code).with("limit", allowance.policy.name()).with("seconds", seconds);
-                Self::saying(StatusCode::TOO_MANY_REQUESTS, code, phrase).retry_after(seconds)
+                problem(StatusCode::TOO_MANY_REQUESTS).retry_after(rate::retry_after(&allowance))
             }
             Error::Internal(cause) => problem(StatusCode::INTERNAL_SERVER_ERROR).because(cause),
         }
@@ -407,13 +522,7 @@ impl From<Error> for Problem {
 
 impl From<Violations> for Problem {
     fn from(violations: Violations) -> Self {
-        Self(Box::new(Parts {
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            code: "validation_failed",
-            detail: Detail::Violations(violations),
-            header: None,
-            cause: None,
-        }))
+        Error::Invalid(violations).into()
     }
 }
 
@@ -459,7 +568,9 @@ fn explain(rule: &Broken) -> Phrase {
         | Broken::NotABoolean
         | Broken::Blank
         | Broken::ControlCharacter
-        | Broken::NotAnEmail => phrase,
+        | Broken::NotAnEmail
+        | Broken::NotVisibleAscii
+        | Broken::NotAnEntityTag => phrase,
         Broken::TooShort { min } => phrase.with("min", *min),
         Broken::TooLong { max } => phrase.with("max", *max),
         Broken::OutOfRange { min, max } => phrase.with("min", *min).with("max", *max),
@@ -472,6 +583,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
+    use actix_web::body::to_bytes;
     use chrono::TimeDelta;
     use mundap_domain::error::Kind;
     use mundap_domain::rate::{Allowance, Policy, Quota};
@@ -540,6 +652,7 @@ mod tests {
             Problem::malformed_form("<name>"),
             Problem::broken_form(&MultipartError::Incomplete),
             Problem::form_breaks_off(),
+            Problem::malformed_message(),
             Problem::invalid_path("<segment>"),
             Problem::repeated_parameter("<name>"),
             Problem::unknown_parameter("<name>"),
@@ -555,6 +668,9 @@ mod tests {
             Problem::body_timeout(),
             Problem::unsupported_media_type("<wanted>"),
             Problem::range_not_satisfiable(1000),
+            Problem::turned_away(),
+            Problem::too_slow(false, Duration::from_secs(5)),
+            Problem::too_slow(true, Duration::from_secs(5)),
         ]);
         problems
     }
@@ -572,6 +688,8 @@ mod tests {
             Broken::Blank,
             Broken::ControlCharacter,
             Broken::NotAnEmail,
+            Broken::NotVisibleAscii,
+            Broken::NotAnEntityTag,
             Broken::NotOneOf { allowed: &["newest", "oldest"] },
         ]
     }
@@ -619,5 +737,24 @@ mod tests {
         let problem = Problem::from(violations);
         assert_eq!(problem.detail(Language::English), "/title must not be empty; /a~1b{c} is not a known field.");
         assert_eq!(problem.detail(Language::Korean), "/title: 비워 둘 수 없습니다; /a~1b{c}: 알 수 없는 필드입니다.");
+    }
+
+    #[actix_web::test]
+    async fn what_is_prepared_says_the_same() {
+        let problem = Problem::turned_away();
+        let prepared = Prepared::new(&problem);
+        for language in Language::ALL {
+            let (made, ready) = (problem.response("an-id", language), prepared.response("an-id", language));
+            assert_eq!(made.status(), ready.status());
+            assert!(ready.headers().contains_key(RETRY_AFTER));
+            assert_eq!(made.headers().len(), ready.headers().len());
+            for (name, value) in made.headers() {
+                assert_eq!(ready.headers().get(name), Some(value));
+            }
+            let body = async |answer: HttpResponse| to_bytes(answer.into_body()).await.map_err(|_| "no body").unwrap();
+            let (made, ready) = (body(made).await, body(ready).await);
+            assert!(String::from_utf8_lossy(&ready).contains("\"request_id\":\"an-id\""), "{ready:?}");
+            assert_eq!(made, ready);
+        }
     }
 }

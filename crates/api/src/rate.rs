@@ -2,28 +2,27 @@
 //!
 //! The rules are the domain's ([`mundap_domain::rate`]); `docs/api.md` has the table of limits.
 
-use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
-use std::rc::Rc;
-use std::sync::Once;
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use actix_web::http::Method;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpMessage as _, HttpRequest};
 use chrono::TimeDelta;
-use mundap_domain::Error;
 use mundap_domain::rate::{Allowance, Policy, Subject};
+use mundap_domain::{Actor, Error};
 
 use crate::app::Board;
+use crate::headers::Headers;
 use crate::input::Caller;
 
 /// draft-ietf-httpapi-ratelimit-headers-10: two lists of structured fields (RFC 9651).
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub const RATE_LIMIT: &str = "ratelimit";
+pub const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
 
 /// What a request has counted for so far. Cloning shares it.
 #[derive(Clone, Debug, Default)]
-pub struct Budget(Rc<RefCell<Vec<Allowance>>>);
+pub struct Budget(Arc<Mutex<Vec<Allowance>>>);
 
 impl Budget {
     /// The budget of this request.
@@ -39,24 +38,28 @@ impl Budget {
     pub async fn spend(&self, board: &Board, policy: Policy, subject: &Subject) -> Result<(), Error> {
         let outcome = board.services.rates.admit(policy, subject).await;
         match &outcome {
-            Ok(Some(allowance)) | Err(Error::RateLimited(allowance)) => self.0.borrow_mut().push(*allowance),
+            Ok(Some(allowance)) | Err(Error::RateLimited(allowance)) => {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).push(*allowance);
+            }
             Ok(None) | Err(_) => {}
         }
         outcome.map(|_| ())
     }
 
+    /// What is said of what is left: the limits, and their state. `None` where nothing was counted.
+    #[must_use]
+    pub fn say(&self) -> Option<(String, String)> {
+        let allowances = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = |item: fn(&Allowance) -> String| allowances.iter().map(item).collect::<Vec<_>>().join(", ");
+        (!allowances.is_empty()).then(|| (list(policy), list(left)))
+    }
+
     /// Says what is left.
     pub fn show(&self, headers: &mut HeaderMap) {
-        let allowances = self.0.borrow();
-        let list = |item: fn(&Allowance) -> String| {
-            HeaderValue::try_from(allowances.iter().map(item).collect::<Vec<_>>().join(", ")).ok()
-        };
-        if allowances.is_empty() {
-            return;
-        }
-        if let (Some(policies), Some(left)) = (list(policy), list(left)) {
-            headers.insert(RATE_LIMIT_POLICY, policies);
-            headers.insert(RATE_LIMIT, left);
+        let Some((policies, left)) = self.say() else { return };
+        if let (Ok(policies), Ok(left)) = (HeaderValue::try_from(policies), HeaderValue::try_from(left)) {
+            headers.insert(HeaderName::from_static(RATE_LIMIT_POLICY), policies);
+            headers.insert(HeaderName::from_static(RATE_LIMIT), left);
         }
     }
 }
@@ -88,7 +91,13 @@ pub fn retry_after(allowance: &Allowance) -> i64 {
 #[must_use]
 pub fn address(board: &Board, req: &HttpRequest) -> Subject {
     let peer = req.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    if peer.is_loopback() && board.proxies.is_empty() && req.headers().contains_key("x-forwarded-for") {
+    address_of(board, peer, req.headers())
+}
+
+/// As [`address`], of a request from `peer` with these headers.
+#[must_use]
+pub fn address_of(board: &Board, peer: IpAddr, headers: &impl Headers) -> Subject {
+    if peer.is_loopback() && board.proxies.is_empty() && headers.texts("x-forwarded-for").next().is_some() {
         // Nobody but a proxy on this machine says so: all its clients are counted as one.
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
@@ -98,7 +107,22 @@ pub fn address(board: &Board, req: &HttpRequest) -> Subject {
             );
         });
     }
-    Subject::address(board.proxies.client(peer, req.headers()))
+    Subject::address(board.proxies.client(peer, headers))
+}
+
+/// What a request is, as far as limits go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// It looks at something.
+    Read,
+    /// It may change something.
+    Write,
+    /// It makes an account, or asks for or uses a mailed token.
+    GuardsAccounts,
+    /// It is about tokens: a password for signing in counts for one limit, anything else for staying signed in for another.
+    Tokens { has_password: bool },
+    /// As [`Tokens`](Self::Tokens), where only what it brings will tell which: see [`of_form`].
+    TokensOfAForm,
 }
 
 /// Counts a request, before anything else of it is read. `caller` is who it says it comes from.
@@ -106,21 +130,51 @@ pub fn address(board: &Board, req: &HttpRequest) -> Subject {
 /// # Errors
 /// What is wrong with the caller, [`Error::RateLimited`], and what the database says.
 pub async fn enter(req: &HttpRequest, board: &Board, caller: Result<Caller, Error>) -> Result<Caller, Error> {
-    let budget = Budget::of(req);
-    let address = address(board, req);
-    if guards_accounts(req) {
-        budget.spend(board, Policy::SignIn, &address).await?;
-    }
-    match caller.as_ref().map(|caller| caller.account().map(|account| Subject::Account(account.id))) {
-        Ok(Some(account)) if req.method().is_safe() => budget.spend(board, Policy::Reads, &account).await?,
-        Ok(Some(account)) => budget.spend(board, Policy::Writes, &account).await?,
-        Ok(None) if guards_accounts(req) || is_of_tokens(req.path()) => {}
-        // Whoever guesses tokens is nobody yet.
-        Ok(None) | Err(Error::InvalidToken) => budget.spend(board, Policy::Anonymous, &address).await?,
-        // The database is away: that is all there is to say.
-        Err(_) => {}
-    }
+    let demand = if guards_accounts(req) {
+        Demand::GuardsAccounts
+    } else if is_of_tokens(req.path()) {
+        Demand::TokensOfAForm
+    } else if req.method().is_safe() {
+        Demand::Read
+    } else {
+        Demand::Write
+    };
+    let actor = caller.as_ref().map(|caller| &**caller);
+    count(board, &Budget::of(req), &address(board, req), demand, actor).await?;
     caller
+}
+
+/// Counts a request of whatever face.
+///
+/// # Errors
+/// [`Error::RateLimited`], and what the database says.
+pub async fn count(
+    board: &Board,
+    budget: &Budget,
+    address: &Subject,
+    demand: Demand,
+    caller: Result<&Actor, &Error>,
+) -> Result<(), Error> {
+    match demand {
+        Demand::GuardsAccounts | Demand::Tokens { has_password: true } => {
+            budget.spend(board, Policy::SignIn, address).await?;
+        }
+        Demand::Tokens { has_password: false } => budget.spend(board, Policy::Renewals, address).await?,
+        Demand::Read | Demand::Write | Demand::TokensOfAForm => {}
+    }
+    let counts_already = match demand {
+        Demand::Read | Demand::Write => false,
+        Demand::GuardsAccounts | Demand::Tokens { .. } | Demand::TokensOfAForm => true,
+    };
+    match caller.map(|caller| caller.account().map(|account| Subject::Account(account.id))) {
+        Ok(Some(account)) if demand == Demand::Read => budget.spend(board, Policy::Reads, &account).await,
+        Ok(Some(account)) => budget.spend(board, Policy::Writes, &account).await,
+        Ok(None) if counts_already => Ok(()),
+        // Whoever guesses tokens is nobody yet.
+        Ok(None) | Err(Error::InvalidToken) => budget.spend(board, Policy::Anonymous, address).await,
+        // The database is away: that is all there is to say.
+        Err(_) => Ok(()),
+    }
 }
 
 /// Whether it makes an account, or asks for or uses a mailed token.
@@ -159,8 +213,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         budget.show(&mut headers);
         assert!(headers.is_empty());
-        budget.0.borrow_mut().push(allowance(Policy::Writes, 60, 59, TimeDelta::microseconds(999_999)));
-        budget.0.borrow_mut().push(allowance(Policy::SignIn, 20, 0, TimeDelta::seconds(3)));
+        budget.0.lock().unwrap().push(allowance(Policy::Writes, 60, 59, TimeDelta::microseconds(999_999)));
+        budget.0.lock().unwrap().push(allowance(Policy::SignIn, 20, 0, TimeDelta::seconds(3)));
         budget.show(&mut headers);
         assert_eq!(headers.get("ratelimit-policy").unwrap(), r#""writes";q=60;w=60, "sign-in";q=20;w=60"#);
         assert_eq!(headers.get("ratelimit").unwrap(), r#""writes";r=59;t=1, "sign-in";r=0;t=3"#);

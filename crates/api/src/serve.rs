@@ -1,22 +1,27 @@
 //! `mundap serve`: start, serve, end.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web;
 use mundap_domain::env::Clock as _;
 use mundap_domain::mail::Mailer;
-use mundap_infra::{SigningKeys, SystemClock};
-use socket2::{Domain, Protocol, Socket, Type};
+use mundap_infra::{BlobFolder, SigningKeys, SmtpMailer, SystemClock};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::app::{self, Board};
 use crate::command::{Fault, data_dir, signing_keys, store};
+use crate::grpc;
+use crate::health::Doctor;
 use crate::mail;
 use crate::ops::Ops;
-use crate::settings::{Identity, Settings};
+use crate::otlp;
+use crate::settings::{Identity, Listen, Settings};
 use crate::telemetry;
 
 /// Serves until SIGTERM or SIGINT; a second signal ends it at once.
@@ -31,6 +36,12 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
     // The ports before the database: a second start beside a running one must not touch its data.
     let (http, http_addr) = listen("MUNDAP_HTTP_ADDR", settings.http_addr)?;
     let (ops, ops_addr) = listen("MUNDAP_OPS_ADDR", settings.ops_addr)?;
+    let grpc = match settings.grpc_addr {
+        Listen::At(address) => Some(listen("MUNDAP_GRPC_ADDR", address)?),
+        Listen::Off => None,
+    };
+    let doors = copies([Some(&http), grpc.as_ref().map(|(listener, _)| listener)])
+        .map_err(|error| Fault::Other(error.into()))?;
     let public_url = settings.public_url(http_addr);
     let mailer = mail::mailer(&settings, &public_url)?;
     let store = store(&settings).await?;
@@ -38,13 +49,102 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
     if !applied.is_empty() {
         tracing::info!(migrations = applied.join(","), "migrated the database: {}", applied.join(", "));
     }
+    say_what_is_open(&settings, mailer.as_deref());
+    let mailer = mailer.map(|mailer| mailer as Arc<dyn Mailer>);
+    let board = web::Data::new(Board::new(&settings, store.clone(), &keys, mailer, public_url));
+    let failed = |error: std::io::Error| Fault::Other(error.into());
+    let public = app::public(&settings, http, board.clone()).map_err(failed)?;
+    let metrics_handle = metrics.clone();
+    let doctor = Doctor::new(store.clone(), BlobFolder::new(settings.images_dir()));
+    // Before anybody uploads: what is put into the wrong folder must be brought to the right one by hand.
+    doctor.look_at_images().await;
+    let state = web::Data::new(Ops { board: board.clone(), store: store.clone(), doctor, metrics });
+    let private = app::private(ops, state.clone()).map_err(failed)?;
+    let grpc_addr = grpc.as_ref().map(|(_, address)| address.to_string());
+    let mut grpc = grpc.map(|(listener, _)| grpc::start(&settings, listener, &board)).transpose().map_err(failed)?;
+    let grpc_health = grpc.as_ref().map(|grpc| actix_web::rt::spawn(grpc::tell_health(grpc.health(), state.clone())));
+    let (public_handle, private_handle) = (public.handle(), private.handle());
+    let upkeep = actix_web::rt::spawn(telemetry::keep(metrics_handle));
+    let public = actix_web::rt::spawn(public);
+    let private = actix_web::rt::spawn(private);
+    tracing::info!(
+        http.addr = %http_addr, ops.addr = %ops_addr, grpc.addr = grpc_addr, url = board.public_url,
+        "the board is at {}, its documentation at {}/docs", board.public_url, board.public_url
+    );
+
+    let housekeeping = actix_web::rt::spawn(keep_house(board.clone()));
+    let (end_of_mail, told) = watch::channel(false);
+    let mail = board.services.mail.is_on().then(|| actix_web::rt::spawn(mail::deliver(board.clone(), told)));
+    let key_watch = actix_web::rt::spawn(watch(keys));
+    let image_watch = actix_web::rt::spawn(watch_images(state));
+    stop.requested().await;
+    tracing::info!("stopping: requests in flight may finish; a second signal ends it at once");
+    // `/readyz` says no from here on, and each answer ends its connection.
+    board.drain();
+    if let (Some(grpc), Some(telling)) = (&grpc, grpc_health) {
+        telling.abort();
+        grpc.health().set(false).await;
+    }
+    let finish = async {
+        tokio::time::sleep(settings.shutdown_delay).await;
+        housekeeping.abort();
+        upkeep.abort();
+        let _ = end_of_mail.send(true);
+        key_watch.abort();
+        image_watch.abort();
+        for door in &doors {
+            if let Err(error) = turn_away(door) {
+                tracing::warn!(%error, "whoever connects just now may be cut off: {error}");
+            }
+        }
+        // `stop` drops every connection that no worker has taken up.
+        tokio::time::sleep(LAST_ARRIVALS).await;
+        public_handle.pause().await;
+        let calls = async {
+            if let Some(grpc) = &mut grpc {
+                grpc.end().await;
+            }
+        };
+        let doors_close = async {
+            for door in doors {
+                close(door).await;
+            }
+        };
+        // A worker that ends takes along the database connections that were opened on it, whoever uses them by then: first
+        // all the work, then the workers.
+        let work = async {
+            tokio::join!(board.idle(), calls);
+        };
+        let (idle, (), ()) =
+            tokio::join!(tokio::time::timeout(settings.shutdown_timeout, work), last_letters(mail), doors_close);
+        public_handle.stop(idle.is_ok()).await;
+    };
+    tokio::select! {
+        () = finish => {}
+        () = stop.requested() => {
+            tracing::warn!("stopped at once");
+            return Ok(());
+        }
+    }
+    drop(grpc);
+    private_handle.stop(false).await;
+    store.close().await;
+    let _ = tokio::join!(public, private);
+    // It blocks; where it cannot run, the process ends without its last spans.
+    let _ = web::block(otlp::finish).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What somebody who starts a board should know.
+fn say_what_is_open(settings: &Settings, mailer: Option<&SmtpMailer>) {
     if settings.identity == Identity::TrustedEmail {
         tracing::warn!(
             "MUNDAP_IDENTITY=trusted-email: the e-mail in the body of /upload, /update_qna and /delete_qna is believed; \
              let only a proxy that proves who is calling reach this port"
         );
     }
-    match &mailer {
+    match mailer {
         None => tracing::info!(
             "no mail is sent, since MUNDAP_SMTP_URL names no mail server: e-mail addresses are not verified, and \
              `mundap user password EMAIL` is what helps whoever forgot theirs"
@@ -54,54 +154,22 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
         }
         Some(_) => {}
     }
-    let mailer = mailer.map(|mailer| mailer as Arc<dyn Mailer>);
-    let board = web::Data::new(Board::new(&settings, store.clone(), &keys, mailer, public_url));
-    let failed = |error: std::io::Error| Fault::Other(error.into());
-    let public = app::public(&settings, http, board.clone()).map_err(failed)?;
-    let state = web::Data::new(Ops { board: board.clone(), store: store.clone(), metrics });
-    let private = app::private(ops, state).map_err(failed)?;
-    let (public_handle, private_handle) = (public.handle(), private.handle());
-    let public = actix_web::rt::spawn(public);
-    let private = actix_web::rt::spawn(private);
-    tracing::info!(
-        http.addr = %http_addr, ops.addr = %ops_addr, url = board.public_url,
-        "the board is at {}, its documentation at {}/docs", board.public_url, board.public_url
-    );
-
-    let housekeeping = actix_web::rt::spawn(keep_house(board.clone()));
-    let (end_of_mail, told) = watch::channel(false);
-    let mut mail = board.services.mail.is_on().then(|| actix_web::rt::spawn(mail::deliver(board.clone(), told)));
-    let key_watch = actix_web::rt::spawn(watch(keys));
-    stop.requested().await;
-    housekeeping.abort();
-    let _ = end_of_mail.send(true);
-    key_watch.abort();
-    tracing::info!("stopping: requests in flight may finish; a second signal ends it at once");
-    board.drain();
-    tokio::select! {
-        () = public_handle.stop(true) => {}
-        () = stop.requested() => {
-            tracing::warn!("stopped at once");
-            return Ok(());
-        }
-    }
-    if let Some(mail) = &mut mail {
-        // What is not done by then comes back to the outbox with the end of its lease.
-        if tokio::time::timeout(LAST_LETTERS, mail).await.is_err() {
-            tracing::warn!(
-                "letters were still being sent: one that the mail server has taken by now is sent once more"
-            );
-        }
-    }
-    private_handle.stop(false).await;
-    store.close().await;
-    let _ = tokio::join!(public, private);
-    tracing::info!("stopped");
-    Ok(())
 }
 
-/// How long letters that are being sent may still take when everything else has ended.
+/// How long those who connected before the door was shut have to be taken up and say what they want.
+const LAST_ARRIVALS: Duration = Duration::from_millis(250);
+
+/// How long letters that are being sent may still take, beside the requests in flight.
 const LAST_LETTERS: Duration = Duration::from_secs(4);
+
+/// Lets what is being sent be sent. What is not done by then comes back to the outbox with the end of its lease.
+async fn last_letters(mail: Option<JoinHandle<()>>) {
+    if let Some(mail) = mail
+        && tokio::time::timeout(LAST_LETTERS, mail).await.is_err()
+    {
+        tracing::warn!("letters were still being sent: one that the mail server has taken by now is sent once more");
+    }
+}
 
 /// How often what is old is forgotten.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
@@ -143,6 +211,17 @@ async fn watch(keys: SigningKeys) {
     }
 }
 
+/// How often it is looked whether the folder of images is the right one: it may be unmounted.
+const IMAGE_WATCH: Duration = Duration::from_mins(1);
+
+async fn watch_images(ops: web::Data<Ops>) {
+    let mut ticks = tokio::time::interval_at(Instant::now() + IMAGE_WATCH, IMAGE_WATCH);
+    loop {
+        ticks.tick().await;
+        ops.doctor.look_at_images().await;
+    }
+}
+
 fn listen(name: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Fault> {
     let fault = |source| Fault::Listen { name, address: address.to_string(), source };
     let listener = listener(address).map_err(fault)?;
@@ -163,17 +242,60 @@ fn listener(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-struct Stop {
+/// The same listeners, to be shut by whoever does not accept on them.
+fn copies<'l>(listeners: impl IntoIterator<Item = Option<&'l TcpListener>>) -> std::io::Result<Vec<TcpListener>> {
+    listeners.into_iter().flatten().map(TcpListener::try_clone).collect()
+}
+
+/// Lets nobody new connect, while whoever waits to be accepted still is. A listener that is closed, or shut down, resets
+/// them instead. A client's system tries again after a second: then nobody listens, or the next process does.
+#[cfg(target_os = "linux")]
+fn turn_away(listener: &TcpListener) -> std::io::Result<()> {
+    use socket2::SockFilter;
+
+    /// Where TCP's flags are in a segment, and the one that begins a connection.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    // Opcodes of the classic packet filter, by their names in `linux/bpf_common.h`.
+    const LD_B_ABS: u16 = 0x30;
+    const JSET: u16 = 0x45;
+    const RET: u16 = 0x06;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LD_B_ABS, 0, 0, FLAGS),
+        SockFilter::new(JSET, 0, 1, SYN),
+        SockFilter::new(RET, 0, 0, 0),
+        SockFilter::new(RET, 0, 0, u32::MAX),
+    ])
+}
+
+/// There is no such thing elsewhere.
+#[cfg(not(target_os = "linux"))]
+const fn turn_away(_: &TcpListener) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Refuses whoever connects from now on, though the server still holds the listener: it must not be accepting any more.
+async fn close(listener: TcpListener) {
+    // The thread that accepts is only told to pause; a listener that goes while it looks is an error in its log.
+    const NOTICED: Duration = Duration::from_millis(10);
+    tokio::time::sleep(NOTICED).await;
+    // Elsewhere than on Linux a listener cannot be shut down, and goes with the server.
+    let _ = SockRef::from(&listener).shutdown(Shutdown::Read);
+}
+
+/// The signals that end a command.
+pub(crate) struct Stop {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Stop {
-    fn listen() -> std::io::Result<Self> {
+    pub(crate) fn listen() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn requested(&mut self) {
+    /// The next of them.
+    pub(crate) async fn requested(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

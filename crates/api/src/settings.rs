@@ -4,6 +4,7 @@
 //! contract's.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -64,6 +65,15 @@ impl FromStr for Listen {
     }
 }
 
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
+}
+
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Settings")]
 pub struct Settings {
@@ -71,7 +81,7 @@ pub struct Settings {
     #[arg(long, global = true, env = "MUNDAP_HTTP_ADDR", value_name = "ADDR", default_value = "127.0.0.1:8000")]
     pub http_addr: SocketAddr,
 
-    /// gRPC; `off` turns it off (accepted now, used once gRPC is there)
+    /// gRPC; `off` turns it off
     #[arg(long, global = true, env = "MUNDAP_GRPC_ADDR", value_name = "ADDR|off", default_value = "127.0.0.1:8001")]
     pub grpc_addr: Listen,
 
@@ -106,6 +116,15 @@ pub struct Settings {
           default_value = "1500ms", value_parser = humantime::parse_duration)]
     pub database_statement_timeout: Duration,
 
+    /// How long a statement may take before the log names it [default: half the statement's time]
+    #[arg(long, global = true, env = "MUNDAP_DATABASE_SLOW_QUERY", value_name = "TIME",
+          value_parser = humantime::parse_duration)]
+    pub database_slow_query: Option<Duration>,
+
+    /// On a Galera cluster, whether every node shows what any other has acknowledged; off saves a moment of each read
+    #[arg(long, global = true, env = "MUNDAP_DATABASE_CAUSAL_READS", value_name = "SWITCH", default_value = "on")]
+    pub database_causal_reads: Switch,
+
     /// Who is calling on the five endpoints of the first program
     #[arg(long, global = true, env = "MUNDAP_IDENTITY", value_name = "MODE", default_value = "token")]
     pub identity: Identity,
@@ -121,6 +140,16 @@ pub struct Settings {
     /// How to log [default: text on a terminal, else json]
     #[arg(long, global = true, env = "MUNDAP_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+
+    /// The collector that traces go to, by OTLP over HTTP, such as `http://localhost:4318` [default:
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`, else no traces]
+    #[arg(long, global = true, env = "MUNDAP_OTLP_ENDPOINT", value_name = "URL", value_parser = public_url)]
+    pub otlp_endpoint: Option<url::Url>,
+
+    /// The share of traces that begin here to collect, from 0 to 1; whoever calls decides on theirs
+    #[arg(long, global = true, env = "MUNDAP_OTLP_SAMPLE", value_name = "SHARE", default_value_t = 1.0,
+          value_parser = share)]
+    pub otlp_sample: f64,
 
     /// Rate limits; off for tests and benchmarks
     #[arg(long, global = true, env = "MUNDAP_RATE_LIMIT", value_name = "SWITCH", default_value = "on")]
@@ -225,7 +254,46 @@ pub struct Settings {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub http_connections_per_address: u32,
 
-    /// How long requests in flight may take to finish after SIGTERM
+    /// The most requests that are worked on at once [default: 64 a core]
+    #[arg(long, global = true, env = "MUNDAP_HTTP_REQUESTS", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub http_requests: Option<u32>,
+
+    /// How many more wait for their turn; who comes then is answered 503 at once [default: as many again]
+    #[arg(long, global = true, env = "MUNDAP_HTTP_QUEUE", value_name = "N")]
+    pub http_queue: Option<u32>,
+
+    /// How long a request waits for its turn before it is answered 503
+    #[arg(long, global = true, env = "MUNDAP_HTTP_QUEUE_TIMEOUT", value_name = "TIME",
+          default_value = "250ms", value_parser = humantime::parse_duration)]
+    pub http_queue_timeout: Duration,
+
+    /// The most answers of all questions, or of all that is kept of somebody, that are sent at once
+    #[arg(long, global = true, env = "MUNDAP_HTTP_STREAMS", value_name = "N", default_value_t = 32,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub http_streams: u32,
+
+    /// How long a request may take, the arrival of its body not counted, before it is answered 503
+    #[arg(long, global = true, env = "MUNDAP_HTTP_REQUEST_TIMEOUT", value_name = "TIME",
+          default_value = "5s", value_parser = humantime::parse_duration)]
+    pub http_request_timeout: Duration,
+
+    /// The most calls that one gRPC connection may make at once
+    #[arg(long, global = true, env = "MUNDAP_GRPC_CALLS_PER_CONNECTION", value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub grpc_calls_per_connection: u32,
+
+    /// How long a gRPC connection may lie idle between two calls
+    #[arg(long, global = true, env = "MUNDAP_GRPC_KEEP_ALIVE", value_name = "TIME",
+          default_value = "5m", value_parser = humantime::parse_duration)]
+    pub grpc_keep_alive: Duration,
+
+    /// How long to go on accepting connections after SIGTERM while /readyz says 503, for load balancers to notice
+    #[arg(long, global = true, env = "MUNDAP_SHUTDOWN_DELAY", value_name = "TIME",
+          default_value = "0s", value_parser = humantime::parse_duration)]
+    pub shutdown_delay: Duration,
+
+    /// How long requests in flight may take to finish after SIGTERM and the delay
     #[arg(long, global = true, env = "MUNDAP_SHUTDOWN_TIMEOUT", value_name = "TIME",
           default_value = "20s", value_parser = whole_seconds)]
     pub shutdown_timeout: Duration,
@@ -293,16 +361,14 @@ impl Settings {
     pub fn database(&self) -> Result<DatabaseSettings, SettingsError> {
         let given = secret("MUNDAP_DATABASE_URL", self.database_url.as_ref(), self.database_url_file.as_deref())?;
         let url = given.unwrap_or_else(|| format!("sqlite://{}", self.data_dir.join("mundap.db").display()));
-        if !url.starts_with("sqlite:") && !url.starts_with("mysql:") {
-            let reason = "must start with sqlite:// or mysql://".to_owned();
-            return Err(SettingsError::Value { name: "MUNDAP_DATABASE_URL", reason });
-        }
-        let mut database = DatabaseSettings::new(url);
+        let mut database = database_at("MUNDAP_DATABASE_URL", url)?;
         if let Some(connections) = self.database_max_connections {
             database.max_connections = connections;
         }
         database.acquire_timeout = self.database_acquire_timeout;
         database.statement_timeout = self.database_statement_timeout;
+        database.slow_query = self.database_slow_query;
+        database.causal_reads = self.database_causal_reads == Switch::On;
         Ok(database)
     }
 
@@ -312,6 +378,22 @@ impl Settings {
     /// As [`database`](Self::database).
     pub fn smtp(&self) -> Result<Option<String>, SettingsError> {
         secret("MUNDAP_SMTP_URL", self.smtp_url.as_ref(), self.smtp_url_file.as_deref())
+    }
+
+    /// The collector that traces go to, if one is named: here, or for all programs of the machine.
+    ///
+    /// # Errors
+    /// Where `OTEL_EXPORTER_OTLP_ENDPOINT` is no URL.
+    pub fn otlp(&self) -> Result<Option<url::Url>, SettingsError> {
+        const NAME: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        match (&self.otlp_endpoint, std::env::var(NAME)) {
+            (Some(endpoint), _) => Ok(Some(endpoint.clone())),
+            // OpenTelemetry's convention: an empty one is as none.
+            (None, Ok(text)) if !text.is_empty() => {
+                public_url(&text).map(Some).map_err(|reason| SettingsError::Value { name: NAME, reason })
+            }
+            (None, _) => Ok(None),
+        }
     }
 
     /// Where the bytes of images are kept. All nodes of one board must see the same folder.
@@ -367,6 +449,11 @@ pub fn show_quota(quota: Quota) -> String {
     format!("{}/{}", quota.permits(), humantime::format_duration(window))
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
+}
+
 /// What the server counts in seconds must not be cut in silence.
 fn whole_seconds(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
@@ -391,6 +478,17 @@ fn public_url(text: &str) -> Result<url::Url, String> {
     } else {
         Err("it must start with http:// or https://, and have no query".to_owned())
     }
+}
+
+/// The database at `url`, which `name` gave.
+///
+/// # Errors
+/// Where it is none that a board can be on.
+pub fn database_at(name: &'static str, url: String) -> Result<DatabaseSettings, SettingsError> {
+    if url.starts_with("sqlite:") || url.starts_with("mysql:") {
+        return Ok(DatabaseSettings::new(url));
+    }
+    Err(SettingsError::Value { name, reason: "must start with sqlite:// or mysql://".to_owned() })
 }
 
 fn secret(

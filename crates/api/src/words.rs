@@ -7,19 +7,19 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::LazyLock;
 
-use actix_web::http::header::{AcceptLanguage, HeaderValue, Preference, Quality};
+use actix_web::http::header::{AcceptLanguage, Preference, Quality};
 use fluent_bundle::concurrent::FluentBundle;
 use fluent_bundle::{FluentArgs, FluentError, FluentResource, FluentValue};
 pub use mundap_domain::mail::Language;
 
 /// The language that the lines of `Accept-Language` rank highest (RFC 9110, 12.5.4): by weight, then by place.
 /// English where they name neither, rank both alike through `*`, or cannot be read: a wish is no reason to refuse.
-pub fn asked_for<'v>(lines: impl IntoIterator<Item = &'v HeaderValue>) -> Language {
+pub fn asked_for<'v>(lines: impl IntoIterator<Item = &'v str>) -> Language {
     /// More than anybody speaks; the rest of a longer list is not read.
     const MOST: usize = 100;
     let mut ranges = AcceptLanguage(Vec::new());
     for line in lines {
-        let read = line.to_str().unwrap_or_default().split(',').filter_map(|range| range.trim().parse().ok());
+        let read = line.split(',').filter_map(|range| range.trim().parse().ok());
         ranges.0.extend(read.take(MOST.saturating_sub(ranges.0.len())));
     }
     let wish = |language: &Language| {
@@ -146,11 +146,13 @@ pub(crate) mod inspection {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::header::HeaderValue;
+
     use super::*;
 
     fn asked_for(lines: &[&[u8]]) -> &'static str {
         let lines: Vec<HeaderValue> = lines.iter().map(|line| HeaderValue::from_bytes(line).unwrap()).collect();
-        super::asked_for(&lines).tag()
+        super::asked_for(lines.iter().filter_map(|line| line.to_str().ok())).tag()
     }
 
     #[test]

@@ -53,6 +53,7 @@ malformed_form = The form cannot be read: { $name } stands there twice.
 # $reason: the parser's own words, which are English
 malformed_form-parts = The form cannot be read: { $reason }.
 malformed_form-breaks_off = The form cannot be read: it breaks off.
+malformed_message = The message cannot be read: it is none that this method takes.
 invalid_path = "{ $segment }" in the path is not an id: ids are whole numbers.
 invalid_query-repeated = The parameter { $name } stands there more than once.
 invalid_query-not_an_integer = The parameter { $name } must be a whole number, not "{ $value }".
@@ -70,6 +71,8 @@ body_timeout = The body took too long to arrive.
 # $wanted: a media type
 unsupported_media_type = Send the body as { $wanted }, without a content encoding.
 range_not_satisfiable = The range lies behind the end: there are { $length } bytes.
+too_slow = This took longer than the server gives a request; try again.
+too_slow-write = This took longer than the server gives a request, and it is not known whether the change was made: look first, or send it again with the same Idempotency-Key.
 
 ## Rules that a field can break
 
@@ -88,5 +91,7 @@ rule-out_of_range = must be between { $min } and { $max }
 rule-blank = must hold something to see
 rule-control_character = must not hold control characters other than newline and tab
 rule-not_an_email = must be an e-mail address
+rule-not_visible_ascii = must hold visible ASCII characters alone
+rule-not_an_entity_tag = must be an entity tag, as it was given out
 # $allowed: the words, separated by commas
 rule-not_one_of = must be one of { $allowed }

@@ -45,6 +45,7 @@ malformed_json-broken_off = 본문이 도중에 끊겼습니다({ $reason }).
 malformed_form = 폼을 읽을 수 없습니다. 같은 이름이 두 번 있습니다: { $name }.
 malformed_form-parts = 폼을 읽을 수 없습니다: { $reason }.
 malformed_form-breaks_off = 폼을 읽을 수 없습니다. 도중에 끊겼습니다.
+malformed_message = 메시지를 읽을 수 없습니다. 이 메서드가 받는 메시지가 아닙니다.
 invalid_path = 경로에 ID 대신 "{ $segment }" 값이 있습니다. ID는 정수입니다.
 invalid_query-repeated = 같은 쿼리 매개변수가 두 번 이상 있습니다: { $name }.
 invalid_query-not_an_integer = 쿼리 매개변수 { $name }의 값은 정수여야 합니다. 받은 값: "{ $value }".
@@ -60,6 +61,8 @@ body_too_large = 본문이 { $limit }바이트를 초과합니다.
 body_timeout = 본문이 제한 시간 안에 도착하지 않았습니다.
 unsupported_media_type = 본문은 { $wanted } 형식으로, 콘텐츠 인코딩 없이 보내십시오.
 range_not_satisfiable = 요청한 범위가 끝을 벗어났습니다. 전체 크기: { $length }바이트.
+too_slow = 요청 처리 제한 시간을 넘었습니다. 잠시 후 다시 시도하십시오.
+too_slow-write = 요청 처리 제한 시간을 넘어 변경이 반영되었는지 알 수 없습니다. 먼저 결과를 확인하거나 같은 Idempotency-Key로 다시 보내십시오.
 
 ## 필드가 어길 수 있는 규칙
 
@@ -78,4 +81,6 @@ rule-out_of_range = { $min } 이상 { $max } 이하여야 합니다
 rule-blank = 공백이나 보이지 않는 문자만으로는 채울 수 없습니다
 rule-control_character = 줄바꿈과 탭 이외의 제어 문자를 쓸 수 없습니다
 rule-not_an_email = 이메일 주소여야 합니다
+rule-not_visible_ascii = 눈에 보이는 ASCII 문자만 쓸 수 있습니다
+rule-not_an_entity_tag = 받은 그대로의 엔터티 태그여야 합니다
 rule-not_one_of = 다음 중 하나여야 합니다: { $allowed }

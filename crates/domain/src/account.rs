@@ -11,6 +11,7 @@ use crate::admin::note;
 use crate::audit::Action;
 use crate::env::{Clock, Entropy, Timestamp, retrying};
 use crate::error::{Broken, Error, Kind, StoreError, Violations};
+use crate::event::{Event, Events};
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::mail::{Language, Postbox};
 use crate::rate::{Attempt, RateLimits};
@@ -174,6 +175,7 @@ pub struct AccountService {
     passwords: Arc<dyn PasswordHasher>,
     access_tokens: Arc<dyn AccessTokens>,
     rates: Arc<RateLimits>,
+    events: Arc<dyn Events>,
     desk: Desk,
     postbox: Postbox,
 }
@@ -200,6 +202,7 @@ impl Creation for NewAccount {
     type Entity = User;
 
     const OPERATION: &'static str = "register";
+    const EVENT: Event = Event::Registered;
 
     fn said(&self) -> Vec<&[u8]> {
         let NewUser { email, display_name, .. } = &self.user;
@@ -242,6 +245,7 @@ impl AccountService {
             entropy: ports.entropy.clone(),
             passwords: ports.passwords.clone(),
             access_tokens: ports.access_tokens.clone(),
+            events: ports.events.clone(),
             desk: Desk::new(ports),
             postbox: Postbox::new(ports),
         }
@@ -275,6 +279,7 @@ impl AccountService {
             let user = unit.users().insert(new).await.map_err(email_taken)?;
             note(&*unit, by, Action::AddedUser { role }, Some(user.id), new.created_at).await?;
             unit.commit().await?;
+            self.events.record(Event::Registered);
             Ok(user)
         })
         .await
@@ -292,6 +297,7 @@ impl AccountService {
             let unit = self.store.begin().await?;
             let user = unit.users().insert(new).await.map_err(email_taken)?;
             unit.commit().await?;
+            self.events.record(Event::Registered);
             Ok(user)
         })
         .await
@@ -303,6 +309,17 @@ impl AccountService {
     /// [`Error::InvalidCredentials`], taking as long for an unknown account as for a wrong password;
     /// [`Error::RateLimited`] after too many wrong ones; [`Error::Busy`].
     pub async fn sign_in(&self, email: &str, password: &str) -> Result<TokenPair, Error> {
+        let outcome = self.try_to_sign_in(email, password).await;
+        match &outcome {
+            Ok(_) => self.events.record(Event::SignedIn),
+            Err(Error::InvalidCredentials) => self.events.record(Event::SignInRefused),
+            // No password was compared, or its outcome was not stored.
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    async fn try_to_sign_in(&self, email: &str, password: &str) -> Result<TokenPair, Error> {
         let users = self.store.reader().users();
         let (user, attempt) = match Email::parse(email) {
             Ok(email) => {
@@ -347,6 +364,16 @@ impl AccountService {
     /// # Errors
     /// [`Error::InvalidRefreshToken`].
     pub async fn refresh(&self, refresh_token: &str) -> Result<TokenPair, Error> {
+        let outcome = self.renew(refresh_token).await;
+        match &outcome {
+            Ok(_) => self.events.record(Event::Renewed),
+            Err(Error::InvalidRefreshToken) => self.events.record(Event::RenewalRefused),
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    async fn renew(&self, refresh_token: &str) -> Result<TokenPair, Error> {
         let presented = RefreshToken::parse(refresh_token).ok_or(Error::InvalidRefreshToken)?;
         let presented = &presented;
         retrying(&*self.clock, || async move {
@@ -491,7 +518,9 @@ impl AccountService {
             }
             unit.sign_ins().delete_all_of(id).await?;
             self.postbox.password_changed(&*unit, id, language, self.clock.now()).await?;
-            Ok(unit.commit().await?)
+            unit.commit().await?;
+            self.events.record(Event::PasswordChanged);
+            Ok(())
         })
         .await
     }
@@ -513,7 +542,9 @@ impl AccountService {
             unit.sign_ins().delete_all_of(id).await?;
             unit.receipts().delete_all_of(id).await?;
             unit.mail_tokens().delete_all_of(id).await?;
-            Ok(unit.commit().await?)
+            unit.commit().await?;
+            self.events.record(Event::AccountDeleted);
+            Ok(())
         })
         .await
     }

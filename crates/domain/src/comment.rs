@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::actor::{Act, Actor};
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, Kind, StoreError, Violations};
+use crate::event::{Event, Events};
 use crate::id::id;
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::image::Image;
@@ -129,6 +130,7 @@ impl Creation for NewComment {
     type Entity = Comment;
 
     const OPERATION: &'static str = "comment";
+    const EVENT: Event = Event::Commented;
 
     fn said(&self) -> Vec<&[u8]> {
         vec![self.content.as_str().as_bytes()]
@@ -227,6 +229,7 @@ pub struct CommentService {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     cursors: Arc<CursorKey>,
+    events: Arc<dyn Events>,
     desk: Desk,
 }
 
@@ -237,6 +240,7 @@ impl CommentService {
             store: ports.store.clone(),
             clock: ports.clock.clone(),
             cursors: ports.cursors.clone(),
+            events: ports.events.clone(),
             desk: Desk::new(ports),
         }
     }
@@ -309,6 +313,7 @@ impl CommentService {
             comment.edit(by, expected, content, self.clock.now())?;
             unit.comments().update(&comment).await?;
             unit.commit().await?;
+            self.events.record(Event::CommentEdited);
             Ok(comment)
         })
         .await
@@ -327,7 +332,9 @@ impl CommentService {
             // QnA before comment, as `write` and deleting a QnA lock them.
             unit.qnas().count_comments(comment.qna, -1).await?;
             unit.comments().delete(id, comment.version).await?;
-            Ok(unit.commit().await?)
+            unit.commit().await?;
+            self.events.record(Event::CommentDeleted);
+            Ok(())
         })
         .await
     }

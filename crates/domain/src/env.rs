@@ -70,14 +70,29 @@ pub const RETRIES: u32 = 3;
 ///
 /// Only for units whose outcome is known when they fail: a deadlock, a lock time limit, a stale write. A broken
 /// connection is not tried again, since its commit may have taken place.
-pub(crate) async fn retrying<T, F>(clock: &dyn Clock, mut unit: impl FnMut() -> F) -> Result<T, crate::Error>
+pub(crate) async fn retrying<T, F>(clock: &dyn Clock, unit: impl FnMut() -> F) -> Result<T, crate::Error>
 where
     F: Future<Output = Result<T, crate::Error>> + Send,
+{
+    retrying_while(clock, |error| matches!(error, crate::Error::Busy(_)), unit).await
+}
+
+/// As `retrying`, for units whose failures are not yet the domain's: `met_others` tells which of them are.
+///
+/// # Errors
+/// What the last try came to.
+pub async fn retrying_while<T, E, F>(
+    clock: &dyn Clock,
+    met_others: impl Fn(&E) -> bool,
+    mut unit: impl FnMut() -> F,
+) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
 {
     let mut attempt = 0;
     loop {
         match unit().await {
-            Err(crate::Error::Busy(_)) if attempt < RETRIES => {
+            Err(error) if attempt < RETRIES && met_others(&error) => {
                 attempt += 1;
                 clock.pause_before(attempt).await;
             }

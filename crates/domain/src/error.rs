@@ -236,18 +236,30 @@ pub enum Broken {
     NotAString,
     NotAnInteger,
     NotABoolean,
-    TooShort { min: usize },
-    TooLong { max: usize },
-    OutOfRange { min: i64, max: i64 },
+    TooShort {
+        min: usize,
+    },
+    TooLong {
+        max: usize,
+    },
+    OutOfRange {
+        min: i64,
+        max: i64,
+    },
     Blank,
     ControlCharacter,
     NotAnEmail,
-    NotOneOf { allowed: &'static [&'static str] },
+    /// Only visible ASCII characters may be in it.
+    NotVisibleAscii,
+    NotAnEntityTag,
+    NotOneOf {
+        allowed: &'static [&'static str],
+    },
 }
 
 impl Broken {
     /// Every violation code, in the order of `docs/errors.md`.
-    pub const CODES: [&'static str; 12] = [
+    pub const CODES: [&'static str; 14] = [
         "required",
         "unknown_field",
         "not_a_string",
@@ -259,6 +271,8 @@ impl Broken {
         "blank",
         "control_character",
         "not_an_email",
+        "not_visible_ascii",
+        "not_an_entity_tag",
         "not_one_of",
     ];
 
@@ -277,6 +291,8 @@ impl Broken {
             Self::Blank => "blank",
             Self::ControlCharacter => "control_character",
             Self::NotAnEmail => "not_an_email",
+            Self::NotVisibleAscii => "not_visible_ascii",
+            Self::NotAnEntityTag => "not_an_entity_tag",
             Self::NotOneOf { .. } => "not_one_of",
         }
     }
@@ -334,6 +350,13 @@ impl Violations {
             Some(draft) if self.0.is_empty() => Ok(draft),
             _ => Err(self),
         }
+    }
+
+    /// The same, of fields that are below another one on the wire: `title` below `qna` is `qna.title`.
+    #[must_use]
+    pub fn below(self, parent: &str) -> Self {
+        let field = |violation: Violation| Violation { field: format!("{parent}.{}", violation.field), ..violation };
+        Self(self.0.into_iter().map(field).collect())
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Violation> {

@@ -1,16 +1,16 @@
 //! The export of one's own data: everything that the board keeps of a person, for that person alone (GDPR, article 20).
 //!
-//! It is read in batches, so that whoever wrote ten thousand comments costs no more memory than anybody else.
+//! It is read in pieces, so that whoever wrote ten thousand comments costs no more memory than anybody else.
 
 use std::sync::Arc;
 
 use crate::actor::{Act, Actor};
 use crate::audit::AuditEntry;
-use crate::comment::{Comment, CommentId};
+use crate::comment::Comment;
 use crate::error::Error;
 use crate::image::{BlobStore, Image, ImageId};
-use crate::page::{Order, Slice};
-use crate::qna::{Qna, QnaId};
+use crate::page::Slice;
+use crate::qna::Qna;
 use crate::sign_in::SignIn;
 use crate::user::User;
 use crate::{Ports, Store};
@@ -22,9 +22,6 @@ pub struct ExportService {
 }
 
 impl ExportService {
-    /// How many things a batch holds.
-    pub const BATCH: u64 = 200;
-
     #[must_use]
     pub fn new(ports: &Ports) -> Self {
         Self { store: ports.store.clone(), blobs: ports.blobs.clone() }
@@ -41,22 +38,24 @@ impl ExportService {
         Ok((user, sign_ins))
     }
 
-    /// The next [`BATCH`](Self::BATCH) questions behind `after`, oldest first; empty at the end.
+    /// A piece of the walk through the questions, and the next one; none at the end.
     ///
     /// # Errors
     /// What the ownership table says.
-    pub async fn qnas_after(&self, by: &Actor, after: Option<QnaId>) -> Result<Vec<Qna>, Error> {
+    pub async fn qnas(&self, by: &Actor, piece: Slice) -> Result<Option<(Vec<Qna>, Slice)>, Error> {
         let id = by.account_that_may(Act::ReadOwnAccount)?.id;
-        Ok(self.store.reader().qnas().list(Some(id), &slice(after.map(QnaId::get))).await?)
+        let qnas = self.store.reader().qnas().list(Some(id), &piece).await?;
+        Ok(piece.and_next(qnas, |qna| qna.id.get()))
     }
 
-    /// The next [`BATCH`](Self::BATCH) comments behind `after`, oldest first; empty at the end.
+    /// A piece of the walk through the comments, and the next one; none at the end.
     ///
     /// # Errors
     /// What the ownership table says.
-    pub async fn comments_after(&self, by: &Actor, after: Option<CommentId>) -> Result<Vec<Comment>, Error> {
+    pub async fn comments(&self, by: &Actor, piece: Slice) -> Result<Option<(Vec<Comment>, Slice)>, Error> {
         let id = by.account_that_may(Act::ReadOwnAccount)?.id;
-        Ok(self.store.reader().comments().list_by(id, &slice(after.map(CommentId::get))).await?)
+        let comments = self.store.reader().comments().list_by(id, &piece).await?;
+        Ok(piece.and_next(comments, |comment| comment.id.get()))
     }
 
     /// The next image behind `after`, oldest first, with its bytes: one at a time, for it may have ten megabytes. `None` at
@@ -70,23 +69,20 @@ impl ExportService {
         after: Option<ImageId>,
     ) -> Result<Option<(Image, Option<Vec<u8>>)>, Error> {
         let id = by.account_that_may(Act::ReadOwnAccount)?.id;
-        let slice = Slice { limit: 1, ..slice(after.map(ImageId::get)) };
+        let slice = Slice { after: after.map(ImageId::get), limit: 1, ..Slice::walk() };
         let Some(image) = self.store.reader().images().list_of(id, &slice).await?.pop() else { return Ok(None) };
         let length = usize::try_from(image.bytes).map_err(Error::internal)?;
         let content = self.blobs.read(image.digest, 0, length).await?;
         Ok(Some((image, content)))
     }
 
-    /// What administrators did to the account, oldest first: the next [`BATCH`](Self::BATCH) entries.
+    /// A piece of the walk through what administrators did to the account, and the next one; none at the end.
     ///
     /// # Errors
     /// What the ownership table says.
-    pub async fn audit_after(&self, by: &Actor, after: Option<i64>) -> Result<Vec<AuditEntry>, Error> {
+    pub async fn audit(&self, by: &Actor, piece: Slice) -> Result<Option<(Vec<AuditEntry>, Slice)>, Error> {
         let id = by.account_that_may(Act::ReadOwnAccount)?.id;
-        Ok(self.store.reader().audit().list(Some(id), &slice(after)).await?)
+        let entries = self.store.reader().audit().list(Some(id), &piece).await?;
+        Ok(piece.and_next(entries, |entry| entry.id.get()))
     }
-}
-
-const fn slice(after: Option<i64>) -> Slice {
-    Slice { after, order: Order::Oldest, limit: ExportService::BATCH }
 }

@@ -15,6 +15,7 @@ use sha2::Sha256;
 
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, StoreError};
+use crate::event::{Event, Events};
 use crate::user::{Author, UserId};
 use crate::{Ports, Repositories, Store};
 
@@ -138,6 +139,8 @@ pub(crate) trait Creation: Clone + Send + Sync {
 
     /// Names the use case; part of the fingerprint, so that one key does not serve two of them.
     const OPERATION: &'static str;
+    /// That it was created.
+    const EVENT: Event;
 
     /// All that the caller said, and nothing else.
     fn said(&self) -> Vec<&[u8]>;
@@ -192,12 +195,13 @@ pub(crate) struct Desk {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     fingerprints: Arc<FingerprintKey>,
+    events: Arc<dyn Events>,
 }
 
 impl Desk {
     pub(crate) fn new(ports: &Ports) -> Self {
-        let Ports { store, clock, fingerprints, .. } = ports.clone();
-        Self { store, clock, fingerprints }
+        let Ports { store, clock, fingerprints, events, .. } = ports.clone();
+        Self { store, clock, fingerprints, events }
     }
 
     /// Whether the claimant has used this key, so that [`once`] will answer from its receipt.
@@ -214,6 +218,17 @@ impl Desk {
 /// [`Error::KeyReused`] where the key came with something else, [`Error::KeyInUse`] where the first request with it is
 /// still running, and what [`Creation::store`] says.
 pub(crate) async fn once<C: Creation>(
+    desk: &Desk,
+    claimant: Claimant,
+    key: Option<&IdempotencyKey>,
+    creation: C,
+) -> Result<Outcome<C::Entity>, Error> {
+    let outcome = create(desk, claimant, key, creation).await?;
+    desk.events.record(if outcome.is_replayed() { Event::Replayed } else { C::EVENT });
+    Ok(outcome)
+}
+
+async fn create<C: Creation>(
     desk: &Desk,
     claimant: Claimant,
     key: Option<&IdempotencyKey>,

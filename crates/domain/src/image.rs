@@ -16,6 +16,7 @@ use crate::actor::{Act, Actor};
 use crate::comment::{Comment, CommentId};
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Cause, Error, Kind, StoreError};
+use crate::event::{Event, Events};
 use crate::id::id;
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::page::Slice;
@@ -358,6 +359,7 @@ pub struct ImageService {
     blobs: Arc<dyn BlobStore>,
     cleaner: Arc<dyn ImageCleaner>,
     quota: u64,
+    events: Arc<dyn Events>,
     desk: Desk,
 }
 
@@ -370,6 +372,7 @@ impl ImageService {
             blobs: ports.blobs.clone(),
             cleaner: ports.image_cleaner.clone(),
             quota: ports.image_quota,
+            events: ports.events.clone(),
             desk: Desk::new(ports),
         }
     }
@@ -453,7 +456,9 @@ impl ImageService {
                 // Somebody was faster, and has counted it.
                 return Err(Error::NotFound(Kind::IMAGE));
             }
-            Ok(unit.commit().await?)
+            unit.commit().await?;
+            self.events.record(Event::ImageDeleted);
+            Ok(())
         })
         .await
     }
@@ -493,6 +498,7 @@ impl Creation for Attaching {
     type Entity = Image;
 
     const OPERATION: &'static str = "image";
+    const EVENT: Event = Event::ImageAttached;
 
     fn said(&self) -> Vec<&[u8]> {
         vec![self.uploaded.as_bytes()]

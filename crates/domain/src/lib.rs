@@ -23,6 +23,7 @@
 //! | [`text`] | what any text must be: NFC, counted in characters, no control characters |
 //! | [`version`] | optimistic concurrency: an edit names the version it was made on |
 //! | [`error`] | every way a use case can fail, each with a stable code |
+//! | [`event`] | what happened, for whoever counts it |
 //! | [`env`](mod@env) | time and randomness, injected |
 //! | `id` | what every id is, as a macro |
 //! | `testing` | feature `testing`: mocked repositories and fixtures |
@@ -37,6 +38,7 @@ pub mod audit;
 pub mod comment;
 pub mod env;
 pub mod error;
+pub mod event;
 pub mod export;
 pub mod housekeeping;
 mod id;
@@ -112,6 +114,7 @@ pub trait Store: Send + Sync {
 #[derive(Clone)]
 pub struct Ports {
     pub store: Arc<dyn Store>,
+    pub events: Arc<dyn event::Events>,
     pub clock: Arc<dyn env::Clock>,
     pub entropy: Arc<dyn env::Entropy>,
     pub passwords: Arc<dyn account::PasswordHasher>,

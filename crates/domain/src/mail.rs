@@ -21,6 +21,7 @@ use crate::account::{Password, PasswordHasher};
 use crate::actor::{Act, Actor};
 use crate::env::{Clock, Entropy, RETRIES, Timestamp, retrying};
 use crate::error::{Error, StoreError, Violations};
+use crate::event::{Event, Events};
 use crate::id::id;
 use crate::rate::{Policy, RateLimits, Subject};
 use crate::sign_in::TokenHash;
@@ -402,6 +403,7 @@ pub struct MailService {
     entropy: Arc<dyn Entropy>,
     passwords: Arc<dyn PasswordHasher>,
     mailer: Option<Arc<dyn Mailer>>,
+    events: Arc<dyn Events>,
     postbox: Postbox,
 }
 
@@ -415,6 +417,7 @@ impl MailService {
             entropy: ports.entropy.clone(),
             passwords: ports.passwords.clone(),
             mailer: ports.mailer.clone(),
+            events: ports.events.clone(),
             postbox: Postbox::new(ports),
         }
     }
@@ -502,7 +505,9 @@ impl MailService {
             }
             unit.sign_ins().delete_all_of(user.id).await?;
             self.postbox.password_changed(&*unit, user.id, language, now).await?;
-            Ok(unit.commit().await?)
+            unit.commit().await?;
+            self.events.record(Event::PasswordChanged);
+            Ok(())
         })
         .await
     }

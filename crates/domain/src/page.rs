@@ -83,6 +83,50 @@ pub struct Slice {
     pub after: Option<i64>,
     pub order: Order,
     pub limit: u64,
+    /// Where what people wrote in the items comes to as many bytes, no more of them follow. There is at least one, so that
+    /// whoever walks through a list gets on.
+    pub bytes: usize,
+}
+
+impl Slice {
+    /// Of a page, which has as many items as were asked for.
+    pub const ANY_SIZE: usize = usize::MAX;
+
+    /// How many bytes a walk reads at once, and with the item that passes them hardly more: a thousand readers of the
+    /// longest texts must fit into memory.
+    const PIECE: usize = 256 << 10;
+    /// How many it reads at once as a stream.
+    const SMALL_PIECE: usize = 32 << 10;
+    /// How many items a walk begins with, and how many it never exceeds.
+    const FIRST: u64 = 32;
+    const MOST: u64 = 512;
+
+    /// The first piece of a walk through everything, oldest first.
+    #[must_use]
+    pub const fn walk() -> Self {
+        Self { after: None, order: Order::Oldest, limit: Self::FIRST, bytes: Self::PIECE }
+    }
+
+    /// As [`walk`](Self::walk), in smaller pieces: for a face on which one connection may carry hundreds of walks that
+    /// nobody reads.
+    #[must_use]
+    pub const fn stream() -> Self {
+        Self { after: None, order: Order::Oldest, limit: Self::FIRST, bytes: Self::SMALL_PIECE }
+    }
+
+    /// The piece behind one that had `count` items, the last of which is `last`: it asks for twice as many, for a database
+    /// may read all that it is asked for, also what does not fit any more.
+    fn behind(self, last: i64, count: usize) -> Self {
+        let count = u64::try_from(count).unwrap_or(Self::MOST);
+        Self { after: Some(last), limit: count.saturating_mul(2).clamp(2, Self::MOST), ..self }
+    }
+
+    /// What was read of this piece, with the piece behind it; `None` at the end of the walk.
+    pub(crate) fn and_next<T>(self, items: Vec<T>, id: impl Fn(&T) -> i64) -> Option<(Vec<T>, Self)> {
+        let last = id(items.last()?);
+        let next = self.behind(last, items.len());
+        Some((items, next))
+    }
 }
 
 /// One page and the cursor of the next, if there is one.
@@ -116,7 +160,7 @@ impl CursorKey {
     pub fn slice(&self, list: &str, order: Order, request: &PageRequest) -> Result<Slice, Error> {
         let after = request.cursor.as_deref().map(|cursor| self.open(list, order, cursor)).transpose()?;
         // One more than asked for tells whether there is a next page, without a count.
-        Ok(Slice { after, order, limit: request.size.get() + 1 })
+        Ok(Slice { after, order, limit: request.size.get() + 1, bytes: Slice::ANY_SIZE })
     }
 
     /// The page that `items` make: those of [`slice`](Self::slice), one more than asked for where there are more.
@@ -167,10 +211,21 @@ mod tests {
     }
 
     #[test]
+    fn a_walk_asks_for_what_is_likely_to_fit() {
+        let mut piece = Slice::walk();
+        let limits = [32, 64, 512, 7, 1].map(|count| {
+            piece = piece.behind(9, count);
+            assert_eq!((piece.after, piece.bytes), (Some(9), 256 << 10));
+            piece.limit
+        });
+        assert_eq!(limits, [64, 128, 512, 14, 2]);
+    }
+
+    #[test]
     fn a_page_is_followed_by_the_rest() {
         let key = CursorKey::new(&[7; 32]);
         let slice = key.slice("qna", Order::Newest, &ask(None)).unwrap();
-        assert_eq!(slice, Slice { after: None, order: Order::Newest, limit: 3 });
+        assert_eq!(slice, Slice { after: None, order: Order::Newest, limit: 3, bytes: Slice::ANY_SIZE });
         let page = key.page("qna", &slice, vec![9, 8, 7], |n| *n);
         assert_eq!(page.items, [9, 8]);
         let slice = key.slice("qna", Order::Newest, &ask(page.next)).unwrap();

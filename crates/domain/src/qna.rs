@@ -8,6 +8,7 @@ use crate::actor::{Act, Actor};
 use crate::comment::{Comment, CommentService};
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, Kind, StoreError, Violations};
+use crate::event::{Event, Events};
 use crate::id::id;
 use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
 use crate::page::{CursorKey, Order, Page, PageRequest, PageSize, Slice};
@@ -136,6 +137,7 @@ impl Creation for NewQna {
     type Entity = Qna;
 
     const OPERATION: &'static str = "ask";
+    const EVENT: Event = Event::Asked;
 
     fn said(&self) -> Vec<&[u8]> {
         vec![self.title.as_str().as_bytes(), self.content.as_str().as_bytes()]
@@ -242,20 +244,19 @@ pub struct QnaService {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     cursors: Arc<CursorKey>,
+    events: Arc<dyn Events>,
     desk: Desk,
     comments: CommentService,
 }
 
 impl QnaService {
-    /// How many QnAs [`batch_after`](Self::batch_after) reads at once.
-    pub const BATCH: u64 = 500;
-
     #[must_use]
     pub fn new(ports: &Ports) -> Self {
         Self {
             store: ports.store.clone(),
             clock: ports.clock.clone(),
             cursors: ports.cursors.clone(),
+            events: ports.events.clone(),
             desk: Desk::new(ports),
             comments: CommentService::new(ports),
         }
@@ -290,9 +291,10 @@ impl QnaService {
         id: QnaId,
         size: PageSize,
     ) -> Result<(Qna, Page<Comment>), Error> {
-        let qna = self.read(by, id).await?;
-        let comments = self.comments.page(id, &PageRequest::first(size)).await?;
-        Ok((qna, comments))
+        // Side by side: where there is no question there are no comments either.
+        let request = PageRequest::first(size);
+        let (qna, comments) = futures_util::future::join(self.read(by, id), self.comments.page(id, &request)).await;
+        Ok((qna?, comments?))
     }
 
     /// # Errors
@@ -305,15 +307,15 @@ impl QnaService {
         Ok(self.cursors.page(&name, &slice, items, |qna| qna.id.get()))
     }
 
-    /// The next [`BATCH`](Self::BATCH) QnAs behind `after`, oldest first; empty at the end. For a face that streams
-    /// them all: between two batches no connection is held, and a client that leaves ends it.
+    /// One piece of a walk through all QnAs, and the next one; none at the end. For a face that streams them all: between
+    /// two pieces no connection is held, and a client that leaves ends it.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn batch_after(&self, by: &Actor, after: Option<QnaId>) -> Result<Vec<Qna>, Error> {
+    pub async fn piece(&self, by: &Actor, piece: Slice) -> Result<Option<(Vec<Qna>, Slice)>, Error> {
         by.must(Act::Read)?;
-        let slice = Slice { after: after.map(QnaId::get), order: Order::Oldest, limit: Self::BATCH };
-        Ok(self.store.reader().qnas().list(None, &slice).await?)
+        let qnas = self.store.reader().qnas().list(None, &piece).await?;
+        Ok(piece.and_next(qnas, |qna| qna.id.get()))
     }
 
     /// Changes a QnA. An edit that names no field changes nothing and counts no version.
@@ -332,6 +334,7 @@ impl QnaService {
             qna.edit(by, expected, edit, self.clock.now())?;
             unit.qnas().update(&qna).await?;
             unit.commit().await?;
+            self.events.record(Event::QnaEdited);
             Ok(qna)
         })
         .await
@@ -348,7 +351,9 @@ impl QnaService {
             let qna = unit.qnas().find_locked(id).await?.ok_or(Error::NotFound(Kind::QNA))?;
             qna.must_be_changeable(by, expected)?;
             unit.qnas().delete(id, qna.version).await?;
-            Ok(unit.commit().await?)
+            unit.commit().await?;
+            self.events.record(Event::QnaDeleted);
+            Ok(())
         })
         .await
     }

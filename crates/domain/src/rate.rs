@@ -19,6 +19,7 @@ use chrono::{DateTime, TimeDelta};
 
 use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, StoreError};
+use crate::event::{Event, Events};
 use crate::idempotency::FingerprintKey;
 use crate::user::{Email, UserId};
 use crate::{Ports, Repositories, Store};
@@ -409,6 +410,7 @@ pub struct RateLimits {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     keys: Arc<FingerprintKey>,
+    events: Arc<dyn Events>,
 }
 
 /// What this node can say of a use by itself.
@@ -423,8 +425,8 @@ enum Known {
 impl RateLimits {
     #[must_use]
     pub fn new(ports: &Ports) -> Self {
-        let Ports { quotas, store, clock, fingerprints: keys, .. } = ports.clone();
-        Self { quotas, buckets: Buckets::new(), store, clock, keys }
+        let Ports { quotas, store, clock, fingerprints: keys, events, .. } = ports.clone();
+        Self { quotas, buckets: Buckets::new(), store, clock, keys, events }
     }
 
     /// Counts one use. `None` where limits are off.
@@ -434,6 +436,14 @@ impl RateLimits {
     /// # Errors
     /// [`Error::RateLimited`]; of a shared policy [`Error::Unavailable`] and [`Error::Busy`] too.
     pub async fn admit(&self, policy: Policy, subject: &Subject) -> Result<Option<Allowance>, Error> {
+        let outcome = self.weigh(policy, subject).await;
+        if matches!(outcome, Err(Error::RateLimited(_))) {
+            self.events.record(Event::RateLimited(policy));
+        }
+        outcome
+    }
+
+    async fn weigh(&self, policy: Policy, subject: &Subject) -> Result<Option<Allowance>, Error> {
         let Some(quotas) = &self.quotas else { return Ok(None) };
         let quota = quotas.of(policy);
         let now = micros(self.clock.now());

@@ -18,8 +18,8 @@
 
 #![expect(clippy::missing_panics_doc, reason = "fixtures are made of literals")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use chrono::{TimeZone as _, Utc};
@@ -29,6 +29,7 @@ use crate::audit::MockAuditRepository;
 use crate::comment::{Comment, CommentContent, CommentId, CommentRecord, MockCommentRepository};
 use crate::env::{Clock, Entropy, Timestamp};
 use crate::error::StoreError;
+use crate::event::{Event, Events};
 use crate::idempotency::{FingerprintKey, MockReceiptRepository};
 use crate::image::{Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCleaner, MockImageRepository, Picture};
 use crate::mail::{Mailer, MockMailTokenRepository, MockMailer, MockOutboxRepository};
@@ -210,6 +211,24 @@ impl Clock for FixedClock {
     }
 }
 
+/// Remembers what it was told.
+#[derive(Default)]
+pub struct Heard(Mutex<Vec<Event>>);
+
+impl Heard {
+    /// What happened, in order.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Events for Heard {
+    fn record(&self, event: Event) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+}
+
 /// Secrets that count up: 32 bytes of 1, then of 2, …
 #[derive(Default)]
 pub struct CountingEntropy(AtomicU8);
@@ -225,6 +244,7 @@ pub struct Board {
     pub services: Services,
     pub store: Arc<MockStore>,
     pub clock: Arc<FixedClock>,
+    pub events: Arc<Heard>,
 }
 
 /// Wires the services over `mocks`.
@@ -247,21 +267,39 @@ pub fn board(mocks: Mocks) -> Board {
     });
     let store = Arc::new(MockStore { repositories });
     let clock = Arc::new(FixedClock::default());
+    let events = Arc::new(Heard::default());
     let services = Services::new(&Ports {
-        store: store.clone(),
+        events: events.clone(),
         clock: clock.clone(),
-        entropy: Arc::new(CountingEntropy::default()),
         passwords: Arc::new(passwords),
         access_tokens: Arc::new(access_tokens),
-        cursors: Arc::new(CursorKey::new(&[7; 32])),
-        fingerprints: Arc::new(FingerprintKey::new(&[8; 32])),
         blobs: Arc::new(blobs),
         image_cleaner: Arc::new(image_cleaner),
-        image_quota: QUOTA,
         mailer: mailer.map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>),
-        quotas: None,
+        ..ports(store.clone())
     });
-    Board { services, store, clock }
+    Board { services, store, clock, events }
+}
+
+/// What a board over this store stands on, for a test to put its own in the place of what it looks at. The mocks among it
+/// expect nothing; it sends no mail and has no rate limits.
+#[must_use]
+pub fn ports(store: Arc<dyn Store>) -> Ports {
+    Ports {
+        store,
+        events: Arc::new(Heard::default()),
+        clock: Arc::new(FixedClock::default()),
+        entropy: Arc::new(CountingEntropy::default()),
+        passwords: Arc::new(MockPasswordHasher::default()),
+        access_tokens: Arc::new(MockAccessTokens::default()),
+        cursors: Arc::new(CursorKey::new(&[7; 32])),
+        fingerprints: Arc::new(FingerprintKey::new(&[8; 32])),
+        blobs: Arc::new(MockBlobStore::default()),
+        image_cleaner: Arc::new(MockImageCleaner::default()),
+        image_quota: QUOTA,
+        mailer: None,
+        quotas: None,
+    }
 }
 
 /// The quota of images: 100,000 bytes.

@@ -1,5 +1,7 @@
 //! People: their names, their roles, their public profile.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,6 +35,15 @@ id!(
 #[garde(transparent)]
 pub struct Email(#[garde(custom(length::<{ Self::MIN }, { Self::MAX }>), custom(email))] String);
 
+/// How many addresses a thread knows to be good: 300 KB of them at the most.
+const MOST_KNOWN: usize = 1_024;
+
+thread_local! {
+    /// Addresses that were found good. A page shows the same few people again and again, and the rule costs more than all
+    /// else that is read of them.
+    static KNOWN: RefCell<HashSet<Box<str>>> = RefCell::default();
+}
+
 impl Email {
     pub const MIN: usize = 3;
     pub const MAX: usize = 254;
@@ -47,9 +58,20 @@ impl Email {
             Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
             None => text,
         };
+        if KNOWN.with_borrow(|known| known.contains(folded.as_str())) {
+            return Ok(Self(folded));
+        }
         let address = Self(folded);
         match garde::Validate::validate(&address) {
-            Ok(()) => Ok(address),
+            Ok(()) => {
+                KNOWN.with_borrow_mut(|known| {
+                    if known.len() >= MOST_KNOWN {
+                        known.clear();
+                    }
+                    known.insert(address.0.as_str().into());
+                });
+                Ok(address)
+            }
             Err(report) => Err(crate::text::broken(&report)),
         }
     }
@@ -292,7 +314,8 @@ pub trait UserRepository: Send + Sync {
     async fn find_locked(&self, id: UserId) -> Result<Option<User>, StoreError>;
     /// The account with this address, however it is spelled (see [`Email::key`]).
     async fn find_by_email(&self, email: &Email) -> Result<Option<User>, StoreError>;
-    /// The account, if the sign-in that its token names is still there.
+    /// The account, if the sign-in that its token names is still there. MUST know of every change that this process has
+    /// committed; of another's, within a second.
     async fn find_signed_in(&self, id: UserId, sign_in: crate::sign_in::SignInId) -> Result<Option<User>, StoreError>;
     /// MUST be in the slice's order by id, hold nothing at or before `after`, at most `limit` items, and no deleted account.
     async fn list(&self, listing: &UserListing, slice: &Slice) -> Result<Vec<User>, StoreError>;

@@ -39,7 +39,35 @@ pub enum Expected {
     OneOf(Vec<Version>),
 }
 
+/// What stands among entity tags and is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoTag(pub String);
+
 impl Expected {
+    /// The versions that a list of entity tags carries: each tag begins with its version, as in `"3-9f…"`. `None` and `*`
+    /// are any version; a weak tag never matches, for `If-Match` compares strongly.
+    ///
+    /// # Errors
+    /// [`NoTag`] where something in the list is no entity tag, or nothing is.
+    pub fn of_tags(list: Option<&str>) -> Result<Self, NoTag> {
+        let Some(list) = list.map(str::trim).filter(|list| *list != "*") else { return Ok(Self::Any) };
+        let mut versions = Vec::new();
+        let mut tags = 0;
+        for tag in elements(list) {
+            tags += 1;
+            let strong = tag.strip_prefix("W/");
+            let quoted = strong.unwrap_or(tag);
+            let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            let Some(inner) = inner.filter(|inner| !inner.contains('"')) else {
+                return Err(NoTag(tag.to_owned()));
+            };
+            if strong.is_none() {
+                versions.extend(inner.split_once('-').and_then(|(version, _)| version.parse().ok()).map(Version::new));
+            }
+        }
+        if tags == 0 { Err(NoTag(list.to_owned())) } else { Ok(Self::OneOf(versions)) }
+    }
+
     /// # Errors
     /// [`Error::VersionMismatch`] where `current` is none of the expected ones.
     pub fn check(&self, current: Version) -> Result<(), Error> {
@@ -49,4 +77,15 @@ impl Expected {
             Self::OneOf(_) => Err(Error::VersionMismatch),
         }
     }
+}
+
+/// The elements of a list; a comma between quotes belongs to its element, and between two commas there may be nothing
+/// (RFC 9110, 5.6.1).
+fn elements(list: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    let elements = list.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    });
+    elements.map(str::trim).filter(|element| !element.is_empty())
 }

@@ -45,7 +45,7 @@ pub(crate) fn cursor(data: &[u8]) {
         key.slice(list, order, &request).ok().and_then(|slice| slice.after)
     };
     let seal = |id: i64| {
-        let slice = Slice { after: None, order: Order::Newest, limit: 2 };
+        let slice = Slice { after: None, order: Order::Newest, limit: 2, bytes: Slice::ANY_SIZE };
         key.page("qna", &slice, vec![id, 0], |id| *id).next.expect("a next page")
     };
     let id = data.iter().take(8).fold(0_i64, |id, byte| id << 8 | i64::from(*byte));

@@ -14,14 +14,14 @@ use crate::Session;
 use crate::row::{Reading, sliced};
 use row::{ActiveModel, Column, Entity, Model};
 
-mod row {
+pub(crate) mod row {
     use sea_orm::entity::prelude::*;
 
     use crate::row::Moment;
 
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "audit")]
-    pub(super) struct Model {
+    pub(crate) struct Model {
         #[sea_orm(primary_key)]
         pub audit_id: i64,
         pub actor_id: Option<i64>,
@@ -33,12 +33,12 @@ mod row {
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(super) enum Relation {}
+    pub(crate) enum Relation {}
 
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-fn read(row: Model) -> Result<AuditEntry, StoreError> {
+pub(crate) fn read(row: Model) -> Result<AuditEntry, StoreError> {
     let reading = Reading { table: "audit", id: row.audit_id };
     let role = |column: &str, name: Option<String>| reading.check(column, name.as_deref().map(Role::parse).transpose());
     let (before, after) = (role("role_before", row.role_before)?, role("role_after", row.role_after)?);
@@ -65,7 +65,7 @@ impl<C: ConnectionTrait + Send> AuditRepository for Session<C> {
             target_id: Set(entry.target.map(UserId::get)),
             created_at: Set(entry.created_at.into()),
         };
-        let inserted = self.run(Entity::insert(row).exec(&self.connection)).await?;
+        let inserted = self.run("audit.insert", Entity::insert(row).exec(&self.connection)).await?;
         Ok(AuditId::new(inserted.last_insert_id))
     }
 
@@ -74,7 +74,7 @@ impl<C: ConnectionTrait + Send> AuditRepository for Session<C> {
         if let Some(target) = target {
             select = select.filter(Column::TargetId.eq(target.get()));
         }
-        let rows = self.run(sliced(select, Column::AuditId, slice).all(&self.connection)).await?;
+        let rows = self.run("audit.list", sliced(select, Column::AuditId, slice).all(&self.connection)).await?;
         rows.into_iter().map(read).collect()
     }
 }

@@ -4,18 +4,22 @@
 //! each. A file is written under another name (`.…part`), synced and renamed, so a blob is whole or not there. What is set
 //! aside is renamed to `….aside`.
 //!
-//! Several nodes may share the folder, if its file system renames atomically.
+//! Several nodes may share the folder, if its file system renames atomically. That they do is seen by the folder's id, which
+//! stands in it in the file `folder-id`; see `home`.
 
-use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::fmt;
+use std::fs::{self, DirBuilder, DirEntry, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use chrono::DateTime;
 use mundap_domain::env::{Clock as _, Timestamp};
 use mundap_domain::image::{BlobError, BlobStore, Digest, Shelf};
+use sha2::{Digest as _, Sha256};
 
 use crate::SystemClock;
 
@@ -45,6 +49,136 @@ impl BlobFolder {
         self.folder(digest).join(format!("{digest}.{ASIDE}"))
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What tells this folder from every other; `None` where it has no id.
+    pub(crate) async fn id(&self) -> Result<Option<FolderId>, BlobError> {
+        self.run(|blobs| {
+            if_there(fs::read_to_string(blobs.root.join(ID)))?.map(|text| FolderId::parse(&text)).transpose()
+        })
+        .await
+    }
+
+    /// As [`id`](Self::id); a folder without one gets one. Of several nodes that come to it at once, one gives it.
+    pub(crate) async fn make_id(&self) -> Result<FolderId, BlobError> {
+        self.run(|blobs| {
+            let mut id = [0; 16];
+            getrandom::fill(&mut id).map_err(io::Error::other)?;
+            blobs.write_id(FolderId(id))
+        })
+        .await
+    }
+
+    /// An id that is there stays.
+    fn write_id(&self, id: FolderId) -> io::Result<FolderId> {
+        let path = self.root.join(ID);
+        make(&self.root)?;
+        let (part, mut file) = Part::create(&self.root)?;
+        writeln!(file, "{id}")?;
+        file.sync_all()?;
+        // Unlike a rename, a link never replaces.
+        match fs::hard_link(&part.0, &path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => sync(&self.root)?,
+        }
+        FolderId::parse(&fs::read_to_string(path)?)
+    }
+
+    /// All bytes of a blob, also of one that a sweep has set aside and not yet removed.
+    pub(crate) async fn whole(&self, digest: Digest) -> Result<Option<Vec<u8>>, BlobError> {
+        self.run(move |blobs| {
+            // Brought back between the first two looks, it is there again at the third.
+            for path in [blobs.path(digest), blobs.aside(digest), blobs.path(digest)] {
+                if let Some(content) = if_there(fs::read(path))? {
+                    return Ok(Some(content));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Lets blobs count as put at `now`; no error where one is not there.
+    pub(crate) async fn keep(&self, digests: Vec<Digest>, now: Timestamp) -> Result<(), BlobError> {
+        self.run(move |blobs| {
+            for digest in digests {
+                if let Some(there) = if_there(OpenOptions::new().write(true).open(blobs.path(digest)))? {
+                    there.set_modified(now.as_utc().into())?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// What is there of a blob; its bytes are read where `content` is asked for.
+    pub(crate) async fn look_at(&self, digest: Digest, content: bool) -> Result<Found, BlobError> {
+        self.run(move |blobs| {
+            // Brought back between the first two looks, it is there again at the third.
+            for look in 0..3 {
+                let found = if look == 1 { aside(&blobs.aside(digest)) } else { blob(&blobs.path(digest), content) };
+                match found {
+                    Ok(found) => return Ok(found),
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Ok(Found::Unreadable(error.kind())),
+                }
+            }
+            Ok(Found::Nothing)
+        })
+        .await
+    }
+
+    /// Whether a blob is there and was last put before `before`.
+    pub(crate) async fn is_older(&self, digest: Digest, before: Timestamp) -> Result<bool, BlobError> {
+        self.run(move |blobs| {
+            let Some(metadata) = if_there(fs::metadata(blobs.path(digest)))? else { return Ok(false) };
+            Ok(metadata.modified()? < SystemTime::from(before.as_utc()))
+        })
+        .await
+    }
+
+    /// Every file of one of the shelves.
+    pub(crate) async fn survey(&self, first_byte: u8) -> Result<Vec<Stored>, BlobError> {
+        self.run(move |blobs| {
+            let mut found = Vec::new();
+            for folder in entries(&blobs.root.join(format!("{first_byte:02x}")))? {
+                for file in entries(&folder.path())? {
+                    let path = file.path();
+                    let Some(metadata) = if_there(file.metadata())? else { continue };
+                    let kind = blobs.kind(&path);
+                    let since = match kind {
+                        Kind::Aside(_) => changed(&metadata),
+                        Kind::Whole(_) | Kind::Part | Kind::Strange => Timestamp::new(metadata.modified()?.into()),
+                    };
+                    let name = path.strip_prefix(&blobs.root).unwrap_or(&path).display().to_string();
+                    found.push(Stored { name, kind, since });
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    fn kind(&self, path: &Path) -> Kind {
+        let stem = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        match (Digest::parse(stem), path.extension().and_then(|kind| kind.to_str())) {
+            (Some(digest), None) if path == self.path(digest) => Kind::Whole(digest),
+            (Some(digest), Some(ASIDE)) if path == self.aside(digest) => Kind::Aside(digest),
+            (None, Some(PART)) => Kind::Part,
+            _ => Kind::Strange,
+        }
+    }
+
+    /// Removes a file that [`survey`](Self::survey) found; no error where it is gone.
+    pub(crate) async fn remove(&self, stored: &Stored) -> Result<(), BlobError> {
+        let path = self.root.join(&stored.name);
+        self.run(move |_| if_there(fs::remove_file(path)).map(|_| ())).await
+    }
+
     /// Runs `work` where it may wait for the disk.
     async fn run<T: Send + 'static>(
         &self,
@@ -58,6 +192,102 @@ impl BlobFolder {
     }
 }
 
+/// Tells a folder from every other: made at random, and once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FolderId(pub(crate) [u8; 16]);
+
+impl FolderId {
+    fn parse(text: &str) -> io::Result<Self> {
+        let text = text.trim();
+        let is_id = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match u128::from_str_radix(text, 16) {
+            Ok(id) if is_id => Ok(Self(id.to_be_bytes())),
+            Ok(_) | Err(_) => Err(io::Error::new(ErrorKind::InvalidData, format!("{ID} holds no id of a folder"))),
+        }
+    }
+}
+
+impl fmt::Display for FolderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// What is there of a blob.
+pub(crate) enum Found {
+    Nothing,
+    /// Nothing but what a sweep took away, and when.
+    Aside {
+        since: Timestamp,
+    },
+    Unreadable(ErrorKind),
+    Blob {
+        bytes: u64,
+        /// The digest of what it holds, where that was asked for.
+        content: Option<Digest>,
+    },
+}
+
+/// A file in the folder.
+pub(crate) struct Stored {
+    /// Its path in the folder.
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// When it became what it is: a blob when it was last put.
+    pub(crate) since: Timestamp,
+}
+
+/// What a file in the folder is.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    Whole(Digest),
+    Aside(Digest),
+    /// Of a writer that has not finished.
+    Part,
+    /// None of ours.
+    Strange,
+}
+
+impl Kind {
+    /// The blob that it is.
+    pub(crate) fn digest(self) -> Option<Digest> {
+        match self {
+            Self::Whole(digest) | Self::Aside(digest) => Some(digest),
+            Self::Part | Self::Strange => None,
+        }
+    }
+}
+
+/// When a file was last renamed or changed otherwise.
+fn changed(metadata: &Metadata) -> Timestamp {
+    Timestamp::new(DateTime::from_timestamp(metadata.ctime(), 0).unwrap_or_default())
+}
+
+fn aside(path: &Path) -> io::Result<Found> {
+    Ok(Found::Aside { since: changed(&fs::metadata(path)?) })
+}
+
+fn blob(path: &Path, content: bool) -> io::Result<Found> {
+    let mut file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    let content = if content { Some(sum(&mut file)?) } else { None };
+    Ok(Found::Blob { bytes, content })
+}
+
+fn sum(file: &mut File) -> io::Result<Digest> {
+    let (mut sum, mut bytes) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut bytes) {
+            Ok(0) => return Ok(Digest::new(sum.finalize().into())),
+            Ok(read) => sum.update(&bytes[..read]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The file with the folder's id. Not hidden: it must go along where the files of a folder are copied.
+const ID: &str = "folder-id";
 const ASIDE: &str = "aside";
 const PART: &str = "part";
 

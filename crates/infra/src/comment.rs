@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use mundap_domain::StoreError;
 use mundap_domain::comment::{Comment, CommentContent, CommentId, CommentRecord, CommentRepository, NewComment};
+use mundap_domain::env::Timestamp;
 use mundap_domain::image::Image;
 use mundap_domain::page::Slice;
 use mundap_domain::qna::QnaId;
@@ -13,12 +14,12 @@ use mundap_domain::version::Version;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, JoinType, QueryFilter as _, QuerySelect as _,
-    RelationTrait as _, Select, SelectModel, Selector,
+    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult, JoinType, QueryFilter as _,
+    QueryResult, QuerySelect as _, RelationTrait as _, Select, SelectModel, Selector, StreamTrait,
 };
 
 use crate::Session;
-use crate::row::{Moment, Reading, one_or_stale, sliced};
+use crate::row::{Moment, Reading, one_or_stale, rows, sliced};
 use row::{ActiveModel, Column, Entity};
 
 pub(crate) mod row {
@@ -55,8 +56,6 @@ pub(crate) mod row {
 }
 
 /// A comment with what is shown of its author.
-#[derive(sea_orm::DerivePartialModel)]
-#[sea_orm(entity = "Entity")]
 struct WithAuthor {
     comment_id: i64,
     qna_id: i64,
@@ -66,10 +65,26 @@ struct WithAuthor {
     updated_at: Moment,
     version: i32,
     image_count: i32,
-    #[sea_orm(from_expr = "Expr::col((crate::user::row::Entity, crate::user::row::Column::DisplayName))")]
     display_name: Option<String>,
-    #[sea_orm(from_expr = "Expr::col((crate::user::row::Entity, crate::user::row::Column::Email))")]
     email: Option<String>,
+}
+
+/// By their places, as in `qna.rs`.
+impl FromQueryResult for WithAuthor {
+    fn from_query_result(row: &QueryResult, _: &str) -> Result<Self, DbErr> {
+        Ok(Self {
+            comment_id: row.try_get_by_index(0)?,
+            qna_id: row.try_get_by_index(1)?,
+            user_id: row.try_get_by_index(2)?,
+            content: row.try_get_by_index(3)?,
+            created_at: row.try_get_by_index(4)?,
+            updated_at: row.try_get_by_index(5)?,
+            version: row.try_get_by_index(6)?,
+            image_count: row.try_get_by_index(7)?,
+            display_name: row.try_get_by_index(8)?,
+            email: row.try_get_by_index(9)?,
+        })
+    }
 }
 
 impl WithAuthor {
@@ -79,7 +94,7 @@ impl WithAuthor {
             id: CommentId::new(self.comment_id),
             qna: QnaId::new(self.qna_id),
             author: row.author(self.user_id, self.display_name.as_deref(), self.email.as_deref())?,
-            content: row.check("content", CommentContent::parse(&self.content))?,
+            content: row.check("content", CommentContent::parse_own(self.content))?,
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
             version: Version::new(self.version),
@@ -90,13 +105,34 @@ impl WithAuthor {
 
 /// LEFT for the same reason as in `qna.rs`: the walk goes along the comments' key.
 fn with_author(select: Select<Entity>) -> Selector<SelectModel<WithAuthor>> {
-    select.join(JoinType::LeftJoin, row::Relation::Author.def()).into_partial_model()
+    use crate::user::row::Column as User;
+    select
+        .select_only()
+        .columns([
+            Column::CommentId,
+            Column::QnaId,
+            Column::UserId,
+            Column::Content,
+            Column::CreatedAt,
+            Column::UpdatedAt,
+            Column::Version,
+            Column::ImageCount,
+        ])
+        .columns([User::DisplayName, User::Email])
+        .join(JoinType::LeftJoin, row::Relation::Author.def())
+        .into_model()
 }
 
-impl<C: ConnectionTrait + Send> Session<C> {
-    async fn comments(&self, select: Select<Entity>, slice: &Slice) -> Result<Vec<Comment>, StoreError> {
+impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
+    async fn comments(
+        &self,
+        query: &'static str,
+        select: Select<Entity>,
+        slice: &Slice,
+    ) -> Result<Vec<Comment>, StoreError> {
         let select = with_author(sliced(select, Column::CommentId, slice));
-        let rows = self.run(select.all(&self.connection)).await?;
+        let rows = rows(select, &self.connection, slice, |row| row.content.len());
+        let rows = self.run(query, rows).await?;
         self.with_images(rows).await
     }
 
@@ -117,17 +153,31 @@ impl<C: ConnectionTrait + Send> Session<C> {
     }
 }
 
+/// The row that stores a new one; its id is the database's to give.
+pub(crate) fn active(qna: QnaId, author: UserId, content: &CommentContent, created_at: Timestamp) -> ActiveModel {
+    ActiveModel {
+        comment_id: NotSet,
+        qna_id: Set(qna.get()),
+        user_id: Set(author.get()),
+        content: Set(content.as_str().to_owned()),
+        created_at: Set(created_at.into()),
+        updated_at: Set(created_at.into()),
+        version: Set(Version::FIRST.get()),
+        image_count: Set(0),
+    }
+}
+
 #[async_trait]
-impl<C: ConnectionTrait + Send> CommentRepository for Session<C> {
+impl<C: ConnectionTrait + StreamTrait + Send> CommentRepository for Session<C> {
     async fn find(&self, id: CommentId) -> Result<Option<Comment>, StoreError> {
-        let row = self.run(with_author(Entity::find_by_id(id.get())).one(&self.connection)).await?;
+        let row = self.run("comment.find", with_author(Entity::find_by_id(id.get())).one(&self.connection)).await?;
         Ok(self.with_images(row.into_iter().collect()).await?.pop())
     }
 
     async fn find_locked(&self, id: CommentId) -> Result<Option<Comment>, StoreError> {
         if self.locks_rows {
             let lock = Entity::find_by_id(id.get()).select_only().column(Column::CommentId).lock_exclusive();
-            if self.run(lock.into_tuple::<i64>().one(&self.connection)).await?.is_none() {
+            if self.run("comment.find_locked", lock.into_tuple::<i64>().one(&self.connection)).await?.is_none() {
                 return Ok(None);
             }
         }
@@ -135,26 +185,16 @@ impl<C: ConnectionTrait + Send> CommentRepository for Session<C> {
     }
 
     async fn list(&self, qna: QnaId, slice: &Slice) -> Result<Vec<Comment>, StoreError> {
-        self.comments(Entity::find().filter(Column::QnaId.eq(qna.get())), slice).await
+        self.comments("comment.list", Entity::find().filter(Column::QnaId.eq(qna.get())), slice).await
     }
 
     async fn list_by(&self, author: UserId, slice: &Slice) -> Result<Vec<Comment>, StoreError> {
-        self.comments(Entity::find().filter(Column::UserId.eq(author.get())), slice).await
+        self.comments("comment.list_by", Entity::find().filter(Column::UserId.eq(author.get())), slice).await
     }
 
     async fn insert(&self, comment: &NewComment) -> Result<Comment, StoreError> {
-        let created_at = comment.created_at;
-        let row = ActiveModel {
-            comment_id: NotSet,
-            qna_id: Set(comment.qna.get()),
-            user_id: Set(comment.author.id.get()),
-            content: Set(comment.content.as_str().to_owned()),
-            created_at: Set(created_at.into()),
-            updated_at: Set(created_at.into()),
-            version: Set(Version::FIRST.get()),
-            image_count: Set(0),
-        };
-        let inserted = self.run(Entity::insert(row).exec(&self.connection)).await?;
+        let row = active(comment.qna, comment.author.id, &comment.content, comment.created_at);
+        let inserted = self.run("comment.insert", Entity::insert(row).exec(&self.connection)).await?;
         Ok(comment.clone().stored(CommentId::new(inserted.last_insert_id)))
     }
 
@@ -165,18 +205,18 @@ impl<C: ConnectionTrait + Send> CommentRepository for Session<C> {
             .col_expr(Column::Version, Expr::value(comment.version.get()))
             .filter(Column::CommentId.eq(comment.id.get()))
             .filter(Column::Version.eq(comment.version.previous().get()));
-        one_or_stale(self.run(update.exec(&self.connection)).await?.rows_affected)
+        one_or_stale(self.run("comment.update", update.exec(&self.connection)).await?.rows_affected)
     }
 
     async fn delete(&self, id: CommentId, version: Version) -> Result<(), StoreError> {
         let delete =
             Entity::delete_many().filter(Column::CommentId.eq(id.get())).filter(Column::Version.eq(version.get()));
-        one_or_stale(self.run(delete.exec(&self.connection)).await?.rows_affected)
+        one_or_stale(self.run("comment.delete", delete.exec(&self.connection)).await?.rows_affected)
     }
     async fn count_images(&self, id: CommentId, by: i32) -> Result<bool, StoreError> {
         let update = Entity::update_many()
             .col_expr(Column::ImageCount, Expr::col(Column::ImageCount).add(by))
             .filter(Column::CommentId.eq(id.get()));
-        Ok(self.run(update.exec(&self.connection)).await?.rows_affected == 1)
+        Ok(self.run("comment.count_images", update.exec(&self.connection)).await?.rows_affected == 1)
     }
 }

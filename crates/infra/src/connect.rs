@@ -1,6 +1,7 @@
 //! Opening a database the way this board needs it.
 
 use std::fmt;
+use std::future::ready;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use sea_orm::{SqlxMySqlConnector, SqlxSqliteConnector};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::log::LevelFilter;
 
-use crate::failure::{is_contention, store_error};
+use crate::breaker::{Breaker, Look};
+use crate::failure::is_contention;
 use crate::limit::{Limit, Trouble};
 use crate::{DatabaseKind, SeaStore};
 
@@ -29,8 +31,14 @@ pub struct DatabaseSettings {
     /// How long one statement may take, waiting for its connection included. A lock is waited for half as long (in whole
     /// seconds and one at least on MySQL, which looks once a second), so that it is reported as what it is.
     pub statement_timeout: Duration,
+    /// How long a statement may take before the log names it; half of `statement_timeout` where it is not given.
+    pub slow_query: Option<Duration>,
     /// How long the first connection may take. Later ones have [`acquire_timeout`](Self::acquire_timeout).
     pub connect_timeout: Duration,
+    /// Whether a node of a Galera cluster first catches up with what any other node has acknowledged before it answers a
+    /// statement or begins a transaction. Without it a member whose requests go to two nodes may not find there what was
+    /// written here. No other database has nodes that could be behind.
+    pub causal_reads: bool,
 }
 
 impl DatabaseSettings {
@@ -52,7 +60,9 @@ impl DatabaseSettings {
             max_connections,
             acquire_timeout: Duration::from_millis(500),
             statement_timeout: Duration::from_millis(1_500),
+            slow_query: None,
             connect_timeout: Duration::from_secs(5),
+            causal_reads: true,
         }
     }
 
@@ -68,6 +78,12 @@ impl DatabaseSettings {
         }
     }
 
+    /// How long a statement may take before the log names it.
+    #[must_use]
+    pub fn slow_query(&self) -> Duration {
+        self.slow_query.unwrap_or(self.statement_timeout / 2)
+    }
+
     /// Half the statement's time, so that a lock that does not come free is told from a server that does not answer.
     fn lock_timeout(&self) -> Duration {
         self.statement_timeout / 2
@@ -81,7 +97,9 @@ impl fmt::Debug for DatabaseSettings {
             .field("max_connections", &self.max_connections)
             .field("acquire_timeout", &self.acquire_timeout)
             .field("statement_timeout", &self.statement_timeout)
+            .field("slow_query", &self.slow_query())
             .field("connect_timeout", &self.connect_timeout)
+            .field("causal_reads", &self.causal_reads)
             .finish_non_exhaustive()
     }
 }
@@ -138,11 +156,7 @@ async fn sqlite(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
     }
     make_folder_of(&path)?;
     // The driver sets the busy time limit while it opens the file, so before the pragmas, WAL among them.
-    let base = base
-        .busy_timeout(settings.lock_timeout())
-        .foreign_keys(true)
-        .log_statements(LevelFilter::Off)
-        .log_slow_statements(LevelFilter::Warn, settings.lock_timeout());
+    let base = quiet(base.busy_timeout(settings.lock_timeout()).foreign_keys(true));
     let writing = base
         .clone()
         .create_if_missing(true)
@@ -152,16 +166,24 @@ async fn sqlite(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
     // Held for good: connections to a file do not go stale, and opening one costs.
     let pool =
         || SqlitePoolOptions::new().acquire_timeout(settings.acquire_timeout).idle_timeout(None).max_lifetime(None);
-    let writer = open_sqlite(settings, pool().max_connections(1).test_before_acquire(false), writing).await?;
+    // Where SQLite has ended a transaction by itself (a full disk, a failed write), the driver believes that it is still in
+    // it: each later transaction would be a part of that one, and be committed with it, which is never.
+    let writers = pool()
+        .max_connections(1)
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(ready(Ok(!connection.is_in_transaction()))));
+    let writer = open_sqlite(settings, writers, writing).await?;
     let reader = pool()
         .max_connections(settings.max_connections.max(1))
         .test_before_acquire(false)
         .connect_lazy_with(base.read_only(true));
     let limit = Limit {
+        kind: DatabaseKind::Sqlite,
         statement: settings.statement_timeout,
+        slow: settings.slow_query(),
         trouble: Trouble::none(),
-        // The file is there: all that can keep a connection is others' work.
-        no_connection: |error| StoreError::Contention(error.into()),
+        breaker: None,
+        is_gated: false,
     };
     let reader = SqlxSqliteConnector::from_sqlx_sqlite_pool(reader);
     let writer = SqlxSqliteConnector::from_sqlx_sqlite_pool(writer);
@@ -198,25 +220,25 @@ fn make_folder_of(file: &Path) -> Result<(), ConnectError> {
 }
 
 async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
-    // Only the scheme is ours to translate.
-    let url = settings.url.replacen("mariadb:", "mysql:", 1);
-    let options: MySqlConnectOptions = url.parse().map_err(url_error)?;
-    if options.get_database().is_none_or(str::is_empty) {
-        return Err(ConnectError::Url("it names no database".to_owned()));
-    }
-    // `sql_mode` is ours: see `session`.
-    let options = options
+    let options = server_options(settings)?
+        // `sql_mode` is ours: see `session`.
         .pipes_as_concat(false)
-        .no_engine_substitution(false)
-        .log_statements(LevelFilter::Off)
-        .log_slow_statements(LevelFilter::Warn, settings.lock_timeout());
-    let kind = probe(settings, &options).await?;
-    let limit = Limit { statement: settings.statement_timeout, trouble: Trouble::none(), no_connection: store_error };
-    let requests = pool_of_requests(settings, kind, &limit, options.clone());
+        .no_engine_substitution(false);
+    let Probed { kind, may_cluster } = probe(settings, &options).await?;
+    let session = session(settings, kind, may_cluster);
+    let limit = Limit {
+        kind,
+        statement: settings.statement_timeout,
+        slow: settings.slow_query(),
+        trouble: Trouble::none(),
+        breaker: Some(Breaker::new(look(&options))),
+        is_gated: true,
+    };
+    let requests = pool_of_requests(settings, session, &limit, options.clone());
     // Migrations run on connections of their own: no time limit ends a long ALTER TABLE, and no request waits for one.
-    // Two, since the lease is renewed meanwhile; none is opened before it is asked for.
+    // Three, since the lease is renewed meanwhile and a restore or copy holds a lock; none is opened before it is asked for.
     let migrations = MySqlPoolOptions::new()
-        .max_connections(2)
+        .max_connections(3)
         .acquire_timeout(settings.connect_timeout)
         .idle_timeout(Duration::from_secs(10))
         .after_connect(|connection, _| Box::pin(execute(connection, "SET SESSION sql_mode = 'TRADITIONAL'".to_owned())))
@@ -226,20 +248,79 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
     Ok(SeaStore::new(kind, requests.clone(), requests, migrations, limit))
 }
 
+/// Where a server is, and which database there; the driver logs no statement.
+fn server_options(settings: &DatabaseSettings) -> Result<MySqlConnectOptions, ConnectError> {
+    // Only the scheme is ours to translate.
+    let options: MySqlConnectOptions = settings.url.replacen("mariadb:", "mysql:", 1).parse().map_err(url_error)?;
+    if options.get_database().is_none_or(str::is_empty) {
+        return Err(ConnectError::Url("it names no database".to_owned()));
+    }
+    Ok(quiet(options))
+}
+
+/// Without the driver's own lines, which print the statement. What is slow is named by its repository and method: see
+/// `timing`.
+fn quiet<O: sqlx::ConnectOptions>(options: O) -> O {
+    options.log_statements(LevelFilter::Off).log_slow_statements(LevelFilter::Off, Duration::MAX)
+}
+
+/// A connection outside the pool, whose own may all be waiting for an answer that never comes.
+fn look(options: &MySqlConnectOptions) -> Look {
+    let options = options.clone();
+    Box::new(move || {
+        let options = options.clone();
+        Box::pin(async move {
+            let answers = async {
+                let mut connection = options.connect().await?;
+                sqlx::query("SELECT 1").execute(&mut connection).await?;
+                connection.close().await
+            };
+            answers.await.is_ok()
+        })
+    })
+}
+
+/// What a first look at a server tells.
+struct Probed {
+    kind: DatabaseKind,
+    /// Whether it knows Galera's variables. That it is a node of a cluster now does not matter: it may become one while
+    /// connections last, and until then the variables do nothing.
+    may_cluster: bool,
+}
+
 /// A first connection outside any pool, since a pool tries again and then knows only that it took too long.
-async fn probe(settings: &DatabaseSettings, options: &MySqlConnectOptions) -> Result<DatabaseKind, ConnectError> {
-    let version = async {
+async fn probe(settings: &DatabaseSettings, options: &MySqlConnectOptions) -> Result<Probed, ConnectError> {
+    let (version, may_cluster) = within_connect_timeout(settings, async {
         let mut connection = options.connect().await?;
         let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut connection).await?;
+        let variable = connection.fetch_optional("SHOW VARIABLES LIKE 'wsrep_sync_wait'").await?;
         connection.close().await?;
-        Ok::<_, sqlx::Error>(version)
-    };
+        Ok((version, variable.is_some()))
+    })
+    .await?;
+    let kind = if version.contains("MariaDB") { DatabaseKind::MariaDb } else { DatabaseKind::MySql };
+    Ok(Probed { kind, may_cluster })
+}
+
+/// One connection to a MySQL or MariaDB database that need not be a board.
+pub(crate) async fn connect_once(settings: &DatabaseSettings) -> Result<MySqlConnection, ConnectError> {
+    if !settings.url.starts_with("mysql:") && !settings.url.starts_with("mariadb:") {
+        return Err(ConnectError::Url("it does not start with mysql:".to_owned()));
+    }
+    let options = server_options(settings)?;
+    within_connect_timeout(settings, options.connect()).await
+}
+
+async fn within_connect_timeout<T>(
+    settings: &DatabaseSettings,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, ConnectError> {
     let target = settings.target();
-    let Ok(outcome) = timeout(settings.connect_timeout, version).await else {
+    let Ok(outcome) = timeout(settings.connect_timeout, work).await else {
         let waited = format!("nothing came within {} s", settings.connect_timeout.as_secs_f32());
         return Err(ConnectError::Unreachable(target, waited));
     };
-    let version = outcome.map_err(|error| {
+    outcome.map_err(|error| {
         let number = match &error {
             sqlx::Error::Database(error) => error.try_downcast_ref().map(sqlx::mysql::MySqlDatabaseError::number),
             _ => None,
@@ -250,17 +331,15 @@ async fn probe(settings: &DatabaseSettings, options: &MySqlConnectOptions) -> Re
             Some(1049) => ConnectError::NoDatabase(target, text),
             _ => ConnectError::Unreachable(target, text),
         }
-    })?;
-    Ok(if version.contains("MariaDB") { DatabaseKind::MariaDb } else { DatabaseKind::MySql })
+    })
 }
 
 fn pool_of_requests(
     settings: &DatabaseSettings,
-    kind: DatabaseKind,
+    session: String,
     limit: &Limit,
     options: MySqlConnectOptions,
 ) -> MySqlPool {
-    let session = session(settings, kind);
     let before = limit.trouble.clone();
     let spare = Spare {
         options: options.clone(),
@@ -343,7 +422,7 @@ impl Spare {
 ///
 /// READ COMMITTED: units lock what they decide on and name versions, so they need no snapshot, and one would make
 /// "lock, then read" read what was there before the lock. It also takes no gap locks, the usual cause of deadlocks.
-fn session(settings: &DatabaseSettings, kind: DatabaseKind) -> String {
+fn session(settings: &DatabaseSettings, kind: DatabaseKind, may_cluster: bool) -> String {
     let statement = settings.statement_timeout;
     let lock = settings.lock_timeout().as_secs().max(1);
     let (isolation, limit) = match kind {
@@ -357,8 +436,11 @@ fn session(settings: &DatabaseSettings, kind: DatabaseKind) -> String {
         DatabaseKind::MariaDb => ("tx_isolation", format!("max_statement_time = {}", statement.as_secs_f64())),
         DatabaseKind::Sqlite => return String::new(),
     };
+    // Before SELECT and BEGIN (1), UPDATE and DELETE (2), INSERT (4): each may look for what another node wrote. In a unit
+    // BEGIN waits, and nothing after it.
+    let causal = if may_cluster && settings.causal_reads { ", wsrep_sync_wait = 7" } else { "" };
     format!(
-        "SET SESSION sql_mode = 'TRADITIONAL', innodb_lock_wait_timeout = {lock}, {isolation} = 'READ-COMMITTED', {limit}"
+        "SET SESSION sql_mode = 'TRADITIONAL', innodb_lock_wait_timeout = {lock}, {isolation} = 'READ-COMMITTED', {limit}{causal}"
     )
 }
 

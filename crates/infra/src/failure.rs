@@ -33,6 +33,33 @@ pub(crate) fn is_contention(error: &sqlx::Error) -> bool {
     of_driver(error) == Meaning::Contention
 }
 
+/// Whether it looks as if the database were not there, or did not let anybody in. A disk that is full, a time limit of its
+/// own, a node that only reads: there it answers, and what else is asked of it may succeed.
+pub(crate) fn is_away(error: &DbErr) -> bool {
+    let (DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
+        return matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
+    };
+    match &**error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(error) => {
+            error.try_downcast_ref().map(MySqlDatabaseError::number).is_some_and(is_away_number)
+        }
+        _ => false,
+    }
+}
+
+/// Of those that [`of_mysql`] calls unavailable.
+fn is_away_number(number: u16) -> bool {
+    matches!(number, 1040 | 1042..=1045 | 1047 | 1049 | 1053 | 1158..=1161 | 1203 | 2006 | 2013)
+}
+
 fn meaning(error: &DbErr) -> Meaning {
     if let Some(violation) = error.sql_err() {
         return match violation {
@@ -149,6 +176,34 @@ mod tests {
             (1406, Meaning::Backend),
         ] {
             assert_eq!(of_mysql(code), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_database_that_answers_is_not_away() {
+        let driver = |error: sqlx::Error| RuntimeErr::SqlxError(error.into());
+        for error in [
+            DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+            DbErr::Exec(driver(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()))),
+            DbErr::Conn(driver(sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into()))),
+            DbErr::Query(driver(sqlx::Error::WorkerCrashed)),
+        ] {
+            assert!(is_away(&error), "{error:?}");
+        }
+        for error in [
+            DbErr::RecordNotInserted,
+            DbErr::Query(driver(sqlx::Error::RowNotFound)),
+            // The store was closed.
+            DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
+        ] {
+            assert!(!is_away(&error), "{error:?}");
+        }
+        for number in [1040, 1047, 1053, 2006, 2013] {
+            assert!(is_away_number(number) && of_mysql(number) == Meaning::Unavailable, "{number}");
+        }
+        // Disk full, read-only, interrupted, a time limit of its own; then contention, and the rest.
+        for number in [1021, 1026, 1114, 1180, 1290, 1836, 1317, 1969, 3024, 1020, 1205, 1213, 1062, 1064] {
+            assert!(!is_away_number(number), "{number}");
         }
     }
 

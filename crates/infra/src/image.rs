@@ -42,7 +42,7 @@ pub(crate) mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-fn read(row: Model) -> Result<Image, StoreError> {
+pub(crate) fn read(row: Model) -> Result<Image, StoreError> {
     let reading = Reading { table: "image", id: row.image_id };
     let size =
         |column: &str, n: i32| u32::try_from(n).map_err(|_| reading.corrupt(format!("{column}: less than nothing")));
@@ -60,7 +60,7 @@ fn read(row: Model) -> Result<Image, StoreError> {
     })
 }
 
-fn digest(bytes: Vec<u8>) -> Option<Digest> {
+pub(crate) fn digest(bytes: Vec<u8>) -> Option<Digest> {
     bytes.try_into().ok().map(Digest::new)
 }
 
@@ -69,43 +69,47 @@ fn column(n: u32) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
+/// The row that stores it; its id is the database's to give.
+pub(crate) fn active(image: &NewImage) -> ActiveModel {
+    ActiveModel {
+        image_id: NotSet,
+        comment_id: Set(image.comment.get()),
+        user_id: Set(image.owner.get()),
+        media_type: Set(image.media_type.name().to_owned()),
+        bytes: Set(column(image.bytes)),
+        width: Set(column(image.width)),
+        height: Set(column(image.height)),
+        sha256: Set(image.digest.as_bytes().to_vec()),
+        created_at: Set(image.created_at.into()),
+    }
+}
+
 impl<C: ConnectionTrait + Send> Session<C> {
     /// The images on these comments, each comment's oldest first.
     pub(crate) async fn images_on(&self, comments: Vec<i64>) -> Result<Vec<Image>, StoreError> {
         let select = Entity::find().filter(Column::CommentId.is_in(comments)).order_by_asc(Column::ImageId);
-        self.run(select.all(&self.connection)).await?.into_iter().map(read).collect()
+        self.run("image.images_on", select.all(&self.connection)).await?.into_iter().map(read).collect()
     }
 }
 
 #[async_trait]
 impl<C: ConnectionTrait + Send> ImageRepository for Session<C> {
     async fn find(&self, id: ImageId) -> Result<Option<Image>, StoreError> {
-        self.run(Entity::find_by_id(id.get()).one(&self.connection)).await?.map(read).transpose()
+        self.run("image.find", Entity::find_by_id(id.get()).one(&self.connection)).await?.map(read).transpose()
     }
 
     async fn insert(&self, image: &NewImage) -> Result<Image, StoreError> {
-        let row = ActiveModel {
-            image_id: NotSet,
-            comment_id: Set(image.comment.get()),
-            user_id: Set(image.owner.get()),
-            media_type: Set(image.media_type.name().to_owned()),
-            bytes: Set(column(image.bytes)),
-            width: Set(column(image.width)),
-            height: Set(column(image.height)),
-            sha256: Set(image.digest.as_bytes().to_vec()),
-            created_at: Set(image.created_at.into()),
-        };
-        let inserted = self.run(Entity::insert(row).exec(&self.connection)).await?;
+        let inserted = self.run("image.insert", Entity::insert(active(image)).exec(&self.connection)).await?;
         Ok(image.clone().stored(ImageId::new(inserted.last_insert_id)))
     }
 
     async fn delete(&self, id: ImageId) -> Result<bool, StoreError> {
-        Ok(self.run(Entity::delete_by_id(id.get()).exec(&self.connection)).await?.rows_affected == 1)
+        Ok(self.run("image.delete", Entity::delete_by_id(id.get()).exec(&self.connection)).await?.rows_affected == 1)
     }
 
     async fn list_of(&self, owner: UserId, slice: &Slice) -> Result<Vec<Image>, StoreError> {
         let select = sliced(Entity::find().filter(Column::UserId.eq(owner.get())), Column::ImageId, slice);
-        self.run(select.all(&self.connection)).await?.into_iter().map(read).collect()
+        self.run("image.list_of", select.all(&self.connection)).await?.into_iter().map(read).collect()
     }
 
     async fn quota_used(&self, owner: UserId) -> Result<u64, StoreError> {
@@ -116,7 +120,8 @@ impl<C: ConnectionTrait + Send> ImageRepository for Session<C> {
             .expr(Expr::col(Column::ImageId).count())
             .expr(sum)
             .filter(Column::UserId.eq(owner.get()));
-        let used = self.run(select.into_tuple::<(i64, Option<i64>)>().one(&self.connection)).await?;
+        let used =
+            self.run("image.quota_used", select.into_tuple::<(i64, Option<i64>)>().one(&self.connection)).await?;
         let (count, bytes) = used.unwrap_or_default();
         let whole = |n: i64| u64::try_from(n).unwrap_or_default();
         Ok(whole(bytes.unwrap_or_default()) + whole(count) * Image::OVERHEAD)
@@ -126,7 +131,7 @@ impl<C: ConnectionTrait + Send> ImageRepository for Session<C> {
         let wanted = digests.iter().map(|digest| digest.as_bytes().to_vec());
         let select =
             Entity::find().select_only().column(Column::Sha256).distinct().filter(Column::Sha256.is_in(wanted));
-        let found = self.run(select.into_tuple::<Vec<u8>>().all(&self.connection)).await?;
+        let found = self.run("image.shown", select.into_tuple::<Vec<u8>>().all(&self.connection)).await?;
         Ok(found.into_iter().filter_map(digest).collect())
     }
 }

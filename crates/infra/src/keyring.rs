@@ -42,6 +42,8 @@ const KEPT: TimeDelta = TimeDelta::hours(1);
 const KEY: &str = "PRIVATE KEY";
 const ROOT: &str = "MUNDAP SECRET";
 const SIGNS_FROM: &str = "Signs-From:";
+/// What the file is called beside its place, until it is whole.
+pub(crate) const DRAFT: &str = ".signing-key-";
 
 /// Why there is no signing key: one line that says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -297,19 +299,26 @@ impl SigningKeys {
 }
 
 fn load(path: &Path) -> Result<Keyring, KeyError> {
-    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => KeyError::NotAKey(path.to_owned()),
-        _ => KeyError::Unreadable(path.to_owned(), error),
-    })?;
-    let mode = std::fs::metadata(path).map_err(|error| KeyError::Unreadable(path.to_owned(), error))?;
-    if mode.permissions().mode() & 0o007 != 0 {
+    let (ring, mode) = read(path)?;
+    if mode & 0o007 != 0 {
         tracing::warn!(
             path = %path.display(),
             "Anybody on this machine may read the signing key {0}: chmod o= {0}",
             path.display()
         );
     }
-    Keyring::parse(&text).ok_or_else(|| KeyError::NotAKey(path.to_owned()))
+    Ok(ring)
+}
+
+/// The keys in a file, and its mode.
+pub(crate) fn read(path: &Path) -> Result<(Keyring, u32), KeyError> {
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => KeyError::NotAKey(path.to_owned()),
+        _ => KeyError::Unreadable(path.to_owned(), error),
+    })?;
+    let metadata = std::fs::metadata(path).map_err(|error| KeyError::Unreadable(path.to_owned(), error))?;
+    let ring = Keyring::parse(&text).ok_or_else(|| KeyError::NotAKey(path.to_owned()))?;
+    Ok((ring, metadata.permissions().mode()))
 }
 
 /// What becomes of a file that is there.
@@ -330,7 +339,7 @@ fn store(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
     };
     std::fs::create_dir_all(folder)?;
     let name: u64 = u64::from_ne_bytes(random()?);
-    let draft = folder.join(format!(".signing-key-{name:016x}"));
+    let draft = folder.join(format!("{DRAFT}{name:016x}"));
     let stored = write(&draft, text).and_then(|()| match existing {
         Existing::IsReplaced => std::fs::rename(&draft, path),
         Existing::Stays => match std::fs::hard_link(&draft, path) {

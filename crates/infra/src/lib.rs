@@ -5,29 +5,46 @@
 //! | `qna`, `comment`, `image`, `user`, `sign_in`, `receipt`, `audit`, `outbox`, `mail_token`, `rate` | one repository each, on SQLite, MariaDB and MySQL alike |
 //! | `connect` | [`connect()`]: pools, sessions, time limits |
 //! | `failure` | what a driver's error means: the only place that makes a [`StoreError`] of one |
+//! | `actors` | who is asking, remembered for a moment |
+//! | `batch` | point reads that come together, as one statement |
+//! | `breaker` | failing at once while the database is away |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
+//! | `tally` | [`Tally`] |
+//! | `last` | when something last happened |
+//! | `timing` | how long statements take, and how many want a connection |
 //! | `row` | what rows share: time, authors, values that break the domain's rules |
 //! | `password` | [`Argon2Pool`] |
 //! | `pool` | threads that work off a bounded queue |
 //! | `picture` | [`PicturePool`] |
 //! | `blob` | [`BlobFolder`] |
+//! | `home` | [`Home`]: whether a database's images are in this node's folder |
 //! | `token` | [`Ed25519Tokens`] |
 //! | `key`, `keyring` | [`SigningKeys`] |
 //! | `smtp`, `letter` | [`SmtpMailer`], and what its letters say |
+//! | `fastapi` | [`import()`]: the first program's board brought over |
 //! | `env` | [`SystemClock`], [`OsEntropy`] |
+//! | [`doctor`] | whether a board is sound, and what can be mended of it |
+//! | [`transfer`] | a whole board into an archive, out of it, and from one database to another |
 //!
 //! A repository is implemented once, on `Session`, which is either the pool (each call its own statement) or one open
 //! transaction.
 
+mod actors;
 mod audit;
+mod batch;
 mod blob;
+mod breaker;
 mod comment;
 mod connect;
+pub mod doctor;
 mod env;
 mod failure;
+mod fastapi;
+mod home;
 mod image;
 mod key;
 mod keyring;
+mod last;
 mod letter;
 mod limit;
 mod mail_token;
@@ -41,31 +58,44 @@ mod receipt;
 mod row;
 mod sign_in;
 mod smtp;
+mod tally;
+mod timing;
 mod token;
+pub mod transfer;
 mod user;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use mundap_domain::env::retrying_while;
 use mundap_domain::{
     AuditRepository, CommentRepository, ImageRepository, MailTokenRepository, OutboxRepository, QnaRepository,
     RateRepository, ReceiptRepository, Repositories, SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
 };
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, Statement,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, Statement, StreamTrait,
     TransactionOptions, TransactionTrait as _,
 };
 
 pub use blob::BlobFolder;
 pub use connect::{ConnectError, DatabaseSettings, connect};
 pub use env::{OsEntropy, SystemClock};
+pub use fastapi::{Change, FastApi, ImportError, ImportPlan, ImportReport, Reason, TableReport, Zone, import};
+pub use home::{Home, HomeError};
 pub use keyring::{KeyError, KeyState, Rotation, SigningKeys};
 pub use password::Argon2Pool;
 pub use picture::PicturePool;
 pub use smtp::{SmtpError, SmtpMailer};
+pub use tally::Tally;
+pub use timing::SPANS;
 pub use token::Ed25519Tokens;
 
+use actors::Actors;
+use batch::Pool;
 use limit::Limit;
+use qna::{Questions, questions};
+use timing::{Demand, Watch, Wish};
 
 /// Which database engine a store stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,16 +122,70 @@ struct Session<C> {
     /// Whether a row that a use case decides on must be locked: in a unit, and not on SQLite, where a unit is the only
     /// writer anyway.
     locks_rows: bool,
+    origin: Origin,
+    actors: Actors,
+}
+
+/// Where a session's connections come from.
+enum Origin {
+    /// Each statement wants one of the pool.
+    Pool { demand: Demand, questions: Questions },
+    /// The unit holds one to its end.
+    Unit {
+        _wish: Wish,
+        /// Whether it changes an account, or ends a sign-in.
+        changes_actors: AtomicBool,
+    },
 }
 
 impl<C: ConnectionTrait + Send> Session<C> {
-    /// Runs one statement under the time limit.
-    async fn run<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, StoreError> {
-        self.limit.run(statement).await
+    /// Runs one statement under the time limit. `query` is the repository and its method, such as `qna.find`: what
+    /// metrics, traces and the log call it.
+    fn run<T>(
+        &self,
+        query: &'static str,
+        statement: impl Future<Output = Result<T, DbErr>>,
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        // Not another future around this one: a statement's is large, and each would hold it once more.
+        self.run_under(&self.limit, query, statement)
+    }
+
+    /// Runs one statement under another limit than the session's.
+    async fn run_under<T>(
+        &self,
+        limit: &Limit,
+        query: &'static str,
+        statement: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, StoreError> {
+        let _wish = match &self.origin {
+            Origin::Pool { demand, .. } => Some(demand.wish()),
+            Origin::Unit { .. } => None,
+        };
+        let watch = Watch::start(query, limit);
+        watch.settle(limit.run(statement).await)
+    }
+
+    /// Waits for what others read along, under no limit but its own.
+    async fn timed<T>(
+        &self,
+        query: &'static str,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let watch = Watch::start(query, &self.limit);
+        watch.settle(answer.await)
+    }
+
+    /// To be said behind every statement that changes an account or ends a sign-in, whatever came of it.
+    fn actors_change(&self) {
+        match &self.origin {
+            Origin::Pool { .. } => self.actors.changed(),
+            // Not before it is committed: until then what is read is what was.
+            Origin::Unit { changes_actors, .. } => changes_actors.store(true, Ordering::Relaxed),
+        }
     }
 }
 
-impl<C: ConnectionTrait + Send> Repositories for Session<C> {
+impl<C: ConnectionTrait + StreamTrait + Send> Repositories for Session<C> {
     fn qnas(&self) -> &dyn QnaRepository {
         self
     }
@@ -137,8 +221,14 @@ impl<C: ConnectionTrait + Send> Repositories for Session<C> {
 #[async_trait]
 impl UnitOfWork for Session<DatabaseTransaction> {
     async fn commit(self: Box<Self>) -> Result<(), StoreError> {
-        let Self { connection, limit, .. } = *self;
-        limit.run(connection.commit()).await
+        // What the unit wanted of the pool is given back behind its commit.
+        let Self { connection, limit, origin, actors, .. } = *self;
+        let _changes = match &origin {
+            Origin::Unit { changes_actors, .. } => changes_actors.load(Ordering::Relaxed).then(|| actors.behind()),
+            Origin::Pool { .. } => None,
+        };
+        let watch = Watch::start("unit.commit", &limit);
+        watch.settle(limit.run(connection.commit()).await)
     }
 }
 
@@ -151,6 +241,8 @@ pub struct SeaStore {
     units: DatabaseConnection,
     migrations: DatabaseConnection,
     limit: Limit,
+    /// How many want a connection to read, and to write: the same ones save on SQLite.
+    demands: [Demand; 2],
 }
 
 impl SeaStore {
@@ -161,14 +253,25 @@ impl SeaStore {
         migrations: DatabaseConnection,
         limit: Limit,
     ) -> Self {
-        let reader = Session { connection: reader, limit: limit.clone(), locks_rows: false };
-        Self { kind, reader: reader.into(), units, migrations, limit }
+        let reading = Demand::default();
+        let writing = if kind == DatabaseKind::Sqlite { Demand::default() } else { reading.clone() };
+        let pool = Pool { connection: reader.clone(), limit: limit.clone(), demand: reading.clone() };
+        let origin = Origin::Pool { demand: reading.clone(), questions: questions(pool) };
+        let actors = Actors::new();
+        let reader = Session { connection: reader, limit: limit.clone(), locks_rows: false, origin, actors };
+        Self { kind, reader: reader.into(), units, migrations, limit, demands: [reading, writing] }
     }
 
     /// For migrations alone: connections that may write and that no statement time limit ends.
     #[must_use]
     pub fn writer(&self) -> &DatabaseConnection {
         &self.migrations
+    }
+
+    /// For a look at the schema: a connection of the readers.
+    #[must_use]
+    pub fn looking(&self) -> &DatabaseConnection {
+        &self.reader.connection
     }
 
     /// Which engine it is.
@@ -183,27 +286,66 @@ impl SeaStore {
     /// [`StoreError::Unavailable`].
     pub async fn describe(&self) -> Result<String, StoreError> {
         let version: String = self
-            .ask(match self.kind {
-                DatabaseKind::Sqlite => "SELECT sqlite_version()",
-                DatabaseKind::MariaDb | DatabaseKind::MySql => "SELECT VERSION()",
-            })
+            .ask(
+                "store.describe",
+                match self.kind {
+                    DatabaseKind::Sqlite => "SELECT sqlite_version()",
+                    DatabaseKind::MariaDb | DatabaseKind::MySql => "SELECT VERSION()",
+                },
+            )
             .await?;
         // `10.11.14-MariaDB-0+deb12u2`: the rest is the packager's.
         Ok(format!("{} {}", self.kind, version.split('-').next().unwrap_or_default()))
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers: somebody, where all connections are taken.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] within the statement's time limit.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.ask::<i32>("SELECT 1").await.map(|_| ())
+        match self.ask::<i32>("store.ping", "SELECT 1").await {
+            Ok(_) | Err(StoreError::Contention(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the database is a node of a Galera cluster.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn is_galera(&self) -> Result<bool, StoreError> {
+        match self.kind {
+            DatabaseKind::Sqlite => Ok(false),
+            DatabaseKind::MariaDb | DatabaseKind::MySql => {
+                self.is_on("store.wsrep_on", "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'").await
+            }
+        }
+    }
+
+    /// Whether a node of a Galera cluster takes part in it: one that is cut off or catching up does not, and refuses all
+    /// but this question.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn is_wsrep_ready(&self) -> Result<bool, StoreError> {
+        self.is_on("store.wsrep_ready", "SHOW GLOBAL STATUS LIKE 'wsrep_ready'").await
+    }
+
+    /// Whether a variable of the server is `ON`; where there is none, it is not.
+    async fn is_on(&self, query: &'static str, sql: &str) -> Result<bool, StoreError> {
+        let connection = &self.reader.connection;
+        let statement = Statement::from_string(connection.get_database_backend(), sql);
+        let answer = async {
+            let Some(row) = connection.query_one_raw(statement).await? else { return Ok(false) };
+            Ok(row.try_get_by_index::<String>(1)?.eq_ignore_ascii_case("on"))
+        };
+        self.reader.run(query, answer).await
     }
 
     /// Closes every connection, once those in use are given back; a database that hangs is waited for no longer than
     /// for one statement, and what is open then ends with the process.
     pub async fn close(&self) {
-        self.limit.trouble.end();
+        self.limit.end();
         let closing = async {
             // The readers first: on SQLite the last one to go tidies up, and that needs a writer.
             for connection in [&self.reader.connection, &self.units, &self.migrations] {
@@ -218,14 +360,15 @@ impl SeaStore {
     }
 
     /// The one value that a query gives.
-    async fn ask<T: sea_orm::TryGetable>(&self, sql: &str) -> Result<T, StoreError> {
+    async fn ask<T: sea_orm::TryGetable>(&self, query: &'static str, sql: &str) -> Result<T, StoreError> {
         let connection = &self.reader.connection;
         let statement = Statement::from_string(connection.get_database_backend(), sql);
         let answer = async {
             let row = connection.query_one_raw(statement).await?;
             row.ok_or_else(|| DbErr::RecordNotFound(sql.to_owned()))?.try_get_by_index(0)
         };
-        self.reader.run(answer).await
+        // Whoever asks wants to know, not to be told what was.
+        self.reader.run_under(&self.limit.past_the_breaker(), query, answer).await
     }
 }
 
@@ -236,13 +379,32 @@ impl Store for SeaStore {
     }
 
     async fn begin(&self) -> Result<Box<dyn UnitOfWork>, StoreError> {
+        Ok(Box::new(self.unit().await?))
+    }
+}
+
+impl SeaStore {
+    async fn unit(&self) -> Result<Session<DatabaseTransaction>, StoreError> {
         // A transaction that starts by reading cannot always become a writing one on SQLite: it begins as one.
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let connection = self.limit.run(self.units.begin_with_options(options)).await?;
+        let wish = self.demands[1].wish();
+        let watch = Watch::start("unit.begin", &self.limit);
+        let connection = watch.settle(self.limit.run(self.units.begin_with_options(options)).await)?;
         let locks_rows = self.kind != DatabaseKind::Sqlite;
-        Ok(Box::new(Session { connection, limit: self.limit.clone(), locks_rows }))
+        // What has begun may come to its end.
+        let limit = self.limit.past_the_breaker();
+        let origin = Origin::Unit { _wish: wish, changes_actors: AtomicBool::new(false) };
+        Ok(Session { connection, limit, locks_rows, origin, actors: self.reader.actors.clone() })
     }
+}
+
+/// Runs a whole unit again while it meets others.
+async fn retried<T, F>(unit: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    retrying_while(&SystemClock, |error| matches!(error, StoreError::Contention(_)), unit).await
 }

@@ -8,41 +8,91 @@
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mundap_domain::StoreError;
 use sea_orm::{ConnAcquireErr, DbErr};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::failure::store_error;
+use crate::DatabaseKind;
+use crate::breaker::Breaker;
+use crate::failure::{is_away, store_error};
+use crate::last::Last;
 
 /// What every statement of one store runs under.
 #[derive(Clone)]
 pub(crate) struct Limit {
+    /// Whose statements they are.
+    pub(crate) kind: DatabaseKind,
     pub(crate) statement: Duration,
+    /// How long one may take before the log names it.
+    pub(crate) slow: Duration,
     pub(crate) trouble: Trouble,
-    /// What it means that no connection came free in time.
-    pub(crate) no_connection: fn(DbErr) -> StoreError,
+    /// `None` for a file: it is there, and all that can keep a connection is others' work.
+    pub(crate) breaker: Option<Breaker>,
+    /// Whether an open breaker keeps statements from starting.
+    pub(crate) is_gated: bool,
 }
 
 impl Limit {
+    /// As this one, for statements that are tried whatever the breaker says. What comes of them it hears all the same.
+    pub(crate) fn past_the_breaker(&self) -> Self {
+        Self { is_gated: false, ..self.clone() }
+    }
+
+    /// The store is closed: nothing needs to be mended or looked after any more.
+    pub(crate) fn end(&self) {
+        self.trouble.end();
+        if let Some(breaker) = &self.breaker {
+            breaker.end();
+        }
+    }
+
     /// Runs one statement, waiting for a connection included.
     pub(crate) async fn run<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, StoreError> {
         // Dropping `statement` gives its connection back. Declared before `doubt`, it is dropped after it, so that
         // whatever ends this future early, the pool hears of the trouble first.
         let mut statement = pin!(statement);
+        if let (true, Some(breaker)) = (self.is_gated, &self.breaker) {
+            breaker.admit().await?;
+        }
+        let start = Instant::now();
         let mut doubt = Doubt { trouble: &self.trouble, settled: false };
         let Ok(outcome) = timeout(self.statement, statement.as_mut()).await else {
+            self.breaker.as_ref().inspect(|breaker| breaker.away());
             let late = io::Error::new(io::ErrorKind::TimedOut, "the statement took too long");
             return Err(StoreError::Unavailable(late.into()));
         };
-        let outcome = outcome.map_err(|error| match error {
-            DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => (self.no_connection)(error),
-            error => store_error(error),
-        });
+        let outcome = match outcome {
+            Ok(value) => {
+                self.breaker.as_ref().inspect(|breaker| breaker.alive());
+                Ok(value)
+            }
+            Err(error) => Err(self.failed(error, start)),
+        };
         doubt.settled = !matches!(outcome, Err(StoreError::Unavailable(_)));
         outcome
+    }
+
+    /// What an error means for a statement that started then.
+    fn failed(&self, error: DbErr, start: Instant) -> StoreError {
+        let no_connection = matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
+        match &self.breaker {
+            None if no_connection => StoreError::Contention(error.into()),
+            None => store_error(error),
+            // The driver does not say which it was: all connections taken, or none to be had. Where somebody else was
+            // answered meanwhile, it was the former.
+            Some(breaker) if no_connection && breaker.was_alive_since(start) => StoreError::Contention(error.into()),
+            Some(breaker) => {
+                if is_away(&error) {
+                    breaker.away();
+                } else {
+                    breaker.alive();
+                }
+                store_error(error)
+            }
+        }
     }
 }
 
@@ -63,10 +113,7 @@ impl Drop for Doubt<'_> {
 /// When a connection was last seen to fail, to hang, or to be left in the middle of a statement.
 #[derive(Clone)]
 pub(crate) struct Trouble {
-    start: Instant,
-    /// Nanoseconds from `start`, plus one; 0 for never. As fine as connections tell how long they lay idle: one that was
-    /// given back just before the trouble must not count as younger than it.
-    last: Arc<AtomicU64>,
+    last: Arc<Last>,
     over: Arc<AtomicBool>,
 }
 
@@ -75,12 +122,11 @@ impl Trouble {
     const LASTS: Duration = Duration::from_secs(10);
 
     pub(crate) fn none() -> Self {
-        Self { start: Instant::now(), last: Arc::default(), over: Arc::default() }
+        Self { last: Arc::new(Last::never()), over: Arc::default() }
     }
 
     fn mark(&self) {
-        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
-        self.last.fetch_max(now + 1, Ordering::Relaxed);
+        self.last.mark();
     }
 
     /// The store is closed: nothing needs to be mended any more.
@@ -92,20 +138,14 @@ impl Trouble {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// How long ago it was.
-    fn ago(&self) -> Option<Duration> {
-        let last = self.last.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.start.elapsed().saturating_sub(Duration::from_nanos(last)))
-    }
-
     /// Whether a connection that is given back must be tested.
     pub(crate) fn is_recent(&self) -> bool {
-        self.ago().is_some_and(|ago| ago < Self::LASTS)
+        self.last.ago().is_some_and(|ago| ago < Self::LASTS)
     }
 
     /// Whether there was trouble while a connection lay idle for this long.
     pub(crate) fn was_within(&self, idle: Duration) -> bool {
-        self.ago().is_some_and(|ago| ago <= idle)
+        self.last.ago().is_some_and(|ago| ago <= idle)
     }
 }
 
@@ -114,7 +154,14 @@ mod tests {
     use super::*;
 
     fn limit() -> Limit {
-        Limit { statement: Duration::from_secs(1), trouble: Trouble::none(), no_connection: store_error }
+        Limit {
+            kind: DatabaseKind::MySql,
+            statement: Duration::from_secs(1),
+            slow: Duration::from_secs(1),
+            trouble: Trouble::none(),
+            breaker: Some(Breaker::new(Box::new(|| Box::pin(std::future::ready(false))))),
+            is_gated: true,
+        }
     }
 
     fn in_paused_time(test: impl Future<Output = ()>) {
@@ -159,6 +206,43 @@ mod tests {
             limit.run(async { Err::<(), _>(DbErr::RecordNotInserted) }).await.unwrap_err();
             assert!(!limit.trouble.is_recent());
             assert!(!limit.trouble.was_within(Duration::MAX));
+        });
+    }
+
+    #[test]
+    fn what_is_refused_is_answered_and_opens_no_breaker() {
+        in_paused_time(async {
+            let limit = limit();
+            for _ in 0..20 {
+                limit.run(async { Err::<(), _>(DbErr::RecordNotInserted) }).await.unwrap_err();
+            }
+            limit.run(async { Ok(()) }).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn statements_that_hang_open_the_breaker() {
+        in_paused_time(async {
+            let limit = limit();
+            for _ in 0..20 {
+                limit.run(std::future::pending::<Result<(), DbErr>>()).await.unwrap_err();
+            }
+            let start = Instant::now();
+            limit.run(async { Ok(()) }).await.unwrap_err();
+            assert_eq!(start.elapsed(), Duration::ZERO);
+        });
+    }
+
+    #[test]
+    fn what_goes_past_the_open_breaker_closes_it_by_an_answer() {
+        in_paused_time(async {
+            let limit = limit();
+            for _ in 0..20 {
+                limit.breaker.as_ref().unwrap().away();
+            }
+            limit.run(async { Ok(()) }).await.unwrap_err();
+            limit.past_the_breaker().run(async { Ok(()) }).await.unwrap();
+            limit.run(async { Ok(()) }).await.unwrap();
         });
     }
 

@@ -14,14 +14,14 @@ use crate::Session;
 use crate::row::{Moment, Reading};
 use row::{ActiveModel, Column, Entity, Model};
 
-mod row {
+pub(crate) mod row {
     use sea_orm::entity::prelude::*;
 
     use crate::row::Moment;
 
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "mail_token")]
-    pub(super) struct Model {
+    pub(crate) struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub user_id: i64,
         #[sea_orm(primary_key, auto_increment = false)]
@@ -32,7 +32,7 @@ mod row {
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(super) enum Relation {}
+    pub(crate) enum Relation {}
 
     impl ActiveModelBehavior for ActiveModel {}
 }
@@ -61,7 +61,7 @@ impl<C: ConnectionTrait + Send> MailTokenRepository for Session<C> {
             email_key: Set(token.email_key.clone()),
             expires_at: Set(token.expires_at.into()),
         };
-        self.run(Entity::insert(row).exec_without_returning(&self.connection)).await?;
+        self.run("mail_token.put", Entity::insert(row).exec_without_returning(&self.connection)).await?;
         Ok(())
     }
 
@@ -71,23 +71,26 @@ impl<C: ConnectionTrait + Send> MailTokenRepository for Session<C> {
         if self.locks_rows {
             select = select.lock_exclusive();
         }
-        self.run(select.one(&self.connection)).await?.map(|row| read(row, purpose)).transpose()
+        self.run("mail_token.find_locked", select.one(&self.connection))
+            .await?
+            .map(|row| read(row, purpose))
+            .transpose()
     }
 
     async fn delete(&self, user: UserId, purpose: Purpose) -> Result<(), StoreError> {
         let delete = Entity::delete_by_id((user.get(), purpose.name().to_owned()));
-        self.run(delete.exec(&self.connection)).await?;
+        self.run("mail_token.delete", delete.exec(&self.connection)).await?;
         Ok(())
     }
 
     async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError> {
         let delete = Entity::delete_many().filter(Column::UserId.eq(user.get()));
-        self.run(delete.exec(&self.connection)).await?;
+        self.run("mail_token.delete_all_of", delete.exec(&self.connection)).await?;
         Ok(())
     }
 
     async fn delete_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
         let delete = Entity::delete_many().filter(Column::ExpiresAt.lte(Moment::from(now)));
-        Ok(self.run(delete.exec(&self.connection)).await?.rows_affected)
+        Ok(self.run("mail_token.delete_expired", delete.exec(&self.connection)).await?.rows_affected)
     }
 }

@@ -17,14 +17,14 @@ use crate::row::{Moment, Reading};
 use crate::user::row as users;
 use row::{ActiveModel, Column, Entity, Model};
 
-mod row {
+pub(crate) mod row {
     use sea_orm::entity::prelude::*;
 
     use crate::row::Moment;
 
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "outbox")]
-    pub(super) struct Model {
+    pub(crate) struct Model {
         #[sea_orm(primary_key)]
         pub letter_id: i64,
         pub topic: String,
@@ -38,7 +38,7 @@ mod row {
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(super) enum Relation {}
+    pub(crate) enum Relation {}
 
     impl ActiveModelBehavior for ActiveModel {}
 }
@@ -46,7 +46,7 @@ mod row {
 /// How many letters one taker looks at: where it loses all of them to others, those have enough to do.
 const GLANCE: u64 = 8;
 
-fn read(row: &Model) -> Result<QueuedLetter, StoreError> {
+pub(crate) fn read(row: &Model) -> Result<QueuedLetter, StoreError> {
     let reading = Reading { table: "outbox", id: row.letter_id };
     let corrupt = |column: &str| reading.corrupt(format!("{column}: not one of ours"));
     Ok(QueuedLetter {
@@ -84,18 +84,18 @@ impl<C: ConnectionTrait + Send> OutboxRepository for Session<C> {
             due_at: Set(created_at),
             created_at: Set(created_at),
         };
-        self.run(Entity::insert(row).exec_without_returning(&self.connection)).await?;
+        self.run("outbox.insert", Entity::insert(row).exec_without_returning(&self.connection)).await?;
         Ok(())
     }
 
     async fn is_any_due(&self, now: Timestamp) -> Result<bool, StoreError> {
         let first = due(now).select_only().column(Column::LetterId).into_tuple::<i64>();
-        Ok(self.run(first.one(&self.connection)).await?.is_some())
+        Ok(self.run("outbox.is_any_due", first.one(&self.connection)).await?.is_some())
     }
 
     async fn take(&self, now: Timestamp, until: Timestamp) -> Result<Option<QueuedLetter>, StoreError> {
         // No lock: whoever changes the row first has it, and the others see that by the number of attempts.
-        for row in self.run(due(now).limit(GLANCE).all(&self.connection)).await? {
+        for row in self.run("outbox.take", due(now).limit(GLANCE).all(&self.connection)).await? {
             let mut letter = read(&row)?;
             let taken = Entity::update_many()
                 .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
@@ -103,7 +103,7 @@ impl<C: ConnectionTrait + Send> OutboxRepository for Session<C> {
                 .filter(Column::LetterId.eq(letter.id.get()))
                 .filter(Column::Attempts.eq(letter.attempts))
                 .filter(Column::DueAt.lte(Moment::from(now)));
-            if self.run(taken.exec(&self.connection)).await?.rows_affected > 0 {
+            if self.run("outbox.take", taken.exec(&self.connection)).await?.rows_affected > 0 {
                 letter.attempts += 1;
                 return Ok(Some(letter));
             }
@@ -116,29 +116,29 @@ impl<C: ConnectionTrait + Send> OutboxRepository for Session<C> {
             .col_expr(Column::DueAt, Expr::value(Moment::from(due)))
             .filter(Column::LetterId.eq(letter.id.get()))
             .filter(Column::Attempts.eq(letter.attempts));
-        self.run(update.exec(&self.connection)).await?;
+        self.run("outbox.postpone", update.exec(&self.connection)).await?;
         Ok(())
     }
 
     async fn delete(&self, id: LetterId) -> Result<(), StoreError> {
-        self.run(Entity::delete_by_id(id.get()).exec(&self.connection)).await?;
+        self.run("outbox.delete", Entity::delete_by_id(id.get()).exec(&self.connection)).await?;
         Ok(())
     }
 
     async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError> {
         let about = Entity::delete_many().filter(Column::UserId.eq(user.get()));
-        self.run(about.exec(&self.connection)).await?;
+        self.run("outbox.delete_all_of", about.exec(&self.connection)).await?;
         let address = Query::select()
             .column(users::Column::EmailKey)
             .from(users::Entity)
             .and_where(users::Column::UserId.eq(user.get()))
             .take();
         let to = Entity::delete_many().filter(Column::EmailKey.in_subquery(address));
-        self.run(to.exec(&self.connection)).await?;
+        self.run("outbox.delete_all_of", to.exec(&self.connection)).await?;
         Ok(())
     }
 
     async fn count(&self) -> Result<u64, StoreError> {
-        self.run(Entity::find().count(&self.connection)).await
+        self.run("outbox.count", Entity::find().count(&self.connection)).await
     }
 }

@@ -24,6 +24,7 @@ use image::codecs::jpeg::{JpegDecoder, JpegEncoder};
 use image::codecs::png::{CompressionType, FilterType, PngDecoder, PngEncoder};
 use image::codecs::webp::{WebPDecoder, WebPEncoder};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, Limits};
+use metrics::counter;
 use mundap_domain::Error;
 use mundap_domain::image::{ImageCleaner, MediaType, Picture, Refusal, Upload};
 
@@ -54,6 +55,19 @@ impl PicturePool {
 #[async_trait]
 impl ImageCleaner for PicturePool {
     async fn clean(&self, upload: Upload) -> Result<Picture, Error> {
+        counter!("mundap_image_bytes_total", "direction" => "in").increment(upload.as_bytes().len() as u64);
+        let outcome = self.try_to_clean(upload).await;
+        let said = outcome.as_ref().map_or_else(Error::code, |picture| {
+            counter!("mundap_image_bytes_total", "direction" => "out").increment(picture.content.len() as u64);
+            "cleaned"
+        });
+        counter!("mundap_images_total", "outcome" => said).increment(1);
+        outcome
+    }
+}
+
+impl PicturePool {
+    async fn try_to_clean(&self, upload: Upload) -> Result<Picture, Error> {
         // Not in the pool: a header takes microseconds, and a bomb need not wait until a decoder is free. Yet off the
         // workers, since a GIF is walked to its end.
         let inspect = move || no_panic(|| Header::read(upload.as_bytes())).map(|header| (header, upload));

@@ -1,7 +1,10 @@
 //! Questions in the database.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use mundap_domain::StoreError;
+use mundap_domain::env::Timestamp;
 use mundap_domain::page::Slice;
 use mundap_domain::qna::{Content, NewQna, Qna, QnaId, QnaRecord, QnaRepository, Title};
 use mundap_domain::user::UserId;
@@ -9,12 +12,13 @@ use mundap_domain::version::Version;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, EntityTrait as _, JoinType, QueryFilter as _, QuerySelect as _,
-    RelationTrait as _, Select, SelectModel, Selector,
+    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult, JoinType, QueryFilter as _,
+    QueryResult, QuerySelect as _, RelationTrait as _, Select, SelectModel, Selector, StreamTrait, Value,
 };
 
-use crate::Session;
-use crate::row::{Moment, Reading, one_or_stale, sliced};
+use crate::batch::{Answer, Batch, Pool, statements_for};
+use crate::row::{Moment, Reading, one_or_stale, rows, sliced};
+use crate::{Origin, Session};
 use row::{ActiveModel, Column, Entity};
 
 pub(crate) mod row {
@@ -50,9 +54,8 @@ pub(crate) mod row {
 }
 
 /// A question with what is shown of its author.
-#[derive(sea_orm::DerivePartialModel)]
-#[sea_orm(entity = "Entity")]
-struct WithAuthor {
+#[derive(Clone)]
+pub(crate) struct WithAuthor {
     qna_id: i64,
     user_id: i64,
     title: String,
@@ -61,10 +64,26 @@ struct WithAuthor {
     created_at: Moment,
     updated_at: Moment,
     version: i32,
-    #[sea_orm(from_expr = "Expr::col((crate::user::row::Entity, crate::user::row::Column::DisplayName))")]
     display_name: Option<String>,
-    #[sea_orm(from_expr = "Expr::col((crate::user::row::Entity, crate::user::row::Column::Email))")]
     email: Option<String>,
+}
+
+/// By their places, as `with_author` and `MANY` name them: to look for each by its name costs more than to read it.
+impl FromQueryResult for WithAuthor {
+    fn from_query_result(row: &QueryResult, _: &str) -> Result<Self, DbErr> {
+        Ok(Self {
+            qna_id: row.try_get_by_index(0)?,
+            user_id: row.try_get_by_index(1)?,
+            title: row.try_get_by_index(2)?,
+            content: row.try_get_by_index(3)?,
+            comment_count: row.try_get_by_index(4)?,
+            created_at: row.try_get_by_index(5)?,
+            updated_at: row.try_get_by_index(6)?,
+            version: row.try_get_by_index(7)?,
+            display_name: row.try_get_by_index(8)?,
+            email: row.try_get_by_index(9)?,
+        })
+    }
 }
 
 impl WithAuthor {
@@ -73,8 +92,8 @@ impl WithAuthor {
         Ok(Qna::restore(QnaRecord {
             id: QnaId::new(self.qna_id),
             author: row.author(self.user_id, self.display_name.as_deref(), self.email.as_deref())?,
-            title: row.check("title", Title::parse(&self.title))?,
-            content: row.check("content", Content::parse(&self.content))?,
+            title: row.check("title", Title::parse_own(self.title))?,
+            content: row.check("content", Content::parse_own(self.content))?,
             comment_count: self.comment_count,
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
@@ -86,13 +105,78 @@ impl WithAuthor {
 /// LEFT, though the author is always there: with an inner join MySQL may start from the few users and sort a million
 /// questions, instead of walking along the key.
 fn with_author(select: Select<Entity>) -> Selector<SelectModel<WithAuthor>> {
-    select.join(JoinType::LeftJoin, row::Relation::Author.def()).into_partial_model()
+    use crate::user::row::Column as User;
+    select
+        .select_only()
+        .columns([
+            Column::QnaId,
+            Column::UserId,
+            Column::Title,
+            Column::Content,
+            Column::CommentCount,
+            Column::CreatedAt,
+            Column::UpdatedAt,
+            Column::Version,
+        ])
+        .columns([User::DisplayName, User::Email])
+        .join(JoinType::LeftJoin, row::Relation::Author.def())
+        .into_model()
+}
+
+/// The same for many at once, spelled out: to build it anew each time would cost as much as to read a row.
+const MANY: &str = "SELECT q.qna_id, q.user_id, q.title, q.content, q.comment_count, q.created_at, q.updated_at, q.version, \
+                    u.display_name, u.email FROM qna q LEFT JOIN users u ON u.user_id = q.user_id WHERE q.qna_id IN ";
+
+/// Questions by their ids, those that are asked for together by one statement.
+pub(crate) type Questions = Batch<i64, Option<WithAuthor>>;
+
+/// What reads them from this pool.
+pub(crate) fn questions(pool: Pool) -> Questions {
+    Batch::new(pool.limit.statement, move |ids| {
+        let pool = pool.clone();
+        Box::pin(async move { many(&pool, ids).await })
+    })
+}
+
+/// Reads the questions with these ids.
+async fn many(pool: &Pool, ids: Vec<i64>) -> Result<Vec<Answer<Option<WithAuthor>>>, StoreError> {
+    let places = statements_for(ids.len());
+    // No question has the id 0.
+    let values = ids.iter().copied().chain(std::iter::repeat(0)).take(places).map(Value::from);
+    let rows: Vec<WithAuthor> =
+        pool.all(&format!("{MANY}({})", vec!["?"; places].join(", ")), values.collect()).await?;
+    let mut found: HashMap<i64, WithAuthor> = rows.into_iter().map(|row| (row.qna_id, row)).collect();
+    // Each is given away at the last place that it is asked for at.
+    let last: HashMap<i64, usize> = ids.iter().copied().zip(0..).collect();
+    let answer = |(place, id): (usize, i64)| {
+        Ok(if last.get(&id) == Some(&place) { found.remove(&id) } else { found.get(&id).cloned() })
+    };
+    Ok(ids.into_iter().enumerate().map(answer).collect())
+}
+
+/// The row that stores a new one; its id is the database's to give.
+pub(crate) fn active(author: UserId, title: &Title, content: &Content, created_at: Timestamp) -> ActiveModel {
+    ActiveModel {
+        qna_id: NotSet,
+        user_id: Set(author.get()),
+        title: Set(title.as_str().to_owned()),
+        content: Set(content.as_str().to_owned()),
+        comment_count: Set(0),
+        created_at: Set(created_at.into()),
+        updated_at: Set(created_at.into()),
+        version: Set(Version::FIRST.get()),
+    }
 }
 
 #[async_trait]
-impl<C: ConnectionTrait + Send> QnaRepository for Session<C> {
+impl<C: ConnectionTrait + StreamTrait + Send> QnaRepository for Session<C> {
     async fn find(&self, id: QnaId) -> Result<Option<Qna>, StoreError> {
-        let row = self.run(with_author(Entity::find_by_id(id.get())).one(&self.connection)).await?;
+        let row = match &self.origin {
+            Origin::Pool { questions, .. } => self.timed("qna.find", questions.get(id.get())).await?,
+            Origin::Unit { .. } => {
+                self.run("qna.find", with_author(Entity::find_by_id(id.get())).one(&self.connection)).await?
+            }
+        };
         row.map(WithAuthor::read).transpose()
     }
 
@@ -100,7 +184,7 @@ impl<C: ConnectionTrait + Send> QnaRepository for Session<C> {
         if self.locks_rows {
             // On its own: FOR UPDATE on the join would lock the author's row too, and with it all that they write.
             let lock = Entity::find_by_id(id.get()).select_only().column(Column::QnaId).lock_exclusive();
-            if self.run(lock.into_tuple::<i64>().one(&self.connection)).await?.is_none() {
+            if self.run("qna.find_locked", lock.into_tuple::<i64>().one(&self.connection)).await?.is_none() {
                 return Ok(None);
             }
         }
@@ -113,22 +197,13 @@ impl<C: ConnectionTrait + Send> QnaRepository for Session<C> {
             select = select.filter(Column::UserId.eq(author.get()));
         }
         let select = with_author(sliced(select, Column::QnaId, slice));
-        self.run(select.all(&self.connection)).await?.into_iter().map(WithAuthor::read).collect()
+        let rows = rows(select, &self.connection, slice, |row| row.title.len() + row.content.len());
+        self.run("qna.list", rows).await?.into_iter().map(WithAuthor::read).collect()
     }
 
     async fn insert(&self, qna: &NewQna) -> Result<Qna, StoreError> {
-        let created_at = qna.created_at;
-        let row = ActiveModel {
-            qna_id: NotSet,
-            user_id: Set(qna.author.id.get()),
-            title: Set(qna.title.as_str().to_owned()),
-            content: Set(qna.content.as_str().to_owned()),
-            comment_count: Set(0),
-            created_at: Set(created_at.into()),
-            updated_at: Set(created_at.into()),
-            version: Set(Version::FIRST.get()),
-        };
-        let inserted = self.run(Entity::insert(row).exec(&self.connection)).await?;
+        let row = active(qna.author.id, &qna.title, &qna.content, qna.created_at);
+        let inserted = self.run("qna.insert", Entity::insert(row).exec(&self.connection)).await?;
         Ok(qna.clone().stored(QnaId::new(inserted.last_insert_id)))
     }
 
@@ -140,18 +215,18 @@ impl<C: ConnectionTrait + Send> QnaRepository for Session<C> {
             .col_expr(Column::Version, Expr::value(qna.version.get()))
             .filter(Column::QnaId.eq(qna.id.get()))
             .filter(Column::Version.eq(qna.version.previous().get()));
-        one_or_stale(self.run(update.exec(&self.connection)).await?.rows_affected)
+        one_or_stale(self.run("qna.update", update.exec(&self.connection)).await?.rows_affected)
     }
 
     async fn delete(&self, id: QnaId, version: Version) -> Result<(), StoreError> {
         let delete = Entity::delete_many().filter(Column::QnaId.eq(id.get())).filter(Column::Version.eq(version.get()));
-        one_or_stale(self.run(delete.exec(&self.connection)).await?.rows_affected)
+        one_or_stale(self.run("qna.delete", delete.exec(&self.connection)).await?.rows_affected)
     }
 
     async fn count_comments(&self, id: QnaId, by: i32) -> Result<bool, StoreError> {
         let update = Entity::update_many()
             .col_expr(Column::CommentCount, Expr::col(Column::CommentCount).add(by))
             .filter(Column::QnaId.eq(id.get()));
-        Ok(self.run(update.exec(&self.connection)).await?.rows_affected == 1)
+        Ok(self.run("qna.count_comments", update.exec(&self.connection)).await?.rows_affected == 1)
     }
 }

@@ -51,7 +51,9 @@ fn filled(charge: &Charge, uses: u32) -> SimpleExpr {
 
 impl<C: ConnectionTrait + Send> Session<C> {
     async fn bucket(&self, key: &RateKey) -> Result<Option<Timestamp>, StoreError> {
-        let Some(row) = self.run(Entity::find_by_id(bytes(key)).one(&self.connection)).await? else { return Ok(None) };
+        let Some(row) = self.run("rate.bucket", Entity::find_by_id(bytes(key)).one(&self.connection)).await? else {
+            return Ok(None);
+        };
         let corrupt = || Reading { table: "rate_limit", id: 0 }.corrupt("empty_at: no time".to_owned());
         from_micros(row.empty_at).map(Some).ok_or_else(corrupt)
     }
@@ -62,7 +64,7 @@ impl<C: ConnectionTrait + Send> Session<C> {
             .col_expr(Column::EmptyAt, filled(charge, uses))
             .filter(Column::RateKey.eq(bytes(&charge.key)))
             .filter(Column::EmptyAt.lte(micros(at_most)));
-        Ok(self.run(update.exec(&self.connection)).await?.rows_affected > 0)
+        Ok(self.run("rate.fill", update.exec(&self.connection)).await?.rows_affected > 0)
     }
 }
 
@@ -77,7 +79,7 @@ impl<C: ConnectionTrait + Send> RateRepository for Session<C> {
         if self.bucket(&charge.key).await?.is_none() {
             let end = charge.now.plus(charge.quota.time_of(charge.owed + 1));
             let row = ActiveModel { rate_key: Set(bytes(&charge.key)), empty_at: Set(micros(end)) };
-            return match self.run(Entity::insert(row).exec_without_returning(&self.connection)).await {
+            return match self.run("rate.charge", Entity::insert(row).exec_without_returning(&self.connection)).await {
                 Ok(_) => Ok(Charged { admitted: true, end }),
                 // Another node made it a moment ago: once more, from the start.
                 Err(StoreError::Duplicate(cause)) => Err(StoreError::Contention(cause)),
@@ -92,7 +94,7 @@ impl<C: ConnectionTrait + Send> RateRepository for Session<C> {
                     .col_expr(Column::EmptyAt, Expr::value(micros(brim)))
                     .filter(Column::RateKey.eq(bytes(&charge.key)))
                     .filter(Column::EmptyAt.lt(micros(brim)));
-                self.run(full.exec(&self.connection)).await?;
+                self.run("rate.charge", full.exec(&self.connection)).await?;
             }
         }
         let end = self.bucket(&charge.key).await?.ok_or(StoreError::Stale)?;
@@ -103,12 +105,12 @@ impl<C: ConnectionTrait + Send> RateRepository for Session<C> {
         let update = Entity::update_many()
             .col_expr(Column::EmptyAt, Expr::col(Column::EmptyAt).sub(micros_of(quota.time_of(1))))
             .filter(Column::RateKey.eq(bytes(key)));
-        self.run(update.exec(&self.connection)).await?;
+        self.run("rate.give_back", update.exec(&self.connection)).await?;
         Ok(())
     }
 
     async fn delete_empty(&self, now: Timestamp) -> Result<u64, StoreError> {
         let delete = Entity::delete_many().filter(Column::EmptyAt.lte(micros(now)));
-        Ok(self.run(delete.exec(&self.connection)).await?.rows_affected)
+        Ok(self.run("rate.delete_empty", delete.exec(&self.connection)).await?.rows_affected)
     }
 }

@@ -11,14 +11,14 @@ use crate::Session;
 use crate::row::{Moment, Reading};
 use row::{ActiveModel, Column, Entity, Model};
 
-mod row {
+pub(crate) mod row {
     use sea_orm::entity::prelude::*;
 
     use crate::row::Moment;
 
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "receipt")]
-    pub(super) struct Model {
+    pub(crate) struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub claimant: i64,
         #[sea_orm(primary_key, auto_increment = false)]
@@ -31,7 +31,7 @@ mod row {
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(super) enum Relation {}
+    pub(crate) enum Relation {}
 
     impl ActiveModelBehavior for ActiveModel {}
 }
@@ -57,7 +57,7 @@ fn read(row: Model, claimant: Claimant, key: &IdempotencyKey) -> Result<Receipt,
 impl<C: ConnectionTrait + Send> ReceiptRepository for Session<C> {
     async fn find(&self, claimant: Claimant, key: &IdempotencyKey) -> Result<Option<Receipt>, StoreError> {
         let found = Entity::find_by_id((claimant.get(), key.as_str().to_owned()));
-        let row = self.run(found.one(&self.connection)).await?;
+        let row = self.run("receipt.find", found.one(&self.connection)).await?;
         row.map(|row| read(row, claimant, key)).transpose()
     }
 
@@ -72,24 +72,24 @@ impl<C: ConnectionTrait + Send> ReceiptRepository for Session<C> {
             email: Set(author.and_then(|author| Some(author.email.as_ref()?.as_str().to_owned()))),
             created_at: Set(receipt.created_at.into()),
         };
-        self.run(Entity::insert(row).exec_without_returning(&self.connection)).await?;
+        self.run("receipt.insert", Entity::insert(row).exec_without_returning(&self.connection)).await?;
         Ok(())
     }
 
     async fn delete(&self, claimant: Claimant, key: &IdempotencyKey) -> Result<(), StoreError> {
         let delete = Entity::delete_by_id((claimant.get(), key.as_str().to_owned()));
-        self.run(delete.exec(&self.connection)).await?;
+        self.run("receipt.delete", delete.exec(&self.connection)).await?;
         Ok(())
     }
 
     async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError> {
         let delete = Entity::delete_many().filter(Column::Claimant.eq(user.get()));
-        self.run(delete.exec(&self.connection)).await?;
+        self.run("receipt.delete_all_of", delete.exec(&self.connection)).await?;
         Ok(())
     }
 
     async fn delete_older(&self, before: Timestamp) -> Result<u64, StoreError> {
         let delete = Entity::delete_many().filter(Column::CreatedAt.lt(Moment::from(before)));
-        Ok(self.run(delete.exec(&self.connection)).await?.rows_affected)
+        Ok(self.run("receipt.delete_older", delete.exec(&self.connection)).await?.rows_affected)
     }
 }

@@ -1,13 +1,15 @@
 //! Between rows and the domain's values: what every repository shares.
 
 use chrono::NaiveDateTime;
+use futures_util::TryStreamExt as _;
 use mundap_domain::StoreError;
 use mundap_domain::env::Timestamp;
 use mundap_domain::error::Broken;
 use mundap_domain::page::{Order, Slice};
 use mundap_domain::user::{Author, DisplayName, Email, UserId};
 use sea_orm::{
-    ColumnTrait as _, DeriveValueType, EntityTrait, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
+    ColumnTrait as _, ConnectionTrait, DbErr, DeriveValueType, EntityTrait, FromQueryResult, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, Select, SelectModel, Selector, StreamTrait,
 };
 
 /// A [`Timestamp`] as it is stored: UTC without saying so.
@@ -72,6 +74,31 @@ pub(crate) fn sliced<E: EntityTrait>(select: Select<E>, id: E::Column, slice: &S
         (Some(after), Order::Newest) => select.filter(id.lt(after)),
         (Some(after), Order::Oldest) => select.filter(id.gt(after)),
     }
+}
+
+/// The rows of a slice, until they hold as many bytes as it wants at most.
+pub(crate) async fn rows<C, M>(
+    select: Selector<SelectModel<M>>,
+    db: &C,
+    slice: &Slice,
+    size: impl Fn(&M) -> usize,
+) -> Result<Vec<M>, DbErr>
+where
+    C: ConnectionTrait + StreamTrait + Send,
+    M: FromQueryResult + Sized + Send,
+{
+    if slice.bytes == Slice::ANY_SIZE {
+        return select.all(db).await;
+    }
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let mut stream = select.stream(db).await?;
+    while (rows.is_empty() || bytes < slice.bytes)
+        && let Some(row) = stream.try_next().await?
+    {
+        bytes += size(&row);
+        rows.push(row);
+    }
+    Ok(rows)
 }
 
 /// A write that names a version found one row, or the row has moved on.

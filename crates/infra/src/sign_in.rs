@@ -53,7 +53,7 @@ pub(crate) mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-fn read(row: Model) -> Result<SignIn, StoreError> {
+pub(crate) fn read(row: Model) -> Result<SignIn, StoreError> {
     let reading = Reading { table: "sign_in", id: row.sign_in_id };
     let hash = |column: &str, bytes: Vec<u8>| match bytes.try_into() {
         Ok(bytes) => Ok(TokenHash::restore(bytes)),
@@ -83,7 +83,7 @@ impl<C: ConnectionTrait + Send> SignInRepository for Session<C> {
         // Whoever signs in sweeps up behind themselves: no job is needed for it.
         let expired =
             Entity::delete_many().filter(Column::UserId.eq(sign_in.user.get())).filter(Column::ExpiresAt.lte(now));
-        self.run(expired.exec(&self.connection)).await?;
+        self.run("sign_in.insert", expired.exec(&self.connection)).await?;
         let row = ActiveModel {
             sign_in_id: NotSet,
             user_id: Set(sign_in.user.get()),
@@ -95,7 +95,7 @@ impl<C: ConnectionTrait + Send> SignInRepository for Session<C> {
             created_at: Set(now),
             expires_at: Set(sign_in.expires_at.into()),
         };
-        let inserted = self.run(Entity::insert(row).exec(&self.connection)).await?;
+        let inserted = self.run("sign_in.insert", Entity::insert(row).exec(&self.connection)).await?;
         Ok(SignInId::new(inserted.last_insert_id))
     }
 
@@ -104,12 +104,12 @@ impl<C: ConnectionTrait + Send> SignInRepository for Session<C> {
         if self.locks_rows {
             select = select.lock_exclusive();
         }
-        self.run(select.one(&self.connection)).await?.map(read).transpose()
+        self.run("sign_in.find_locked", select.one(&self.connection)).await?.map(read).transpose()
     }
 
     async fn list_of(&self, user: UserId) -> Result<Vec<SignIn>, StoreError> {
         let select = Entity::find().filter(Column::UserId.eq(user.get())).order_by_asc(Column::SignInId);
-        self.run(select.all(&self.connection)).await?.into_iter().map(read).collect()
+        self.run("sign_in.list_of", select.all(&self.connection)).await?.into_iter().map(read).collect()
     }
 
     async fn update(&self, sign_in: &SignIn) -> Result<(), StoreError> {
@@ -120,17 +120,21 @@ impl<C: ConnectionTrait + Send> SignInRepository for Session<C> {
             .col_expr(Column::RotatedAt, Expr::value(Moment::from(sign_in.rotated_at)))
             .col_expr(Column::ExpiresAt, Expr::value(Moment::from(sign_in.expires_at)))
             .filter(Column::SignInId.eq(sign_in.id.get()));
-        one_or_stale(self.run(update.exec(&self.connection)).await?.rows_affected)
+        one_or_stale(self.run("sign_in.update", update.exec(&self.connection)).await?.rows_affected)
     }
 
     async fn delete(&self, id: SignInId) -> Result<(), StoreError> {
-        self.run(Entity::delete_by_id(id.get()).exec(&self.connection)).await?;
+        let outcome = self.run("sign_in.delete", Entity::delete_by_id(id.get()).exec(&self.connection)).await;
+        self.actors_change();
+        outcome?;
         Ok(())
     }
 
     async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError> {
         let delete = Entity::delete_many().filter(Column::UserId.eq(user.get()));
-        self.run(delete.exec(&self.connection)).await?;
+        let outcome = self.run("sign_in.delete_all_of", delete.exec(&self.connection)).await;
+        self.actors_change();
+        outcome?;
         Ok(())
     }
 }

@@ -5,18 +5,21 @@
 //! port's `now` and keeps its cryptography in a global. A token of ours has one possible header a key, so the header is
 //! compared, not interpreted: no `alg: none`, no confusion of algorithms, no `kid` to follow.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::Signature;
+use moka::sync::Cache;
 use mundap_domain::Error;
-use mundap_domain::account::{AccessClaims, AccessTokens};
+use mundap_domain::account::{ACCESS_LIFETIME, AccessClaims, AccessTokens};
 use mundap_domain::env::Timestamp;
 use mundap_domain::sign_in::SignInId;
 use mundap_domain::user::UserId;
 use serde::{Deserialize, Serialize};
 
 use crate::key::SigningKey;
-use crate::keyring::{RingKey, SigningKeys};
+use crate::keyring::{Keyring, RingKey, SigningKeys};
 
 /// Whom the tokens are for: this board, and no other service that trusts the same issuer.
 const AUDIENCE: &str = "mundap";
@@ -40,17 +43,44 @@ struct Claims {
     jti: String,
 }
 
+/// How many tokens are remembered whose signature was found to be good: checking one costs more than all else that is
+/// done for a small request. A few MB at the most.
+const REMEMBERED: u64 = 8_192;
+
 /// Signs and checks access tokens.
 pub struct Ed25519Tokens {
     keys: SigningKeys,
     issuer: String,
+    opened: Cache<Box<str>, Arc<Opened>>,
+}
+
+/// What a token of ours says, and on whose word that rests.
+struct Opened {
+    user: UserId,
+    sign_in: SignInId,
+    /// Seconds since 1970, both.
+    starts: i64,
+    ends: i64,
+    /// The keys as they were, and which of them signed: it may have been taken away since.
+    ring: Arc<Keyring>,
+    key: usize,
+}
+
+impl Opened {
+    fn is_good(&self, now: Timestamp) -> bool {
+        let seconds = now.unix_seconds();
+        let in_time = self.starts <= seconds.saturating_add(SKEW) && seconds < self.ends;
+        in_time && self.ring.keys[self.key].verifies(now)
+    }
 }
 
 impl Ed25519Tokens {
     /// Tokens signed with one of `keys` in the name of `issuer`, the board's public URL.
     #[must_use]
     pub fn new(keys: &SigningKeys, issuer: &str) -> Self {
-        Self { keys: keys.clone(), issuer: issuer.to_owned() }
+        let lifetime = ACCESS_LIFETIME.to_std().unwrap_or_default();
+        let opened = Cache::builder().max_capacity(REMEMBERED).time_to_live(lifetime).build();
+        Self { keys: keys.clone(), issuer: issuer.to_owned(), opened }
     }
 
     fn sign(key: &RingKey, claims: &Claims) -> Result<String, Error> {
@@ -60,18 +90,27 @@ impl Ed25519Tokens {
         Ok(format!("{message}.{signature}"))
     }
 
-    /// The claims of a token that carries the signature of a key of ours.
-    fn open(&self, token: &str, now: Timestamp) -> Option<Claims> {
+    /// What a token says that is ours and carries the signature of one of these keys.
+    fn open(&self, token: &str, ring: Arc<Keyring>) -> Option<Opened> {
         if token.len() > MAX_LENGTH {
             return None;
         }
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.')?;
-        let ring = self.keys.ring();
-        let key = ring.keys.iter().find(|key| key.header == header && key.verifies(now))?;
+        let key = ring.keys.iter().position(|key| key.header == header)?;
         let signature = Signature::from_slice(&URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
-        key.public.verify_strict(message.as_bytes(), &signature).ok()?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+        ring.keys[key].public.verify_strict(message.as_bytes(), &signature).ok()?;
+        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+        let ours = claims.iss == self.issuer && claims.aud == AUDIENCE;
+        ours.then_some(())?;
+        Some(Opened {
+            user: UserId::new(claims.sub.parse().ok()?),
+            sign_in: SignInId::new(claims.sid.parse().ok()?),
+            starts: claims.nbf,
+            ends: claims.exp,
+            ring,
+            key,
+        })
     }
 }
 
@@ -101,14 +140,14 @@ impl AccessTokens for Ed25519Tokens {
     }
 
     fn verify(&self, token: &str, now: Timestamp) -> Option<(UserId, SignInId)> {
-        let claims = self.open(token, now)?;
-        let now = now.unix_seconds();
-        let ours = claims.iss == self.issuer && claims.aud == AUDIENCE;
-        let in_time = claims.nbf <= now.saturating_add(SKEW) && now < claims.exp;
-        if !ours || !in_time {
-            return None;
+        let ring = self.keys.ring();
+        if let Some(opened) = self.opened.get(token).filter(|opened| Arc::ptr_eq(&opened.ring, &ring)) {
+            return opened.is_good(now).then_some((opened.user, opened.sign_in));
         }
-        Some((UserId::new(claims.sub.parse().ok()?), SignInId::new(claims.sid.parse().ok()?)))
+        let opened = Some(self.open(token, ring)?).filter(|opened| opened.is_good(now))?;
+        let whom = (opened.user, opened.sign_in);
+        self.opened.insert(token.into(), Arc::new(opened));
+        Some(whom)
     }
 }
 

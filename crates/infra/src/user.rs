@@ -16,8 +16,8 @@ use sea_orm::{
     RelationTrait as _, Select,
 };
 
-use crate::Session;
 use crate::row::{Moment, Reading, one_or_stale, sliced};
+use crate::{Origin, Session};
 use row::{ActiveModel, Column, Entity, Model};
 
 pub(crate) mod row {
@@ -52,7 +52,7 @@ pub(crate) mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-fn read(row: Model) -> Result<User, StoreError> {
+pub(crate) fn read(row: Model) -> Result<User, StoreError> {
     let reading = Reading { table: "users", id: row.user_id };
     let there = |column: &str, value: Option<String>| {
         value.ok_or_else(|| reading.corrupt(format!("{column}: missing, though the account is not deleted")))
@@ -76,8 +76,8 @@ fn alive(id: UserId) -> Select<Entity> {
 }
 
 impl<C: ConnectionTrait + Send> Session<C> {
-    async fn one_user(&self, select: Select<Entity>) -> Result<Option<User>, StoreError> {
-        self.run(select.one(&self.connection)).await?.map(read).transpose()
+    async fn one_user(&self, query: &'static str, select: Select<Entity>) -> Result<Option<User>, StoreError> {
+        self.run(query, select.one(&self.connection)).await?.map(read).transpose()
     }
 
     fn locked(&self, select: Select<Entity>) -> Select<Entity> {
@@ -85,25 +85,61 @@ impl<C: ConnectionTrait + Send> Session<C> {
     }
 }
 
+/// The row that stores a new one; its id is the database's to give.
+pub(crate) fn active(user: &NewUser) -> ActiveModel {
+    let created_at = user.created_at;
+    ActiveModel {
+        user_id: NotSet,
+        email: Set(Some(user.email.as_str().to_owned())),
+        email_key: Set(Some(user.email.key())),
+        display_name: Set(Some(user.display_name.as_str().to_owned())),
+        role: Set(user.role.name().to_owned()),
+        password_hash: Set(user.password.as_ref().map(|hash| hash.as_str().to_owned())),
+        email_verified_at: Set(None),
+        suspended_at: Set(None),
+        deleted_at: Set(None),
+        created_at: Set(created_at.into()),
+        updated_at: Set(created_at.into()),
+        version: Set(Version::FIRST.get()),
+    }
+}
+
 #[async_trait]
 impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
     async fn find(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        self.one_user(alive(id)).await
+        self.one_user("user.find", alive(id)).await
     }
 
     async fn find_locked(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        self.one_user(self.locked(alive(id))).await
+        self.one_user("user.find_locked", self.locked(alive(id))).await
     }
 
     async fn find_by_email(&self, email: &Email) -> Result<Option<User>, StoreError> {
-        self.one_user(Entity::find().filter(Column::EmailKey.eq(email.key())).filter(Column::DeletedAt.is_null())).await
+        self.one_user(
+            "user.find_by_email",
+            Entity::find().filter(Column::EmailKey.eq(email.key())).filter(Column::DeletedAt.is_null()),
+        )
+        .await
     }
 
     async fn find_signed_in(&self, id: UserId, sign_in: SignInId) -> Result<Option<User>, StoreError> {
+        // A unit decides on what is there.
+        let actors = match self.origin {
+            Origin::Pool { .. } => Some(&self.actors),
+            Origin::Unit { .. } => None,
+        };
+        if let Some(user) = actors.and_then(|actors| actors.get(id, sign_in)) {
+            return Ok(Some(user));
+        }
+        let age = self.actors.age();
         let select = alive(id)
             .join(JoinType::InnerJoin, row::Relation::SignIn.def())
             .filter(crate::sign_in::row::Column::SignInId.eq(sign_in.get()));
-        self.one_user(select).await
+        let user = self.one_user("user.find_signed_in", select).await?;
+        if let (Some(actors), Some(user)) = (actors, &user) {
+            actors.remember(age, sign_in, user);
+        }
+        Ok(user)
     }
 
     async fn list(&self, listing: &UserListing, slice: &Slice) -> Result<Vec<User>, StoreError> {
@@ -115,27 +151,12 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
             let at = Column::SuspendedAt;
             select = select.filter(if suspended { at.is_not_null() } else { at.is_null() });
         }
-        let rows = self.run(sliced(select, Column::UserId, slice).all(&self.connection)).await?;
+        let rows = self.run("user.list", sliced(select, Column::UserId, slice).all(&self.connection)).await?;
         rows.into_iter().map(read).collect()
     }
 
     async fn insert(&self, user: &NewUser) -> Result<User, StoreError> {
-        let created_at = user.created_at;
-        let row = ActiveModel {
-            user_id: NotSet,
-            email: Set(Some(user.email.as_str().to_owned())),
-            email_key: Set(Some(user.email.key())),
-            display_name: Set(Some(user.display_name.as_str().to_owned())),
-            role: Set(user.role.name().to_owned()),
-            password_hash: Set(user.password.as_ref().map(|hash| hash.as_str().to_owned())),
-            email_verified_at: Set(None),
-            suspended_at: Set(None),
-            deleted_at: Set(None),
-            created_at: Set(created_at.into()),
-            updated_at: Set(created_at.into()),
-            version: Set(Version::FIRST.get()),
-        };
-        let inserted = self.run(Entity::insert(row).exec(&self.connection)).await?;
+        let inserted = self.run("user.insert", Entity::insert(active(user)).exec(&self.connection)).await?;
         Ok(user.clone().stored(UserId::new(inserted.last_insert_id)))
     }
 
@@ -152,12 +173,14 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
             .filter(Column::UserId.eq(user.id.get()))
             .filter(Column::Version.eq(user.version.previous().get()))
             .filter(Column::DeletedAt.is_null());
-        one_or_stale(self.run(update.exec(&self.connection)).await?.rows_affected)
+        let outcome = self.run("user.update", update.exec(&self.connection)).await;
+        self.actors_change();
+        one_or_stale(outcome?.rows_affected)
     }
 
     async fn password_hash(&self, id: UserId) -> Result<Option<PasswordHash>, StoreError> {
         let select = self.locked(alive(id)).select_only().column(Column::PasswordHash);
-        let hash = self.run(select.into_tuple::<Option<String>>().one(&self.connection)).await?;
+        let hash = self.run("user.password_hash", select.into_tuple::<Option<String>>().one(&self.connection)).await?;
         Ok(hash.flatten().map(PasswordHash::new))
     }
 
@@ -167,7 +190,7 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
             .col_expr(Column::PasswordHash, Expr::value(hash.as_str()))
             .filter(Column::UserId.eq(id.get()))
             .filter(Column::DeletedAt.is_null());
-        one_or_stale(self.run(update.exec(&self.connection)).await?.rows_affected)
+        one_or_stale(self.run("user.set_password_hash", update.exec(&self.connection)).await?.rows_affected)
     }
 
     async fn set_email_verified(&self, id: UserId, at: Timestamp) -> Result<(), StoreError> {
@@ -175,7 +198,9 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
             .col_expr(Column::EmailVerifiedAt, Expr::value(Moment::from(at)))
             .filter(Column::UserId.eq(id.get()))
             .filter(Column::DeletedAt.is_null());
-        one_or_stale(self.run(update.exec(&self.connection)).await?.rows_affected)
+        let outcome = self.run("user.set_email_verified", update.exec(&self.connection)).await;
+        self.actors_change();
+        one_or_stale(outcome?.rows_affected)
     }
 
     async fn erase(&self, id: UserId, now: Timestamp) -> Result<(), StoreError> {
@@ -191,6 +216,8 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
             .col_expr(Column::Version, Expr::col(Column::Version).add(1))
             .filter(Column::UserId.eq(id.get()))
             .filter(Column::DeletedAt.is_null());
-        one_or_stale(self.run(update.exec(&self.connection)).await?.rows_affected)
+        let outcome = self.run("user.erase", update.exec(&self.connection)).await;
+        self.actors_change();
+        one_or_stale(outcome?.rows_affected)
     }
 }

@@ -188,7 +188,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
     let mut problems = vec![
         (429, TOO_MANY_REQUESTS),
         (500, "A fault of ours"),
-        (503, "Too busy, or the database is away; see `Retry-After`"),
+        (503, "Too busy, too slow, or the database is away; see `Retry-After`"),
     ];
     if oauth {
         add_response(operation, 400, "What is wrong with the form or the grant", "OAuthError", "application/json");

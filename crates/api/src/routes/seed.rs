@@ -2,6 +2,7 @@
 //! field by field, down to the shape of its errors (FastAPI's and pydantic's).
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
@@ -11,6 +12,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt as _, stream};
 use mundap_domain::error::{Broken, Cause, Violation, Violations};
+use mundap_domain::page::Slice;
 use mundap_domain::qna::{Qna, QnaDraft, QnaEdit, QnaId};
 use mundap_domain::rate::{Policy, Subject};
 use mundap_domain::user::Email;
@@ -289,9 +291,23 @@ async fn read(req: &HttpRequest, payload: Payload) -> Result<SeedFields, Refusal
     }
 }
 
+/// The answer to whom there is no time for.
+#[must_use]
+pub fn busy() -> HttpResponse {
+    static BUSY: LazyLock<Refusal> = LazyLock::new(|| Problem::turned_away().into());
+    BUSY.error_response()
+}
+
 /// In English whatever the request asks for: this face's clients compare texts.
 fn from_problem(problem: &Problem) -> Refusal {
-    Refusal::new(problem.status(), problem.code(), problem.detail(Language::English))
+    let refusal = Refusal::new(problem.status(), problem.code(), problem.detail(Language::English));
+    Refusal { header: problem.header().cloned().map(Box::new), cause: problem.cause().map(Cause::from), ..refusal }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        from_problem(&problem)
+    }
 }
 
 /// The domain's violations as pydantic words them.
@@ -331,6 +347,8 @@ fn validation_error(violation: &Violation, sent: &Value) -> ValidationError {
             let reason = "An email address must have an @-sign and a domain name with a period.";
             (r#type, format!("value is not a valid email address: {reason}"), Some(json!({"reason": reason})))
         }
+        Broken::NotVisibleAscii => value_error("only visible ASCII characters are allowed"),
+        Broken::NotAnEntityTag => value_error("this is no entity tag"),
         Broken::NotOneOf { allowed } => ("enum", format!("Input should be {}", allowed.join(" or ")), None),
     };
     // pydantic shows the whole object where a field is missing from it.
@@ -396,33 +414,41 @@ async fn upload(
 )]
 #[get("/load_all_qna")]
 async fn load_all_qna(board: web::Data<Board>, by: Caller) -> Result<HttpResponse, Refusal> {
-    // The first batch before the answer's head, so that a database that is away is a 503 and not half an array.
-    let first = board.services.qnas.batch_after(&by, None).await?;
-    let rows = stream::try_unfold(Some((first, true)), move |state| {
+    // The first piece before the answer's head, so that a database that is away is a 503 and not half an array.
+    let first = Next::Read(board.services.qnas.piece(&by, Slice::walk()).await?);
+    let rows = stream::try_unfold(Some((first, b"[".as_slice())), move |state| {
         let (board, by) = (board.clone(), by.clone());
         async move {
-            let Some((batch, is_first)) = state else { return Ok::<_, Refusal>(None) };
-            let chunk = chunk(&batch, is_first, &board, &by)?;
-            let Some(last) = batch.last() else { return Ok(Some((chunk, None))) };
-            let next = board.services.qnas.batch_after(&by, Some(last.id)).await?;
-            Ok(Some((chunk, Some((next, false)))))
+            let Some((next, separator)) = state else { return Ok::<_, Refusal>(None) };
+            let read = match next {
+                Next::Read(read) => read,
+                Next::Piece(piece) => board.services.qnas.piece(&by, piece).await?,
+            };
+            let Some((qnas, piece)) = read else {
+                let end: &[u8] = if separator == b"[" { b"[]" } else { b"]" };
+                return Ok(Some((Bytes::from_static(end), None)));
+            };
+            let rows = rows(&qnas, separator, &board, &by)?;
+            Ok(Some((rows, Some((Next::Piece(piece), b",".as_slice())))))
         }
     });
     Ok(HttpResponse::Ok().content_type("application/json").streaming(rows))
 }
 
-/// A piece of the array: an empty batch closes it.
-fn chunk(batch: &[Qna], is_first: bool, board: &Board, by: &Actor) -> Result<Bytes, Refusal> {
-    let mut bytes = BytesMut::with_capacity(batch.len() * 512 + 2).writer();
-    let mut separator: &[u8] = if is_first { b"[" } else { b"," };
-    for qna in batch {
+/// What a stream of rows is to write.
+enum Next {
+    Read(Option<(Vec<Qna>, Slice)>),
+    Piece(Slice),
+}
+
+/// A piece of the array, behind `separator`.
+fn rows(qnas: &[Qna], mut separator: &[u8], board: &Board, by: &Actor) -> Result<Bytes, Refusal> {
+    let mut bytes = BytesMut::with_capacity(qnas.len() * 512).writer();
+    for qna in qnas {
         bytes.get_mut().put_slice(separator);
         separator = b",";
         let row = RowView::new(qna, board, by);
         serde_json::to_writer(&mut bytes, &row).map_err(|error| Refusal::from(Error::internal(error)))?;
-    }
-    if batch.is_empty() {
-        bytes.get_mut().put_slice(if is_first { b"[]" } else { b"]" });
     }
     Ok(bytes.into_inner().freeze())
 }
@@ -511,7 +537,7 @@ pub fn complete(path: &str, method: &str, operation: &mut Operation) {
     let mut add =
         |status, description, schema| add_response(operation, status, description, schema, "application/json");
     add(500, "A fault of ours", "Detail");
-    add(503, "Too busy, or the database is away; see `Retry-After`", "Detail");
+    add(503, "Too busy, too slow, or the database is away; see `Retry-After`", "Detail");
     add(401, "No token, or not a valid one", "Detail");
     add(429, TOO_MANY_REQUESTS, "Detail");
     if method == "get" {

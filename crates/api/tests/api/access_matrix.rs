@@ -11,13 +11,14 @@ use crate::images::a_png;
 crate::tests![every_operation_for_every_caller, the_table_holds_every_operation_and_no_other];
 
 /// The columns of the table.
-const CALLERS: [&str; 7] = ["anonymous", "stranger", "author", "moderator", "admin", "suspended", "fallen author"];
+pub(crate) const CALLERS: [&str; 7] =
+    ["anonymous", "stranger", "author", "moderator", "admin", "suspended", "fallen author"];
 
 /// A row: the operation, and the status for each of [`CALLERS`]. What it is about is the author's: the author's own, and
 /// the fallen (that is: suspended) author's own, and another's to everybody else.
-type Row = (&'static str, &'static str, [u16; 7]);
+pub(crate) type Row = (&'static str, &'static str, [u16; 7]);
 
-const TABLE: &[Row] = &[
+pub(crate) const TABLE: &[Row] = &[
     //                                                anon strg auth  mod  adm  susp fall
     ("get", "/api/v1/qna", [200, 200, 200, 200, 200, 200, 200]),
     ("post", "/api/v1/qna", [401, 201, 201, 201, 201, 403, 403]),
@@ -60,7 +61,7 @@ const TABLE: &[Row] = &[
 ];
 
 /// The operations on a thing, where it is gone.
-const GONE: &[Row] = &[
+pub(crate) const GONE: &[Row] = &[
     //                                                anon strg auth  mod  adm  susp fall
     ("get", "/api/v1/qna/{qna_id}", [404, 404, 404, 404, 404, 404, 404]),
     ("patch", "/api/v1/qna/{qna_id}", [401, 404, 404, 404, 404, 403, 403]),
@@ -82,14 +83,14 @@ const GONE: &[Row] = &[
 ];
 
 /// What the requests of one cell are about.
-struct Things {
-    qna: Value,
-    comment: String,
-    image: String,
-    user: i64,
+pub(crate) struct Things {
+    pub(crate) qna: Value,
+    pub(crate) comment: String,
+    pub(crate) image: String,
+    pub(crate) user: i64,
 }
 
-fn caller(board: &Board, name: &str, author: &User, fallen: &User) -> Option<User> {
+pub(crate) fn caller(board: &Board, name: &str, author: &User, fallen: &User) -> Option<User> {
     match name {
         "anonymous" => None,
         "author" => Some(author.clone()),
@@ -102,7 +103,7 @@ fn caller(board: &Board, name: &str, author: &User, fallen: &User) -> Option<Use
     }
 }
 
-fn things(board: &Board, author: &User) -> Things {
+pub(crate) fn things(board: &Board, author: &User) -> Things {
     let server = board.server();
     let path = server.ask_at(author, "About the matrix");
     let comment = server.comment_at(author, &path, "It has rows and columns");
@@ -162,7 +163,7 @@ fn ends_its_caller(method: &str, path: &str) -> bool {
     matches!((method, path), ("delete", "/api/v1/users/me") | ("post", "/api/v1/users/me/password"))
 }
 
-fn one_of_a_kind(board: &Board, name: &str) -> Option<User> {
+pub(crate) fn one_of_a_kind(board: &Board, name: &str) -> Option<User> {
     let server = board.server();
     match name {
         "anonymous" => None,

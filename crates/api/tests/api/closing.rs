@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::board::Board;
 use crate::database::number;
+use crate::program::ends;
 use crate::server::Server;
 
 crate::tests![
@@ -13,6 +14,7 @@ crate::tests![
     every_request_has_one_line_in_the_log,
     no_secret_is_in_the_log,
     counters_equal_rows_and_nothing_is_orphaned,
+    the_doctor_finds_nothing,
 ];
 
 /// After everything that any test did, at once or not.
@@ -32,6 +34,14 @@ fn counters_equal_rows_and_nothing_is_orphaned(board: &Board) {
         for rows in none_of {
             assert_eq!(count(rows), 0, "{rows}");
         }
+    }
+}
+
+/// Beside the queries above, which know nothing of it.
+fn the_doctor_finds_nothing(board: &Board) {
+    for server in board.servers() {
+        let ended = ends(&mut server.command(&["doctor"]));
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{ended:?}");
     }
 }
 

@@ -24,9 +24,14 @@ impl Database {
     pub(crate) fn all() -> Vec<Self> {
         let folder = Place::Folder(tempfile::tempdir().expect("a temporary folder"));
         let mut all = vec![Self { name: "sqlite".to_owned(), place: folder }];
-        let urls = std::env::var("MUNDAP_TEST_MYSQL_URLS").unwrap_or_default();
-        all.extend(urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(Self::at));
+        all.extend(Self::servers());
         all
+    }
+
+    /// What `MUNDAP_TEST_MYSQL_URLS` names.
+    pub(crate) fn servers() -> Vec<Self> {
+        let urls = std::env::var("MUNDAP_TEST_MYSQL_URLS").unwrap_or_default();
+        urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(Self::at).collect()
     }
 
     fn at(url: &str) -> Self {

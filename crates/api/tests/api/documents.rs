@@ -13,6 +13,7 @@ crate::tests![
     the_korean_readme_is_in_step,
     the_ownership_table_is_the_same_everywhere,
     recipes_that_are_mentioned_exist,
+    the_clients_that_are_shown_are_those_that_are_run,
 ];
 
 /// The repository's folder.
@@ -206,6 +207,14 @@ fn recipes_that_are_mentioned_exist(_: &Board) {
     assert!(!mentioned.is_empty());
     let unknown: Vec<_> = mentioned.iter().filter(|(_, name)| !recipes.contains(name)).collect();
     assert!(unknown.is_empty(), "{unknown:?} are none of {recipes:?}");
+}
+
+fn the_clients_that_are_shown_are_those_that_are_run(_: &Board) {
+    let blocks = split(&read("docs/grpc.md")).1;
+    for (language, file) in [("python", "python/client.py"), ("rust", "client.rs")] {
+        let shown: Vec<_> = blocks.iter().filter_map(|block| block.strip_prefix(&format!("```{language}\n"))).collect();
+        assert_eq!(shown, [read(&format!("crates/grpc/examples/{file}"))], "docs/grpc.md shows another {file}");
+    }
 }
 
 /// A shell line's words: single quotes keep all, double quotes and bare words expand `$TOKEN`.

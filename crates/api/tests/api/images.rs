@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::board::{Board, User};
 use crate::client::Reply;
+use crate::image_folder::blobs;
 use crate::server::{Options, Server};
 
 crate::tests![
@@ -202,7 +203,7 @@ fn a_range_is_answered_with_a_part(board: &Board) {
 
 fn names_and_types_of_the_sender_do_not_matter(board: &Board) {
     let (server, ann) = (board.server(), board.ann());
-    let before = files(server).len();
+    let before = blobs(&server.data_dir().join("images")).len();
     let comment = a_comment(server, ann);
     for (file, content_type) in [
         ("../../../../etc/passwd", "image/png"),
@@ -222,7 +223,7 @@ fn names_and_types_of_the_sender_do_not_matter(board: &Board) {
         let stored = blob(server, image["sha256"].as_str().unwrap());
         assert!(stored.is_file(), "{file}");
     }
-    assert!(files(server).len() >= before + 6);
+    assert!(blobs(&server.data_dir().join("images")).len() >= before + 6);
 }
 
 fn what_is_no_image_is_refused(board: &Board) {
@@ -381,19 +382,6 @@ fn blob(server: &Server, sha256: &str) -> PathBuf {
     server.data_dir().join("images").join(&sha256[..2]).join(&sha256[2..4]).join(sha256)
 }
 
-/// Every file among the images.
-fn files(server: &Server) -> Vec<PathBuf> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { walk(&path, found) } else { found.push(path) }
-        }
-    }
-    let mut found = Vec::new();
-    walk(&server.data_dir().join("images"), &mut found);
-    found
-}
-
 fn equal_images_are_stored_once(board: &Board) {
     let server = board.own(&Options::default());
     let (ann, bob) = (server.new_user(), server.new_user());
@@ -402,7 +390,7 @@ fn equal_images_are_stored_once(board: &Board) {
         [&ann, &ann, &bob].map(|by| attach(&server, by, &a_comment(&server, by), &png).is(201).json()).to_vec();
     assert!(images.iter().all(|image| image["sha256"] == images[0]["sha256"]), "{images:?}");
     let stored = blob(&server, images[0]["sha256"].as_str().unwrap());
-    assert_eq!(files(&server), [stored]);
+    assert_eq!(blobs(&server.data_dir().join("images")), [stored]);
     server.delete(images[0]["url"].as_str().unwrap()).by(&ann).send().is(204);
     server.get(images[2]["url"].as_str().unwrap()).send().is(200);
 }
@@ -452,7 +440,7 @@ fn a_sweep_takes_away_what_no_image_shows(board: &Board) {
     let part = orphan.with_file_name(".0123456789abcdef.part");
     std::fs::write(&part, b"an or").unwrap();
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 50);
-    for file in files(&server) {
+    for file in blobs(&server.data_dir().join("images")) {
         std::fs::File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
     }
     // One that was put just now may belong to a row that is about to be committed.
@@ -465,7 +453,7 @@ fn a_sweep_takes_away_what_no_image_shows(board: &Board) {
     drop(server);
     let server = Server::start(&url, &Options { dir: Some(dir), ..options });
     server.log.wait_for("the sweep's", |line| line["images"] == 2);
-    let mut left = files(&server);
+    let mut left = blobs(&server.data_dir().join("images"));
     left.sort();
     let mut expected = vec![kept_path, shared_path, young];
     expected.sort();

@@ -750,7 +750,7 @@ fn a_mail_server_needs_a_sender(_: &Board) {
         for command in ["serve", "check"] {
             let mut command_line = mundap(dir.path());
             command_line.arg(command).env("MUNDAP_SMTP_URL", url);
-            command_line.args(["--http-addr", "127.0.0.1:0", "--ops-addr", "127.0.0.1:0"]);
+            command_line.args(["--http-addr", "127.0.0.1:0", "--ops-addr", "127.0.0.1:0", "--grpc-addr", "off"]);
             command_line.envs(from.map(|from| ("MUNDAP_MAIL_FROM", from)));
             let ended = ends(&mut command_line);
             assert_eq!(ended.code, Some(2), "{ended:?}");

@@ -12,23 +12,39 @@
 mod access_matrix;
 mod accounts;
 mod admin;
+mod archive;
 mod board;
 mod client;
 mod closing;
+mod cluster;
 mod comments;
 mod conditional;
 mod connections;
 mod database;
+mod doctor;
 mod document;
 mod documents;
+mod examples;
 mod export;
+mod grpc;
+mod grpc_accounts;
+mod grpc_images;
+mod grpc_load;
+mod grpc_matrix;
+mod grpc_parity;
+mod grpc_qna;
+mod grpc_web;
 mod idempotency;
+mod image_folder;
 mod images;
+mod import;
+mod interrupt;
 mod keys;
 mod lists;
 mod mail;
 mod openapi;
 mod ops;
+mod overload;
 mod problems;
 mod program;
 mod qna;
@@ -37,6 +53,9 @@ mod seed;
 mod server;
 mod sign_in;
 mod smtp;
+mod stop;
+mod telemetry;
+mod traces;
 mod transcript;
 mod words;
 
@@ -83,24 +102,43 @@ fn main() -> ExitCode {
         ("access_matrix", access_matrix::TESTS),
         ("accounts", accounts::TESTS),
         ("admin", admin::TESTS),
+        ("archive", archive::TESTS),
+        ("cluster", cluster::TESTS),
         ("comments", comments::TESTS),
         ("conditional", conditional::TESTS),
         ("connections", connections::TESTS),
+        ("doctor", doctor::TESTS),
         ("documents", documents::TESTS),
+        ("examples", examples::TESTS),
         ("export", export::TESTS),
+        ("grpc", grpc::TESTS),
+        ("grpc_accounts", grpc_accounts::TESTS),
+        ("grpc_images", grpc_images::TESTS),
+        ("grpc_load", grpc_load::TESTS),
+        ("grpc_matrix", grpc_matrix::TESTS),
+        ("grpc_parity", grpc_parity::TESTS),
+        ("grpc_qna", grpc_qna::TESTS),
+        ("grpc_web", grpc_web::TESTS),
         ("idempotency", idempotency::TESTS),
+        ("interrupt", interrupt::TESTS),
         ("keys", keys::TESTS),
+        ("image_folder", image_folder::TESTS),
         ("images", images::TESTS),
+        ("import", import::TESTS),
         ("lists", lists::TESTS),
         ("mail", mail::TESTS),
         ("openapi", openapi::TESTS),
         ("ops", ops::TESTS),
+        ("overload", overload::TESTS),
         ("problems", problems::TESTS),
         ("program", program::TESTS),
         ("qna", qna::TESTS),
         ("rate", rate::TESTS),
         ("seed", seed::TESTS),
         ("sign_in", sign_in::TESTS),
+        ("stop", stop::TESTS),
+        ("telemetry", telemetry::TESTS),
+        ("traces", traces::TESTS),
         ("transcript", transcript::TESTS),
         ("words", words::TESTS),
     ];

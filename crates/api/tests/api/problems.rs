@@ -337,8 +337,11 @@ fn the_list_of_codes_says_what_is_answered(board: &Board) {
     }
     let rest: BTreeSet<&str> = listed.keys().map(String::as_str).filter(|code| !answered.contains(*code)).collect();
     let expected = [
-        // Other tests hold these: a slow body, a key in use, a rate limit, a database that is away, a panic.
+        // Other tests hold these: a slow body, a key in use, a rate limit, a database that is away, a time limit, a panic.
         "body_timeout",
+        "too_slow",
+        // Over gRPC alone.
+        "malformed_message",
         "idempotency_key_in_use",
         "rate_limited",
         "busy",
@@ -357,6 +360,11 @@ fn the_list_of_codes_says_what_is_answered(board: &Board) {
 
 /// The codes in the first column of a table below `heading` in `docs/errors.md`, with the second column.
 fn table(heading: &str) -> BTreeMap<String, String> {
+    column(heading, 2)
+}
+
+/// As [`table`], with another column.
+fn column(heading: &str, number: usize) -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/errors.md")).unwrap();
     let section = text.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
     let mut codes = BTreeMap::new();
@@ -366,7 +374,7 @@ fn table(heading: &str) -> BTreeMap<String, String> {
         if heading == "Codes" {
             assert!(columns[1].starts_with(&format!("<a id=\"{code}\"></a>")), "{row}");
         }
-        assert_eq!(codes.insert(code, columns[2].to_owned()), None, "{row} stands there twice");
+        assert_eq!(codes.insert(code, columns[number].to_owned()), None, "{row} stands there twice");
     }
     codes
 }
@@ -418,7 +426,10 @@ fn the_list_of_codes_is_whole(_: &Board) {
         Error::internal("a fault"),
     ];
     assert_eq!(errors.len(), Error::CODES.len() + things.len());
+    let over_grpc = column("Codes", 3);
     for error in errors {
+        let name = format!("{:?}", mundap_grpc::status::code(&error)).to_lowercase();
+        assert_eq!(over_grpc[error.code()].to_lowercase().replace('_', ""), name, "{error}");
         let problem = mundap_api::problem::Problem::from(error);
         assert_eq!(listed[problem.code()], problem.status().as_u16().to_string(), "{problem}");
     }

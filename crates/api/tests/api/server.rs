@@ -16,7 +16,7 @@ use crate::client::{Answered, Call};
 use crate::document::Document;
 
 /// How long anything that must happen may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Limits for a machine that is busy with tests: what takes long there is no outage.
 pub(crate) const PATIENT: [(&str, &str); 2] =
@@ -35,6 +35,12 @@ pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
+}
+
+/// Sends a signal, such as `TERM`.
+pub(crate) fn send(child: &Child, signal: &str) {
+    let kill = Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status().unwrap();
+    assert!(kill.success(), "no signal could be sent");
 }
 
 /// Runs a command to its end.
@@ -110,6 +116,7 @@ pub(crate) struct Server {
     /// Such as `127.0.0.1:43210`.
     pub(crate) http: String,
     pub(crate) ops: String,
+    pub(crate) grpc: String,
     pub(crate) agent: Agent,
     /// How often which operation answered which status.
     pub(crate) seen: Mutex<BTreeMap<(String, String, u16), usize>>,
@@ -138,7 +145,9 @@ impl Starting {
     pub(crate) fn on(database_url: &str, options: &Options) -> Self {
         let dir = options.dir.clone().unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
         let mut command = mundap(dir.path());
-        command.args(["--ops-addr", "127.0.0.1:0", "--grpc-addr", "off"]).env("MUNDAP_HTTP_ADDR", "127.0.0.1:0");
+        command
+            .args(["--ops-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"])
+            .env("MUNDAP_HTTP_ADDR", "127.0.0.1:0");
         command.args(["--data-dir", "data"]).env("MUNDAP_LOG_FORMAT", "json").env("MUNDAP_DATABASE_URL", database_url);
         // Off for all but the tests that are about them.
         command
@@ -175,6 +184,8 @@ impl Starting {
         Server {
             http: address("http.addr"),
             ops: address("ops.addr"),
+            // None where it is turned off.
+            grpc: line["grpc.addr"].as_str().unwrap_or_default().to_owned(),
             child: Mutex::new(self.child),
             log: self.log,
             database_url: self.database_url,
@@ -252,9 +263,7 @@ impl Server {
 
     /// Sends a signal, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.child.lock().unwrap().id();
-        let kill = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status().unwrap();
-        assert!(kill.success(), "no signal could be sent");
+        send(&self.child.lock().unwrap(), name);
     }
 
     /// Bytes of memory that it holds.

@@ -7,7 +7,7 @@ use mundap_domain::admin::{UserChange, UserListing};
 use mundap_domain::audit::AuditId;
 use mundap_domain::comment::{CommentDraft, CommentEdit, CommentId};
 use mundap_domain::mail::Language;
-use mundap_domain::page::{Order, PageRequest, PageSize};
+use mundap_domain::page::{Order, PageRequest, PageSize, Slice};
 use mundap_domain::qna::{QnaDraft, QnaEdit, QnaId, QnaListing};
 use mundap_domain::testing::{Board, Mocks, a_comment, a_qna, a_user, board};
 use mundap_domain::user::{Email, Role, UserEdit, UserId};
@@ -183,7 +183,7 @@ async fn everybody_may_read() {
             ("a question", code(services.qnas.read(&by, qna).await)),
             ("with comments", code(services.qnas.read_with_comments(&by, qna, PageSize::DEFAULT).await)),
             ("questions", code(services.qnas.list(&by, &listing, &first).await)),
-            ("a batch", code(services.qnas.batch_after(&by, None).await)),
+            ("all of them", code(services.qnas.piece(&by, Slice::walk()).await)),
             ("a comment", code(services.comments.read(&by, CommentId::new(5)).await)),
             ("comments", code(services.comments.list(&by, qna, &first).await)),
             ("a profile", code(services.users.profile(&by, UserId::new(2)).await)),

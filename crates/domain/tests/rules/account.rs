@@ -107,7 +107,7 @@ mod registering {
         let mut mocks = Mocks::default();
         mocks.passwords.expect_hash().returning(|_| Ok(hash("a password")));
         mocks.users.expect_insert().returning(|_| Err(duplicate()));
-        let Board { services, store, clock } = board(mocks);
+        let Board { services, store, clock, .. } = board(mocks);
         assert_eq!(code(services.accounts.register(&registration(), None, Language::English).await), "email_taken");
         assert_eq!(code(services.accounts.add(&Actor::Operator, &registration(), Role::Admin).await), "email_taken");
         assert_eq!((store.begun(), store.commits(), clock.pauses()), (2, 0, 0), "refused, and not tried again");
@@ -117,7 +117,7 @@ mod registering {
     async fn a_full_hasher_is_not_asked_again() {
         let mut mocks = Mocks::default();
         mocks.passwords.expect_hash().once().returning(|_| Err(Error::Busy("a full queue".into())));
-        let Board { services, store, clock } = board(mocks);
+        let Board { services, store, clock, .. } = board(mocks);
         assert_eq!(code(services.accounts.register(&registration(), None, Language::English).await), "busy");
         assert_eq!((store.begun(), clock.pauses()), (0, 0));
     }
@@ -255,7 +255,7 @@ mod signing_in {
         let mut mocks = Mocks::default();
         mocks.users.expect_find_by_email().returning(|_| Ok(None));
         mocks.passwords.expect_verify().once().returning(|_, _| Err(Error::Busy("a full queue".into())));
-        let Board { services, store, clock } = board(mocks);
+        let Board { services, store, clock, .. } = board(mocks);
         assert_eq!(code(services.accounts.sign_in(EMAIL, "it").await), "busy");
         assert_eq!((store.begun(), clock.pauses()), (0, 0));
     }
@@ -354,7 +354,7 @@ mod refreshing {
         ] {
             let mut mocks = holding(record);
             mocks.sign_ins.expect_delete().with(eq(SIGN_IN)).once().returning(|_| Ok(()));
-            let Board { services, store, clock } = board(mocks);
+            let Board { services, store, clock, .. } = board(mocks);
             let refused = services.accounts.refresh(&token(9, secret).expose()).await;
             assert_eq!(code(refused), "invalid_refresh_token", "{what}");
             assert_eq!((store.begun(), store.commits(), clock.pauses()), (1, 1, 0), "{what}");
@@ -718,7 +718,7 @@ mod deleting {
     async fn an_account_that_was_deleted_a_moment_ago_is_not_deleted_again() {
         let mut mocks = Mocks::default();
         mocks.users.expect_find_locked().once().returning(|_| Ok(None));
-        let Board { services, store, clock } = board(mocks);
+        let Board { services, store, clock, .. } = board(mocks);
         assert_eq!(code(services.accounts.delete(&member(7), &Expected::Any).await), "invalid_token");
         assert_eq!((store.begun(), store.commits(), clock.pauses()), (1, 0, 0), "refused, and not tried again");
     }

@@ -154,7 +154,7 @@ fn only_another_administrator_or_the_operator_changes_an_account() {
 
 #[tokio::test]
 async fn every_look_is_written_down_before_anything_is_shown() {
-    let slice = Slice { after: None, order: Order::Newest, limit: 21 };
+    let slice = Slice { after: None, order: Order::Newest, limit: 21, bytes: Slice::ANY_SIZE };
     let listing = UserListing { role: Some(Role::Member), suspended: Some(false), order: Order::Newest };
     let found = AuditEntry {
         id: AuditId::new(3),

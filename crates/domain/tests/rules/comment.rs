@@ -138,7 +138,7 @@ async fn who_may_edit_and_on_which_version() {
         if outcome == "ok" {
             mocks.comments.expect_update().once().returning(|_| Ok(()));
         }
-        let Board { services, store, clock } = board(mocks);
+        let Board { services, store, clock, .. } = board(mocks);
         assert_eq!(code(services.comments.edit(&by, ID, &reworded(), &expected).await), outcome, "{who}");
         assert_eq!(store.commits(), usize::from(outcome == "ok"), "{who}");
         assert_eq!(clock.pauses(), 0, "{who}: a refusal is not tried again");
@@ -166,7 +166,7 @@ async fn who_may_delete_and_on_which_version() {
             mocks.qnas.expect_count_comments().with(eq(QNA), eq(-1)).once().returning(|_, _| Ok(true));
             mocks.comments.expect_delete().with(eq(ID), eq(Version::new(2))).once().returning(|_, _| Ok(()));
         }
-        let Board { services, store, clock } = board(mocks);
+        let Board { services, store, clock, .. } = board(mocks);
         assert_eq!(code(services.comments.delete(&by, ID, &expected).await), outcome, "{who}");
         assert_eq!(store.commits(), usize::from(outcome == "ok"), "{who}");
         assert_eq!(clock.pauses(), 0, "{who}: a refusal is not tried again");

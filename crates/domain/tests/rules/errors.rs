@@ -112,6 +112,8 @@ fn every_broken_rule_has_its_code() {
         Broken::Blank,
         Broken::ControlCharacter,
         Broken::NotAnEmail,
+        Broken::NotVisibleAscii,
+        Broken::NotAnEntityTag,
         Broken::NotOneOf { allowed: &["a"] },
     ]
     .map(|rule| rule.code());
@@ -129,6 +131,8 @@ fn every_broken_rule_has_its_code() {
             "blank",
             "control_character",
             "not_an_email",
+            "not_visible_ascii",
+            "not_an_entity_tag",
             "not_one_of",
         ]
     );

@@ -4,8 +4,7 @@ use mockall::predicate::eq;
 use mundap_domain::Actor;
 use mundap_domain::comment::CommentId;
 use mundap_domain::image::{Digest, Image, ImageId, MediaType};
-use mundap_domain::page::{Order, Slice};
-use mundap_domain::qna::QnaId;
+use mundap_domain::page::Slice;
 use mundap_domain::testing::{Board, Mocks, a_comment, a_qna, a_user, board, noon};
 use mundap_domain::user::{Role, UserId};
 
@@ -20,33 +19,34 @@ async fn whoever_has_no_account_has_nothing_to_export() {
         let export = &services.export;
         let outcomes = [
             code(export.account(&by).await),
-            code(export.qnas_after(&by, None).await),
-            code(export.comments_after(&by, None).await),
+            code(export.qnas(&by, Slice::walk()).await),
+            code(export.comments(&by, Slice::walk()).await),
             code(export.image_after(&by, None).await),
-            code(export.audit_after(&by, None).await),
+            code(export.audit(&by, Slice::walk()).await),
         ];
         assert_eq!(outcomes, ["unauthenticated"; 5], "{by:?}");
     }
 }
 
 #[tokio::test]
-async fn everything_is_the_caller_s_own_and_comes_in_batches_oldest_first() {
+async fn everything_is_the_caller_s_own_and_comes_in_pieces_oldest_first() {
     for by in [member(7), banned(7)] {
-        let slice = |after| Slice { after, order: Order::Oldest, limit: 200 };
+        let (first, later) = (Slice::walk(), Slice { after: Some(5), ..Slice::walk() });
         let mut mocks = Mocks::default();
         mocks.users.expect_find().with(eq(ID)).once().returning(|_| Ok(Some(a_user(7, Role::Member))));
         mocks.sign_ins.expect_list_of().with(eq(ID)).once().returning(|_| Ok(Vec::new()));
         let listed = mocks.qnas.expect_list();
-        listed.with(eq(Some(ID)), eq(slice(Some(5)))).once().returning(|_, _| Ok(vec![a_qna(6, 7)]));
+        listed.with(eq(Some(ID)), eq(later)).once().returning(|_, _| Ok(vec![a_qna(6, 7)]));
         let listed = mocks.comments.expect_list_by();
-        listed.with(eq(ID), eq(slice(None))).once().returning(|_, _| Ok(vec![a_comment(8, 6, 7)]));
-        mocks.audit.expect_list().with(eq(Some(ID)), eq(slice(Some(9)))).once().returning(|_, _| Ok(Vec::new()));
+        listed.with(eq(ID), eq(first)).once().returning(|_, _| Ok(vec![a_comment(8, 6, 7)]));
+        mocks.audit.expect_list().with(eq(Some(ID)), eq(later)).once().returning(|_, _| Ok(Vec::new()));
         let Board { services, store, .. } = board(mocks);
         let export = &services.export;
         assert_eq!(export.account(&by).await.unwrap().0, a_user(7, Role::Member));
-        assert_eq!(export.qnas_after(&by, Some(QnaId::new(5))).await.unwrap(), [a_qna(6, 7)]);
-        assert_eq!(export.comments_after(&by, None).await.unwrap(), [a_comment(8, 6, 7)]);
-        assert_eq!(export.audit_after(&by, Some(9)).await.unwrap(), []);
+        let behind = |after| Slice { after: Some(after), limit: 2, ..first };
+        assert_eq!(export.qnas(&by, later).await.unwrap(), Some((vec![a_qna(6, 7)], behind(6))));
+        assert_eq!(export.comments(&by, first).await.unwrap(), Some((vec![a_comment(8, 6, 7)], behind(8))));
+        assert_eq!(export.audit(&by, later).await.unwrap(), None);
         assert_eq!(store.begun(), 0, "a read opens no unit");
     }
 }
@@ -67,7 +67,7 @@ async fn images_come_one_by_one_with_their_bytes_where_those_are_there() {
     for stored in [Some(b"png".to_vec()), None] {
         let mut mocks = Mocks::default();
         let (found, content) = (image.clone(), stored.clone());
-        let slice = Slice { after: Some(5), order: Order::Oldest, limit: 1 };
+        let slice = Slice { after: Some(5), limit: 1, ..Slice::walk() };
         mocks.images.expect_list_of().with(eq(ID), eq(slice)).once().returning(move |_, _| Ok(vec![found.clone()]));
         let read = mocks.blobs.expect_read();
         read.with(eq(image.digest), eq(0), eq(3)).once().returning(move |_, _, _| Ok(content.clone()));

@@ -8,6 +8,7 @@ mod admin;
 mod comment;
 mod deps;
 mod errors;
+mod event;
 mod export;
 mod idempotency;
 mod image;

@@ -5,9 +5,9 @@ use mundap_domain::page::{CursorKey, Order, PageRequest, PageSize, Slice};
 use mundap_domain::qna::{QnaId, QnaListing};
 use mundap_domain::testing::{Board, Mocks, a_comment, a_qna, board};
 use mundap_domain::user::UserId;
-use mundap_domain::{Actor, Error, QnaService};
+use mundap_domain::{Actor, Error};
 
-use crate::stage::{Stage, code, member};
+use crate::stage::{Stage, code, member, unavailable};
 
 fn size(n: i64) -> PageSize {
     PageSize::parse(n).expect("a size")
@@ -48,7 +48,7 @@ async fn a_list_asks_for_one_more_than_the_page_holds() {
         (of(4, Order::Oldest), 2, 3),
     ] {
         let mut mocks = Mocks::default();
-        let slice = Slice { after: None, order: listing.order, limit };
+        let slice = Slice { after: None, order: listing.order, limit, bytes: Slice::ANY_SIZE };
         mocks.qnas.expect_list().with(eq(listing.author), eq(slice)).once().returning(|_, _| Ok(vec![]));
         let Board { services, store, .. } = board(mocks);
         let page = services.qnas.list(&member(1), &listing, &PageRequest::first(size(n))).await.unwrap();
@@ -60,8 +60,8 @@ async fn a_list_asks_for_one_more_than_the_page_holds() {
 #[tokio::test]
 async fn a_cursor_leads_on_behind_the_last_item_of_its_page() {
     let mut mocks = Mocks::default();
-    let first = Slice { after: None, order: Order::Newest, limit: 3 };
-    let second = Slice { after: Some(8), order: Order::Newest, limit: 3 };
+    let first = Slice { after: None, order: Order::Newest, limit: 3, bytes: Slice::ANY_SIZE };
+    let second = Slice { after: Some(8), order: Order::Newest, limit: 3, bytes: Slice::ANY_SIZE };
     let rows = |ids: &[i64]| ids.iter().map(|id| a_qna(*id, 1)).collect::<Vec<_>>();
     mocks.qnas.expect_list().with(eq(None), eq(first)).once().returning(move |_, _| Ok(rows(&[9, 8, 7])));
     mocks.qnas.expect_list().with(eq(None), eq(second)).once().returning(move |_, _| Ok(rows(&[7, 6])));
@@ -80,7 +80,7 @@ async fn a_cursor_leads_on_behind_the_last_item_of_its_page() {
 async fn the_next_page_may_have_another_size() {
     let cursor = a_cursor(all(Order::Newest)).await;
     let mut mocks = Mocks::default();
-    let slice = Slice { after: Some(8), order: Order::Newest, limit: 51 };
+    let slice = Slice { after: Some(8), order: Order::Newest, limit: 51, bytes: Slice::ANY_SIZE };
     mocks.qnas.expect_list().with(eq(None), eq(slice)).once().returning(|_, _| Ok(vec![]));
     let listed = board(mocks).services.qnas.list(&Actor::Anonymous, &all(Order::Newest), &behind(50, cursor)).await;
     assert_eq!(code(listed), "ok");
@@ -122,8 +122,8 @@ async fn a_cursor_of_another_board_is_refused() {
 #[tokio::test]
 async fn comments_are_listed_oldest_first_and_their_cursor_leads_on() {
     let mut mocks = Mocks::default();
-    let first = Slice { after: None, order: Order::Oldest, limit: 2 };
-    let second = Slice { after: Some(1), order: Order::Oldest, limit: 2 };
+    let first = Slice { after: None, order: Order::Oldest, limit: 2, bytes: Slice::ANY_SIZE };
+    let second = Slice { after: Some(1), order: Order::Oldest, limit: 2, bytes: Slice::ANY_SIZE };
     let qna = QnaId::new(7);
     mocks
         .comments
@@ -171,7 +171,7 @@ async fn an_empty_thread_is_told_from_one_that_is_not_there() {
 async fn a_question_comes_with_its_first_comments() {
     let mut stage = Stage::default();
     let qna = QnaId::new(7);
-    let slice = Slice { after: None, order: Order::Oldest, limit: 3 };
+    let slice = Slice { after: None, order: Order::Oldest, limit: 3, bytes: Slice::ANY_SIZE };
     stage.outside.qnas.expect_find().with(eq(qna)).once().returning(|_| Ok(Some(a_qna(7, 1))));
     stage
         .outside
@@ -199,10 +199,13 @@ async fn a_question_comes_with_its_first_comments() {
 
 #[tokio::test]
 async fn a_question_that_is_not_there_comes_without_comments() {
-    let mut mocks = Mocks::default();
-    mocks.qnas.expect_find().once().returning(|_| Ok(None));
-    let read = board(mocks).services.qnas.read_with_comments(&Actor::Anonymous, QnaId::new(7), size(2)).await;
-    assert_eq!(code(read), "qna_not_found");
+    for comments in [|| Ok(vec![]), || Err(unavailable())] {
+        let mut mocks = Mocks::default();
+        mocks.qnas.expect_find().once().returning(|_| Ok(None));
+        mocks.comments.expect_list().returning(move |_, _| comments());
+        let read = board(mocks).services.qnas.read_with_comments(&Actor::Anonymous, QnaId::new(7), size(2)).await;
+        assert_eq!(code(read), "qna_not_found");
+    }
 }
 
 #[tokio::test]
@@ -216,21 +219,20 @@ async fn a_question_without_comments_has_an_empty_page() {
 }
 
 #[tokio::test]
-async fn a_batch_holds_the_oldest_questions_behind_the_last() {
-    for after in [None, Some(41)] {
-        let mut mocks = Mocks::default();
-        let slice = Slice { after, order: Order::Oldest, limit: QnaService::BATCH };
-        mocks
-            .qnas
-            .expect_list()
-            .with(eq(None), eq(slice))
-            .once()
-            .returning(|_, _| Ok(vec![a_qna(42, 1), a_qna(43, 1)]));
-        let Board { services, store, .. } = board(mocks);
-        let batch = services.qnas.batch_after(&Actor::Anonymous, after.map(QnaId::new)).await.unwrap();
-        assert_eq!(batch, [a_qna(42, 1), a_qna(43, 1)]);
-        assert_eq!(store.begun(), 0, "a read opens no unit");
+async fn a_walk_goes_piece_by_piece_to_its_end() {
+    let mut mocks = Mocks::default();
+    let first = Slice::walk();
+    let second = Slice { after: Some(43), limit: 4, ..first };
+    let last = Slice { after: Some(44), limit: 2, ..first };
+    for (piece, found) in [(first, vec![a_qna(42, 1), a_qna(43, 1)]), (second, vec![a_qna(44, 1)]), (last, vec![])] {
+        mocks.qnas.expect_list().with(eq(None), eq(piece)).once().returning(move |_, _| Ok(found.clone()));
     }
+    let Board { services, store, .. } = board(mocks);
+    let read = services.qnas.piece(&Actor::Anonymous, first).await.unwrap();
+    assert_eq!(read, Some((vec![a_qna(42, 1), a_qna(43, 1)], second)));
+    assert_eq!(services.qnas.piece(&Actor::Anonymous, second).await.unwrap(), Some((vec![a_qna(44, 1)], last)));
+    assert_eq!(services.qnas.piece(&Actor::Anonymous, last).await.unwrap(), None);
+    assert_eq!(store.begun(), 0, "a read opens no unit");
 }
 
 #[test]

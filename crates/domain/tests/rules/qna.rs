@@ -148,7 +148,7 @@ async fn who_may_edit_and_on_which_version() {
         if outcome == "ok" {
             mocks.qnas.expect_update().once().returning(|_| Ok(()));
         }
-        let Board { services, store, clock } = board(mocks);
+        let Board { services, store, clock, .. } = board(mocks);
         assert_eq!(code(services.qnas.edit(&by, QnaId::new(7), &retitled(), &expected).await), outcome, "{who}");
         assert_eq!(store.commits(), usize::from(outcome == "ok"), "{who}");
         assert_eq!(clock.pauses(), 0, "{who}: a refusal is not tried again");
@@ -175,7 +175,7 @@ async fn who_may_delete_and_on_which_version() {
         if outcome == "ok" {
             mocks.qnas.expect_delete().with(eq(QnaId::new(7)), eq(Version::new(5))).once().returning(|_, _| Ok(()));
         }
-        let Board { services, store, clock } = board(mocks);
+        let Board { services, store, clock, .. } = board(mocks);
         assert_eq!(code(services.qnas.delete(&by, QnaId::new(7), &expected).await), outcome, "{who}");
         assert_eq!(store.commits(), usize::from(outcome == "ok"), "{who}");
         assert_eq!(clock.pauses(), 0, "{who}: a refusal is not tried again");

@@ -258,7 +258,7 @@ async fn a_write_that_meets_another_one_is_tried_again_and_may_succeed() {
             calls += 1;
             if calls < 3 { Err(met()) } else { Ok(a_qna(7, 1)) }
         });
-        let Board { services, store, clock } = board(mocks);
+        let Board { services, store, clock, .. } = board(mocks);
         assert_eq!(services.qnas.ask(&member(1), &draft(), None).await.unwrap().into_inner(), a_qna(7, 1));
         assert_eq!((store.begun(), store.commits(), clock.pauses()), (3, 1, 2));
     }
@@ -269,7 +269,7 @@ async fn a_write_that_always_meets_another_one_is_busy_after_three_more_tries() 
     for met in [contention, || StoreError::Stale] {
         let mut mocks = Mocks::default();
         mocks.qnas.expect_insert().times(4).returning(move |_| Err(met()));
-        let Board { services, store, clock } = board(mocks);
+        let Board { services, store, clock, .. } = board(mocks);
         assert_eq!(code(services.qnas.ask(&member(1), &draft(), None).await), "busy");
         assert_eq!((store.begun(), store.commits(), clock.pauses()), (4, 0, 3));
     }
@@ -286,7 +286,7 @@ async fn what_trying_again_cannot_help_is_not_tried_again() {
     ] {
         let mut mocks = Mocks::default();
         mocks.qnas.expect_insert().once().returning(move |_| Err(report()));
-        let Board { services, store, clock } = board(mocks);
+        let Board { services, store, clock, .. } = board(mocks);
         assert_eq!(code(services.qnas.ask(&member(1), &draft(), None).await), outcome);
         assert_eq!((store.begun(), store.commits(), clock.pauses()), (1, 0, 0));
     }

@@ -5,11 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use mundap_domain::env::{Clock, Timestamp};
-use mundap_domain::idempotency::FingerprintKey;
 use mundap_domain::mail::Mailer;
-use mundap_domain::page::CursorKey;
 use mundap_domain::rate::Quotas;
-use mundap_domain::testing::{CountingEntropy, Mocks, QUOTA, a_user, noon, suspended};
+use mundap_domain::testing::{Heard, Mocks, a_user, noon, ports, suspended};
 use mundap_domain::user::Role;
 use mundap_domain::version::{Expected, Version};
 use mundap_domain::{
@@ -99,6 +97,8 @@ pub(crate) struct Stage {
     pub(crate) commit: Fault,
     /// Rate limits are off unless a test is about them.
     pub(crate) quotas: Option<Quotas>,
+    /// What was told of.
+    pub(crate) events: Arc<Heard>,
     /// Another clock than the one that stands still.
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
@@ -112,6 +112,7 @@ impl Default for Stage {
             begin: Box::new(|| None),
             commit: Box::new(|| None),
             quotas: None,
+            events: Arc::default(),
             clock: None,
         }
     }
@@ -151,18 +152,15 @@ impl Stage {
             commit: Arc::new(Mutex::new(self.commit)),
         };
         Services::new(&Ports {
-            store: Arc::new(store),
+            events: self.events,
             clock: self.clock.unwrap_or_else(|| Arc::new(StageClock(tape))),
-            entropy: Arc::new(CountingEntropy::default()),
             passwords: Arc::new(passwords),
             access_tokens: Arc::new(access_tokens),
-            cursors: Arc::new(CursorKey::new(&[7; 32])),
-            fingerprints: Arc::new(FingerprintKey::new(&[8; 32])),
             blobs: Arc::new(blobs),
             image_cleaner: Arc::new(image_cleaner),
-            image_quota: QUOTA,
             mailer: mailer.map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>),
             quotas: self.quotas,
+            ..ports(Arc::new(store))
         })
     }
 }

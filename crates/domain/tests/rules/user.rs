@@ -106,7 +106,7 @@ async fn an_edit_changes_what_it_names_of_the_own_account_and_leaves_the_rest() 
 async fn an_edit_names_the_version_it_was_made_on() {
     for edit in [renamed(), UserEdit::default()] {
         for expected in [made_on(3), made_on(5), Expected::OneOf(vec![])] {
-            let Board { services, store, clock } = board(holding());
+            let Board { services, store, clock, .. } = board(holding());
             assert_eq!(
                 code(services.users.edit_me(&member(7), &edit, &expected, Language::English).await),
                 "version_mismatch"
@@ -131,7 +131,7 @@ async fn an_edit_that_names_nothing_writes_nothing_and_counts_no_version() {
 async fn an_address_that_another_account_has_is_taken() {
     let mut mocks = holding();
     mocks.users.expect_update().once().returning(|_| Err(duplicate()));
-    let Board { services, store, clock } = board(mocks);
+    let Board { services, store, clock, .. } = board(mocks);
     let edit = UserEdit::parse(Some("user8@example.com"), None).unwrap();
     assert_eq!(code(services.users.edit_me(&member(7), &edit, &Expected::Any, Language::English).await), "email_taken");
     assert_eq!((store.commits(), clock.pauses()), (0, 0), "refused, and not tried again");

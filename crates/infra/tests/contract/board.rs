@@ -182,7 +182,7 @@ pub(crate) fn new_comment(qna: QnaId, author: &User) -> NewComment {
 pub(crate) const NOBODY: UserId = UserId::new(1 << 52);
 
 pub(crate) fn slice(order: Order, after: Option<i64>, limit: u64) -> Slice {
-    Slice { after, order, limit }
+    Slice { after, order, limit, bytes: Slice::ANY_SIZE }
 }
 
 pub(crate) fn at(rfc3339: &str) -> Timestamp {

@@ -21,6 +21,7 @@ crate::tests![
     list_holds_nothing_at_or_before_after,
     list_holds_at_most_limit_items,
     list_holds_that_qna_s_comments_alone,
+    list_of_many_at_once_holds_each_its_own,
     list_by_holds_that_author_s_comments_alone_in_the_slice_s_order,
     update_stores_what_changed,
     update_is_stale_unless_the_stored_version_is_the_one_before,
@@ -141,6 +142,21 @@ async fn list_holds_at_most_limit_items(board: Board) {
     assert_eq!(list(&board, qna, Order::Oldest, None, 2).await, ids[..2]);
     assert_eq!(list(&board, qna, Order::Oldest, Some(ids[1]), 2).await, ids[2..4]);
     assert_eq!(list(&board, qna, Order::Oldest, None, 5).await, ids);
+}
+
+async fn list_of_many_at_once_holds_each_its_own(board: Board) {
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        all.push(five(&board).await);
+    }
+    all.push((board.qna(&board.user().await).await.id, Vec::new()));
+    all.push((QnaId::new(-1), Vec::new()));
+    let asked: Vec<(usize, usize)> = (0..60).map(|n| (n % all.len(), (n / 5) % 8)).collect();
+    let lists =
+        join_all(asked.iter().map(|(n, limit)| list(&board, all[*n].0, Order::Oldest, None, *limit as u64))).await;
+    for ((n, limit), found) in asked.into_iter().zip(lists) {
+        assert_eq!(found, all[n].1.iter().copied().take(limit).collect::<Vec<_>>(), "{limit} of {n}");
+    }
 }
 
 async fn list_holds_that_qna_s_comments_alone(board: Board) {

@@ -11,8 +11,12 @@
 
 mod audit;
 mod board;
+mod certification;
 mod comment;
+mod doctor;
+mod home;
 mod image;
+mod import;
 mod mail_token;
 mod migration;
 mod outage;
@@ -24,6 +28,7 @@ mod receipt;
 mod server;
 mod sign_in;
 mod store;
+mod transfer;
 mod user;
 
 use std::process::ExitCode;
@@ -75,7 +80,9 @@ fn main() -> ExitCode {
     let modules = [
         ("qna", qna::tests()),
         ("comment", comment::tests()),
+        ("home", home::tests()),
         ("image", image::tests()),
+        ("import", import::tests()),
         ("user", user::tests()),
         ("sign_in", sign_in::tests()),
         ("receipt", receipt::tests()),
@@ -85,7 +92,10 @@ fn main() -> ExitCode {
         ("rate", rate::tests()),
         ("store", store::tests()),
         ("outage", outage::tests()),
+        ("certification", certification::tests()),
         ("migration", migration::tests()),
+        ("transfer", transfer::tests()),
+        ("doctor", doctor::tests()),
     ];
     let mut trials = Vec::new();
     for server in &servers {

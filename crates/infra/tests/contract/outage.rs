@@ -2,20 +2,28 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::{join, join_all, try_join_all};
+use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt};
+use mundap_domain::testing::noon;
 use mundap_domain::{Store as _, StoreError};
 use mundap_infra::{ConnectError, DatabaseSettings, connect};
 use sea_orm::sqlx::{Connection as _, Executor as _, MySqlConnection};
 use url::Url;
 
-use crate::board::{Board, assert_outcome, new_qna};
+use crate::board::{Board, assert_outcome, new_qna, new_user, unique_email};
 use crate::proxy::{Line, Proxy};
 
 crate::tests![
     a_database_that_is_gone_is_unavailable_at_once_and_good_again_when_it_is_back,
     a_database_that_hangs_is_unavailable_within_the_time_limit_and_good_again_when_it_goes_on,
     a_unit_whose_connection_breaks_is_unavailable_and_leaves_nothing,
+    a_commit_whose_answer_is_lost_is_unavailable_and_known_by_its_key,
     a_statement_that_takes_too_long_is_unavailable,
+    a_database_that_is_away_is_known_to_be_and_found_again_soon,
+    what_has_begun_is_not_refused_and_looking_tells_the_truth,
+    statements_that_the_database_ends_itself_are_no_outage,
+    what_the_database_refuses_is_no_outage,
+    a_full_pool_is_contention_while_the_database_answers,
     a_restart_costs_few_requests,
     connections_that_lead_nowhere_are_replaced,
     closing_waits_for_a_database_that_hangs_no_longer_than_for_a_statement,
@@ -128,6 +136,23 @@ async fn a_unit_whose_connection_breaks_is_unavailable_and_leaves_nothing(board:
     assert_eq!(board.reader().qnas().find(qna.id).await.unwrap(), None);
 }
 
+/// Not contention, which is tried again by itself: it took place, and would take place twice.
+async fn a_commit_whose_answer_is_lost_is_unavailable_and_known_by_its_key(board: Board) {
+    let Some((board, mut proxy)) = behind_a_line(&board).await else { return };
+    let author = board.user().await;
+    let (claimant, key) = (Claimant::account(author.id), IdempotencyKey::parse("once").unwrap());
+    let unit = board.begin().await;
+    let qna = unit.qnas().insert(&new_qna(&author)).await.unwrap();
+    let (author, created_at) = (Some(author.author()), noon());
+    let receipt = Receipt { claimant, key, fingerprint: [7; 32], id: qna.id.get(), author, created_at };
+    unit.receipts().insert(&receipt).await.unwrap();
+    proxy.set(Line::Mute).await;
+    assert_outcome!(unit.commit().await, Err(StoreError::Unavailable(_)));
+    proxy.set(Line::Open).await;
+    assert_eq!(board.reader().qnas().find(qna.id).await.unwrap(), Some(qna));
+    assert_eq!(board.reader().receipts().find(claimant, &receipt.key).await.unwrap(), Some(receipt));
+}
+
 async fn a_statement_that_takes_too_long_is_unavailable(board: Board) {
     if board.server.is_sqlite() {
         return; // no reader waits for a writer
@@ -144,6 +169,124 @@ async fn a_statement_that_takes_too_long_is_unavailable(board: Board) {
     assert!(took < settings.statement_timeout + SLACK, "{took:?}");
     other.execute("UNLOCK TABLES").await.unwrap();
     assert_good(&board, &author).await;
+}
+
+/// So little that nothing can have been waited for.
+const AT_ONCE: Duration = Duration::from_millis(200);
+
+/// What the quality of the board asks for.
+const BACK_WITHIN: Duration = Duration::from_secs(3);
+
+async fn a_database_that_is_away_is_known_to_be_and_found_again_soon(board: Board) {
+    let Some((board, mut proxy)) = behind_a_line(&board).await else { return };
+    let author = board.user().await;
+    for line in [Line::Cut, Line::Frozen] {
+        assert_good(&board, &author).await;
+        all_given_back().await;
+        proxy.set(line).await;
+        // Each waited for something.
+        assert_unavailable(&board, &author, STATEMENT + SLACK).await;
+        // These do not.
+        for _ in 0..20 {
+            let start = Instant::now();
+            assert_outcome!(board.reader().users().find(author.id).await, Err(StoreError::Unavailable(_)));
+            assert_outcome!(board.store.begin().await.map(|_| ()), Err(StoreError::Unavailable(_)));
+            assert!(start.elapsed() < AT_ONCE, "{line:?}: {:?}", start.elapsed());
+        }
+        proxy.set(Line::Open).await;
+        let back = Instant::now();
+        while board.reader().users().find(author.id).await.is_err() {
+            assert!(back.elapsed() < BACK_WITHIN, "{line:?}");
+        }
+    }
+    assert_good(&board, &author).await;
+}
+
+async fn what_has_begun_is_not_refused_and_looking_tells_the_truth(board: Board) {
+    let Some((board, mut proxy)) = behind_a_line(&board).await else { return };
+    let author = board.user().await;
+    assert_good(&board, &author).await;
+    all_given_back().await;
+    let units = try_join_all((0..CONNECTIONS).map(|_| board.store.begin())).await.unwrap();
+    proxy.shut().await;
+    let reads = (0..10).map(async |_| board.reader().users().find(author.id).await);
+    assert!(join_all(reads).await.iter().all(Result::is_err));
+    let start = Instant::now();
+    assert_outcome!(board.reader().users().find(author.id).await, Err(StoreError::Unavailable(_)));
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+    for unit in units {
+        unit.qnas().insert(&new_qna(&author)).await.unwrap();
+        unit.commit().await.unwrap();
+    }
+    all_given_back().await;
+    proxy.set(Line::Cut).await;
+    assert_unavailable(&board, &author, STATEMENT + SLACK).await;
+    assert_outcome!(board.store.ping().await, Err(StoreError::Unavailable(_)));
+    proxy.set(Line::Open).await;
+    let back = Instant::now();
+    while board.store.ping().await.is_err() {
+        assert!(back.elapsed() < BACK_WITHIN);
+    }
+    // An answer is an answer, whoever got it.
+    board.reader().users().find(author.id).await.unwrap();
+}
+
+async fn statements_that_the_database_ends_itself_are_no_outage(board: Board) {
+    if board.server.is_sqlite() {
+        return; // no breaker
+    }
+    let settings = DatabaseSettings {
+        statement_timeout: Duration::from_secs(2),
+        max_connections: 10,
+        ..board.server.new_database().await
+    };
+    let board = board.on(&settings).await;
+    let author = board.user().await;
+    let held = board.begin().await;
+    held.users().find_locked(author.id).await.unwrap();
+    // More than a few failures in a row, and each of them an answer.
+    for _ in 0..2 {
+        let waits = (0..8).map(async |_| {
+            let unit = board.store.begin().await?;
+            unit.users().find_locked(author.id).await.map(|_| ())
+        });
+        for outcome in join_all(waits).await {
+            assert_outcome!(outcome, Err(StoreError::Contention(_)));
+        }
+    }
+    let start = Instant::now();
+    board.reader().users().find(author.id).await.unwrap();
+    assert!(start.elapsed() < SLACK, "{:?}", start.elapsed());
+}
+
+/// As where somebody tries to register with an address that is taken, again and again.
+async fn what_the_database_refuses_is_no_outage(board: Board) {
+    let board = board.own().await;
+    let new = new_user(&unique_email());
+    let user = board.unit(async |unit| unit.users().insert(&new).await).await.unwrap();
+    for _ in 0..10 {
+        assert_outcome!(board.unit(async |unit| unit.users().insert(&new).await).await, Err(StoreError::Duplicate(_)));
+    }
+    assert_eq!(board.reader().users().find(user.id).await.unwrap(), Some(user));
+}
+
+async fn a_full_pool_is_contention_while_the_database_answers(board: Board) {
+    if board.server.is_sqlite() {
+        return; // always contention, see `store`
+    }
+    let settings = DatabaseSettings { max_connections: 1, ..board.server.new_database().await };
+    let board = board.on(&settings).await;
+    let author = board.user().await;
+    let unit = board.begin().await;
+    let (waited, answered) = join(board.reader().users().find(author.id), unit.users().find(author.id)).await;
+    answered.unwrap();
+    assert_outcome!(waited, Err(StoreError::Contention(_)));
+    // So it looks from outside: nobody is away.
+    let (ping, answered) = join(board.store.ping(), unit.users().find(author.id)).await;
+    answered.unwrap();
+    ping.unwrap();
+    // Where nobody is answered, nobody knows better.
+    assert_outcome!(board.reader().users().find(author.id).await, Err(StoreError::Unavailable(_)));
 }
 
 /// Of the idle connections that a restart of the server breaks, the first one that is met makes the others be tested.

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use mundap_domain::StoreError;
-use mundap_domain::page::Order;
+use mundap_domain::page::{Order, Slice};
 use mundap_domain::qna::{Content, NewQna, Qna, QnaId, QnaRecord, Title};
 use mundap_domain::testing::noon;
 use mundap_domain::user::{Author, UserId};
@@ -14,6 +14,7 @@ crate::tests![
     insert_returns_the_whole_entity,
     insert_by_an_unknown_author_is_missing_reference,
     find_of_an_unknown_id_is_none,
+    find_of_many_at_once_finds_each_its_own,
     find_locked_keeps_the_row_from_changing_until_the_unit_ends,
     find_locked_leaves_the_author_free,
     find_locked_by_the_reader_waits_for_nobody,
@@ -21,6 +22,7 @@ crate::tests![
     list_is_in_the_slice_s_order_by_id,
     list_holds_nothing_at_or_before_after,
     list_holds_at_most_limit_items,
+    list_holds_no_more_bytes_than_are_wanted_and_one_row_at_least,
     list_by_author_holds_that_author_s_alone,
     a_walk_meets_each_item_that_lives_throughout_exactly_once,
     update_stores_what_changed,
@@ -78,6 +80,29 @@ async fn insert_by_an_unknown_author_is_missing_reference(board: Board) {
     new.author.id = NOBODY;
     let outcome = board.unit(async |unit| unit.qnas().insert(&new).await).await;
     assert_outcome!(outcome, Err(StoreError::MissingReference(_)));
+}
+
+async fn find_of_many_at_once_finds_each_its_own(board: Board) {
+    let user = board.user().await;
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(board.qna(&user).await.id);
+    }
+    // Some twice, and some that are not there.
+    let nobody = (1..).map(|n| QnaId::new(-n));
+    let asked: Vec<QnaId> = ids
+        .iter()
+        .cycle()
+        .zip(nobody)
+        .take(100)
+        .zip(0..)
+        .map(|((id, no), n)| if n % 7 == 3 { no } else { *id })
+        .collect();
+    let qnas = board.reader().qnas();
+    let found = join_all(asked.iter().map(|id| qnas.find(*id))).await;
+    for (id, found) in asked.iter().zip(found) {
+        assert_eq!(found.unwrap().map(|qna| qna.id), ids.contains(id).then_some(*id));
+    }
 }
 
 async fn find_of_an_unknown_id_is_none(board: Board) {
@@ -170,6 +195,31 @@ async fn list_holds_at_most_limit_items(board: Board) {
     assert_eq!(list(&board, author, Order::Oldest, Some(ids[1]), 2).await, ids[2..4]);
     assert_eq!(list(&board, author, Order::Newest, None, 1).await, ids[4..]);
     assert_eq!(list(&board, author, Order::Oldest, None, 5).await, ids);
+}
+
+async fn list_holds_no_more_bytes_than_are_wanted_and_one_row_at_least(board: Board) {
+    let user = board.user().await;
+    let title = Title::parse("Title").unwrap();
+    let content = Content::parse("말".repeat(1_000).as_str()).unwrap();
+    for _ in 0..4 {
+        let new = NewQna { title: title.clone(), content: content.clone(), ..new_qna(&user) };
+        board.unit(async |unit| unit.qnas().insert(&new).await).await.unwrap();
+    }
+    let size = "Title".len() + 3_000;
+    for (bytes, count) in [(0, 1), (1, 1), (size, 1), (size + 1, 2), (2 * size + 1, 3), (Slice::ANY_SIZE, 4)] {
+        let slice = Slice { bytes, ..slice(Order::Oldest, None, 4) };
+        let listed = board.reader().qnas().list(Some(user.id), &slice).await.unwrap();
+        assert_eq!(listed.len(), count, "{bytes} bytes");
+        // Of the same connection more is asked: what was left unread of the rows before is in nobody's way.
+        let (first, then) = board
+            .unit(async |unit| {
+                let first = unit.qnas().list(Some(user.id), &slice).await?;
+                Ok((first, unit.qnas().find(listed[0].id).await?))
+            })
+            .await
+            .unwrap();
+        assert_eq!((first, then.as_ref()), (listed.clone(), listed.first()));
+    }
 }
 
 async fn list_by_author_holds_that_author_s_alone(board: Board) {

@@ -8,7 +8,7 @@ use mundap_domain::page::Order;
 use mundap_domain::qna::Qna;
 use mundap_domain::{Store as _, StoreError};
 use mundap_infra::DatabaseKind;
-use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+use sea_orm::{ConnectionTrait as _, DbBackend, Statement, TransactionTrait as _};
 
 use crate::board::{Board, NOBODY, assert_outcome, new_qna, new_user, slice, unique_email};
 
@@ -24,6 +24,7 @@ crate::tests![
     two_units_that_wait_for_each_other_are_contention,
     the_reader_cannot_write,
     a_full_disk_is_unavailable_and_reads_go_on,
+    a_transaction_that_sqlite_ended_by_itself_keeps_no_later_one_open,
     no_session_on_mysql_joins_by_hashing_whole_tables,
     it_says_what_it_is,
     closing_ends_every_use,
@@ -183,6 +184,22 @@ async fn a_full_disk_is_unavailable_and_reads_go_on(board: Board) {
     assert_eq!(board.reader().qnas().find(qna.id).await.unwrap(), Some(qna));
     board.sql("PRAGMA max_page_count = 1000000").await;
     write().await.unwrap();
+}
+
+/// Where a commit finds the disk full, SQLite ends the transaction by itself, and the driver does not notice.
+async fn a_transaction_that_sqlite_ended_by_itself_keeps_no_later_one_open(board: Board) {
+    if !board.server.is_sqlite() {
+        return; // no other engine's driver counts transactions by itself
+    }
+    let board = board.own().await;
+    let user = board.user().await;
+    let ended = board.writer().begin().await.unwrap();
+    ended.execute_unprepared("ROLLBACK").await.unwrap();
+    drop(ended);
+    drop(board.begin().await);
+    let qna = board.qna(&user).await;
+    // By another connection, which sees what is committed and nothing else.
+    assert_eq!(board.reader().qnas().find(qna.id).await.unwrap(), Some(qna));
 }
 
 /// With few users MySQL would hash them and sort every question for one page; see `session` in `connect.rs`.

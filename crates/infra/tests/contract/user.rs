@@ -1,5 +1,7 @@
 //! `UserRepository`.
 
+use std::time::{Duration, Instant};
+
 use futures_util::future::join_all;
 use mundap_domain::StoreError;
 use mundap_domain::admin::UserListing;
@@ -21,6 +23,8 @@ crate::tests![
     find_by_email_does_not_mind_its_spelling,
     find_locked_keeps_the_row_from_changing_until_the_unit_ends,
     find_signed_in_needs_that_sign_in_of_that_account,
+    find_signed_in_knows_of_every_change_that_this_process_has_committed,
+    find_signed_in_knows_of_another_s_change_within_a_second,
     list_is_filtered_ordered_and_cut,
     list_holds_no_erased_account,
     update_stores_what_changed,
@@ -168,6 +172,45 @@ async fn find_signed_in_needs_that_sign_in_of_that_account(board: Board) {
     assert_eq!(users.find_signed_in(user.id, there).await.unwrap().as_ref(), Some(&user));
     erase(&board, &user).await.unwrap();
     assert_eq!(users.find_signed_in(user.id, there).await.unwrap(), None, "deleted");
+}
+
+async fn find_signed_in_knows_of_every_change_that_this_process_has_committed(board: Board) {
+    let user = board.user().await;
+    let sign_in = sign_in(&board, &user).await;
+    let users = board.reader().users();
+    let found = async || users.find_signed_in(user.id, sign_in).await.unwrap();
+    assert_eq!(found().await.as_ref(), Some(&user));
+    // Not yet, not ever, and then at once.
+    let changed = edited(&user, &unique_email());
+    let unit = board.begin().await;
+    unit.users().update(&changed).await.unwrap();
+    assert_eq!(found().await.as_ref(), Some(&user));
+    drop(unit);
+    assert_eq!(found().await.as_ref(), Some(&user));
+    update(&board, &changed).await.unwrap();
+    assert_eq!(found().await.as_ref(), Some(&changed));
+    let at = at("2026-02-04T04:05:06.000007Z");
+    board.unit(async |unit| unit.users().set_email_verified(user.id, at).await).await.unwrap();
+    assert_eq!(found().await.unwrap().email_verified_at, Some(at));
+    board.unit(async |unit| unit.sign_ins().delete_all_of(user.id).await).await.unwrap();
+    assert_eq!(found().await, None);
+}
+
+async fn find_signed_in_knows_of_another_s_change_within_a_second(board: Board) {
+    let settings = board.server.new_database().await;
+    let (here, there) = (board.on(&settings).await, board.on(&settings).await);
+    let user = here.user().await;
+    let sign_in = sign_in(&here, &user).await;
+    let found = async || here.reader().users().find_signed_in(user.id, sign_in).await.unwrap();
+    assert_eq!(found().await.as_ref(), Some(&user));
+    let changed = edited(&user, &unique_email());
+    update(&there, &changed).await.unwrap();
+    let start = Instant::now();
+    while found().await.as_ref() != Some(&changed) {
+        // What is remembered lasts for one; the rest is for a machine that is busy.
+        assert!(start.elapsed() < Duration::from_secs(5), "still the old one");
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn list_is_filtered_ordered_and_cut(board: Board) {

@@ -91,7 +91,14 @@ impl FromRequest for Form {
 
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (req, payload) = (req.clone(), payload.take());
-        async move { Ok(Self(form(&req, payload).await)) }.boxed_local()
+        async move {
+            match form(&req, payload).await {
+                // OAuth2 has no word for it.
+                Err(problem) if problem.status() == StatusCode::SERVICE_UNAVAILABLE => Err(problem),
+                outcome => Ok(Self(outcome)),
+            }
+        }
+        .boxed_local()
     }
 }
 

@@ -8,9 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::stream;
-use mundap_domain::comment::CommentId;
 use mundap_domain::image::{Image, ImageId};
-use mundap_domain::qna::QnaId;
+use mundap_domain::page::Slice;
 use mundap_domain::sign_in::SignIn;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -82,10 +81,10 @@ pub struct ExportView<'a> {
 
 /// What the stream writes next.
 enum Part {
-    Qnas(Option<QnaId>),
-    Comments(Option<CommentId>),
+    Qnas(Slice),
+    Comments(Slice),
     Images(Option<ImageId>),
-    Audit(Option<i64>),
+    Audit(Slice),
     End,
 }
 
@@ -104,7 +103,7 @@ async fn download(board: web::Data<Board>, by: Caller) -> Answer {
     write(&mut head, "{\"account\":", &AccountView::new(&user))?;
     write(&mut head, ",\"sign_ins\":", &sign_ins.iter().map(SignInView::new).collect::<Vec<_>>())?;
     let head = head.into_inner().freeze();
-    let first = Some((Part::Qnas(None), Some(head)));
+    let first = Some((Part::Qnas(Slice::walk()), Some(head)));
     let parts = stream::try_unfold(first, move |state| {
         let (board, by) = (board.clone(), by.clone());
         async move {
@@ -128,19 +127,20 @@ async fn next(board: &Board, by: &Caller, part: Part) -> Result<(Bytes, Option<P
     let export = &board.services.export;
     let mut out = BytesMut::new().writer();
     let next = match part {
-        Part::Qnas(after) => {
-            let batch = export.qnas_after(by, after).await?;
-            list(&mut out, "qna", after.is_none(), batch.iter().map(|qna| QnaView::new(qna, by)))?;
-            batch.last().map_or(Part::Comments(None), |last| Part::Qnas(Some(last.id)))
+        Part::Qnas(piece) => {
+            let (batch, next) = export.qnas(by, piece).await?.unzip();
+            list(&mut out, "qna", piece.after.is_none(), batch.iter().flatten().map(|qna| QnaView::new(qna, by)))?;
+            next.map_or(Part::Comments(Slice::walk()), Part::Qnas)
         }
-        Part::Comments(after) => {
-            let batch = export.comments_after(by, after).await?;
-            list(&mut out, "comments", after.is_none(), batch.iter().map(|comment| CommentView::new(comment, by)))?;
-            batch.last().map_or(Part::Images(None), |last| Part::Comments(Some(last.id)))
+        Part::Comments(piece) => {
+            let (batch, next) = export.comments(by, piece).await?.unzip();
+            let views = batch.iter().flatten().map(|comment| CommentView::new(comment, by));
+            list(&mut out, "comments", piece.after.is_none(), views)?;
+            next.map_or(Part::Images(None), Part::Comments)
         }
         Part::Images(after) => {
             let found = export.image_after(by, after).await?;
-            let next = found.as_ref().map_or(Part::Audit(None), |(image, _)| Part::Images(Some(image.id)));
+            let next = found.as_ref().map_or(Part::Audit(Slice::walk()), |(image, _)| Part::Images(Some(image.id)));
             let view = |(image, content): (Image, Option<Vec<u8>>)| ExportedImageView {
                 image: ImageView::new(&image),
                 data: content.map(|content| STANDARD.encode(content)),
@@ -148,10 +148,10 @@ async fn next(board: &Board, by: &Caller, part: Part) -> Result<(Bytes, Option<P
             list(&mut out, "images", after.is_none(), found.into_iter().map(view))?;
             next
         }
-        Part::Audit(after) => {
-            let batch = export.audit_after(by, after).await?;
-            list(&mut out, "audit", after.is_none(), batch.iter().map(AuditView::new))?;
-            batch.last().map_or(Part::End, |last| Part::Audit(Some(last.id.get())))
+        Part::Audit(piece) => {
+            let (batch, next) = export.audit(by, piece).await?.unzip();
+            list(&mut out, "audit", piece.after.is_none(), batch.iter().flatten().map(AuditView::new))?;
+            next.map_or(Part::End, Part::Audit)
         }
         Part::End => {
             out.get_mut().put_u8(b'}');
@@ -166,12 +166,13 @@ fn list<V: Serialize>(
     out: &mut bytes::buf::Writer<BytesMut>,
     name: &str,
     is_first: bool,
-    batch: impl ExactSizeIterator<Item = V>,
+    batch: impl Iterator<Item = V>,
 ) -> Result<(), Problem> {
     if is_first {
         out.get_mut().put_slice(format!(",\"{name}\":[").as_bytes());
     }
-    if batch.len() == 0 {
+    let mut batch = batch.peekable();
+    if batch.peek().is_none() {
         out.get_mut().put_u8(b']');
     }
     for (index, view) in batch.enumerate() {

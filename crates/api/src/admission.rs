@@ -1,0 +1,501 @@
+//! How many requests are worked on at once, and for how long.
+//!
+//! A request takes one place in one lane, waits a moment where all are taken, and is turned away where that does not
+//! help: at once, before anybody is authenticated and before its body is read. What is admitted has a time limit. See
+//! `docs/adr/0014-overload-and-outages.md` for the figures.
+
+use std::cell::{Cell, RefCell};
+use std::num::NonZero;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::ORIGIN;
+use actix_web::middleware::Next;
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use metrics::{Counter, Gauge};
+use mundap_grpc::Load;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::app::Board;
+use crate::problem::{Prepared, Problem};
+use crate::routes::seed;
+use crate::settings::Settings;
+use crate::words::Language;
+
+/// Requests in flight a core, all workers together.
+const REQUESTS_PER_CORE: usize = 64;
+
+/// What hashes passwords, at once: as many as the hashing threads and their queue hold, about a second of work a thread.
+const PASSWORDS: usize = 32;
+
+/// Uploads at once: each holds up to 5 MiB while it arrives and is looked at.
+const UPLOADS: usize = 32;
+
+/// The lanes of one process.
+pub struct Admission {
+    requests: Arc<Lane>,
+    passwords: Arc<Lane>,
+    uploads: Arc<Lane>,
+    streams: Arc<Lane>,
+    /// How long a request may take, the arrival of its body and the sending of a stream not counted.
+    time: Duration,
+}
+
+impl Admission {
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let count = |given: u32| usize::try_from(given).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
+        let requests = settings.http_requests.map_or(cores.saturating_mul(REQUESTS_PER_CORE), count);
+        let queue = settings.http_queue.map_or(requests, count);
+        let wait = settings.http_queue_timeout;
+        Self {
+            requests: Lane::new("requests", requests, queue, wait),
+            // The hashing threads have a queue of their own: a second one would only make it longer.
+            passwords: Lane::new("passwords", PASSWORDS + (cores / 2).max(1), 0, wait),
+            uploads: Lane::new("uploads", UPLOADS, UPLOADS, wait),
+            streams: Lane::new("streams", count(settings.http_streams), 0, wait),
+            time: settings.http_request_timeout,
+        }
+    }
+
+    /// The answer to a request for which there is neither room nor a place to wait, made before anything else is done for
+    /// it: under overload most of the time there is goes into such answers. A page's request goes the long way, which
+    /// tells its browser that it may read what it gets.
+    #[must_use]
+    pub fn turn_away(
+        &self,
+        req: &ServiceRequest,
+        request_id: &str,
+        language: impl FnOnce() -> Language,
+    ) -> Option<HttpResponse> {
+        static BUSY: LazyLock<Prepared> = LazyLock::new(|| Prepared::new(&Problem::turned_away()));
+        let (lane, _) = self.lane(req);
+        if req.headers().contains_key(ORIGIN) || !lane.turns_away() {
+            return None;
+        }
+        Some(if seed::is_path(req.path()) { seed::busy() } else { BUSY.response(request_id, language()) })
+    }
+
+    /// The lane of a gRPC call that is of this nature: both faces share what there is.
+    pub(crate) fn lane_of(&self, load: Load) -> &Arc<Lane> {
+        match load {
+            Load::Light => &self.requests,
+            Load::Hashes => &self.passwords,
+            Load::Uploads => &self.uploads,
+            Load::Streams => &self.streams,
+        }
+    }
+
+    /// How long a request may take.
+    pub(crate) fn time(&self) -> Duration {
+        self.time
+    }
+
+    /// Disjoint lanes: what is slow, large or long by nature never takes a place from what is not.
+    fn lane(&self, req: &ServiceRequest) -> (&Arc<Lane>, Body) {
+        let path = req.path();
+        match *req.method() {
+            Method::GET if matches!(path, "/load_all_qna" | "/api/v1/users/me/export") => (&self.streams, Body::Gives),
+            Method::POST if HASHES.contains(&path) => (&self.passwords, Body::Gives),
+            // Memory is what this lane is about, and the body is it.
+            Method::POST if path.starts_with("/api/v1/comments/") && path.ends_with("/images") => {
+                (&self.uploads, Body::Holds)
+            }
+            _ => (&self.requests, Body::Gives),
+        }
+    }
+}
+
+const HASHES: [&str; 4] = ["/api/v1/users", "/api/v1/users/me/password", "/api/v1/auth/token", "/api/v1/auth/reset"];
+
+/// Whether a request whose body is still on its way keeps its place meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    /// Whoever sends slowly, or not at all, holds up nobody.
+    Gives,
+    Holds,
+}
+
+/// So many at once, and a bounded queue of more, first come, first served.
+pub(crate) struct Lane {
+    name: &'static str,
+    room: Arc<Semaphore>,
+    /// How many may wait.
+    queue: usize,
+    /// How long.
+    patience: Duration,
+    waiting: AtomicUsize,
+    in_flight: Gauge,
+    queued: Gauge,
+    queue_full: Counter,
+    waited: Counter,
+}
+
+/// Why a request is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shed {
+    QueueFull,
+    Waited,
+}
+
+impl Lane {
+    fn new(name: &'static str, room: usize, queue: usize, patience: Duration) -> Arc<Self> {
+        metrics::gauge!("mundap_http_lane_places", "lane" => name)
+            .set(f64::from(u32::try_from(room).unwrap_or(u32::MAX)));
+        let shed = |reason| metrics::counter!("mundap_http_shed_total", "lane" => name, "reason" => reason);
+        Arc::new(Self {
+            name,
+            room: Arc::new(Semaphore::new(room)),
+            queue,
+            patience,
+            waiting: AtomicUsize::new(0),
+            in_flight: metrics::gauge!("mundap_http_lane_in_flight", "lane" => name),
+            queued: metrics::gauge!("mundap_http_lane_queued", "lane" => name),
+            queue_full: shed("queue_full"),
+            waited: shed("waited"),
+        })
+    }
+
+    fn is_full(&self) -> bool {
+        self.room.available_permits() == 0 && self.waiting.load(Ordering::Relaxed) >= self.queue
+    }
+
+    /// Whether to turn somebody away at once, who is counted then.
+    pub(crate) fn turns_away(&self) -> bool {
+        let full = self.is_full();
+        if full {
+            self.queue_full.increment(1);
+        }
+        full
+    }
+
+    /// A request of it is given up.
+    pub(crate) fn count_timeout(&self) {
+        metrics::counter!("mundap_http_timeouts_total", "lane" => self.name).increment(1);
+    }
+
+    /// A place, at once or soon.
+    pub(crate) async fn enter(&self) -> Result<Seat, Shed> {
+        let entered = match self.room.clone().try_acquire_owned() {
+            Ok(permit) => Ok(permit),
+            Err(_) => self.wait().await,
+        };
+        match entered {
+            Ok(permit) => Ok(Seat::new(self.in_flight.clone(), permit)),
+            Err(shed) => {
+                match shed {
+                    Shed::QueueFull => self.queue_full.increment(1),
+                    Shed::Waited => self.waited.increment(1),
+                }
+                Err(shed)
+            }
+        }
+    }
+
+    async fn wait(&self) -> Result<OwnedSemaphorePermit, Shed> {
+        let _waiting = Waiting::join(self)?;
+        let start = Instant::now();
+        let turn = timeout(self.patience, self.room.clone().acquire_owned()).await;
+        metrics::histogram!("mundap_http_queue_duration_seconds", "lane" => self.name).record(start.elapsed());
+        // The semaphore is never closed.
+        turn.map_err(|_| Shed::Waited)?.map_err(|_| Shed::Waited)
+    }
+}
+
+/// A place in a lane's queue.
+struct Waiting<'a>(&'a Lane);
+
+impl<'a> Waiting<'a> {
+    fn join(lane: &'a Lane) -> Result<Self, Shed> {
+        let joined = lane.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
+            (waiting < lane.queue).then_some(waiting + 1)
+        });
+        joined.map_err(|_| Shed::QueueFull)?;
+        lane.queued.increment(1.0);
+        Ok(Self(lane))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.queued.decrement(1.0);
+    }
+}
+
+/// A place in a lane.
+pub(crate) struct Seat {
+    in_flight: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    fn new(in_flight: Gauge, permit: OwnedSemaphorePermit) -> Self {
+        in_flight.increment(1.0);
+        Self { in_flight, _permit: permit }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.in_flight.decrement(1.0);
+    }
+}
+
+/// What an admitted request holds: its place and its time. Cloning shares it.
+#[derive(Clone)]
+struct Ticket(Rc<Admitted>);
+
+struct Admitted {
+    lane: Arc<Lane>,
+    body: Body,
+    seat: RefCell<Option<Seat>>,
+    deadline: Cell<Instant>,
+    /// Since when its time stands still.
+    aside: Cell<Option<Instant>>,
+}
+
+impl Ticket {
+    fn new(lane: Arc<Lane>, body: Body, seat: Seat, deadline: Instant) -> Self {
+        let (seat, deadline, aside) = (RefCell::new(Some(seat)), Cell::new(deadline), Cell::new(None));
+        Self(Rc::new(Admitted { lane, body, seat, deadline, aside }))
+    }
+
+    /// Gives the place back, or on to what the answer still needs it for.
+    fn leave(&self) -> Option<Seat> {
+        self.0.seat.borrow_mut().take()
+    }
+
+    /// When to look again whether the time is up.
+    fn deadline(&self) -> Instant {
+        let stood_still = self.0.aside.get().map_or(Duration::ZERO, |since| since.elapsed());
+        self.0.deadline.get() + stood_still
+    }
+
+    fn is_late(&self) -> bool {
+        self.0.aside.get().is_none() && Instant::now() >= self.0.deadline.get()
+    }
+
+    async fn step_aside<T>(&self, arrival: impl Future<Output = T>) -> Result<T, Shed> {
+        let mut arrival = pin!(arrival);
+        // Most bodies come along with their heads.
+        if let Some(arrived) = arrival.as_mut().now_or_never() {
+            return Ok(arrived);
+        }
+        let since = Instant::now();
+        self.0.aside.set(Some(since));
+        if self.0.body == Body::Gives {
+            drop(self.leave());
+        }
+        let arrived = arrival.await;
+        self.0.aside.set(None);
+        self.0.deadline.set(self.0.deadline.get() + since.elapsed());
+        if self.0.body == Body::Gives {
+            let seat = self.0.lane.enter().await?;
+            self.0.seat.replace(Some(seat));
+        }
+        Ok(arrived)
+    }
+}
+
+/// Gives the place back whatever ends the request.
+struct Leaving(Ticket);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        drop(self.0.leave());
+    }
+}
+
+/// Waits for what a client still has to send: meanwhile its request counts for nothing and its time stands still, for
+/// `arrival` has a time limit of its own.
+///
+/// # Errors
+/// 503 `busy` where by then no place is left.
+pub async fn while_it_arrives<T>(req: &HttpRequest, arrival: impl Future<Output = T>) -> Result<T, Problem> {
+    let ticket = req.extensions().get::<Ticket>().cloned();
+    match ticket {
+        Some(ticket) => ticket.step_aside(arrival).await.map_err(|_| Problem::turned_away()),
+        None => Ok(arrival.await),
+    }
+}
+
+/// The middleware before all that costs anything.
+///
+/// # Errors
+/// What the routes say; 503 `too_slow` where the time is up, and then the request is gone.
+pub async fn admit(
+    req: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let Some(board) = req.app_data::<web::Data<Board>>().cloned() else {
+        return Ok(next.call(req).await?.map_into_boxed_body());
+    };
+    let face = Face { of_seed: seed::is_path(req.path()), writes: !req.method().is_safe() };
+    let deadline = Instant::now() + board.admission.time;
+    let (lane, body) = board.admission.lane(&req);
+    let Ok(seat) = lane.enter().await else {
+        return Ok(req.error_response(face.error(Problem::turned_away())));
+    };
+    let ticket = Ticket::new(lane.clone(), body, seat, deadline);
+    req.extensions_mut().insert(ticket.clone());
+    let leaving = Leaving(ticket.clone());
+    let mut answer = pin!(next.call(req));
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => break answer?,
+            () = sleep_until(ticket.deadline()) => {
+                if ticket.is_late() {
+                    lane.count_timeout();
+                    return Err(face.error(Problem::too_slow(face.writes, board.admission.time)));
+                }
+            }
+        }
+    };
+    let seat = leaving.0.leave();
+    Ok(answer.map_body(|_, body| match body.size() {
+        // Another batch of rows is read whenever the one before is sent. What has a length needs no more than a part of it.
+        BodySize::Stream => BoxBody::new(Seated { body: body.boxed(), _seat: seat }),
+        BodySize::None | BodySize::Sized(_) => body.boxed(),
+    }))
+}
+
+/// In whose words a refusal is said.
+#[derive(Clone, Copy)]
+struct Face {
+    of_seed: bool,
+    writes: bool,
+}
+
+impl Face {
+    fn error(self, problem: Problem) -> actix_web::Error {
+        if self.of_seed { seed::Refusal::from(problem).into() } else { problem.into() }
+    }
+}
+
+/// A body that holds its request's place until it is sent.
+struct Seated {
+    body: BoxBody,
+    _seat: Option<Seat>,
+}
+
+impl MessageBody for Seated {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_next(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(250);
+
+    fn in_paused_time(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn a_full_lane_is_waited_for_and_a_full_queue_is_not() {
+        in_paused_time(async {
+            let lane = Lane::new("test", 2, 1, PATIENCE);
+            let first = lane.enter().await.unwrap();
+            let _second = lane.enter().await.unwrap();
+            let mut third = pin!(lane.enter());
+            assert!(third.as_mut().now_or_never().is_none(), "it waits");
+            assert_eq!(lane.enter().now_or_never().unwrap().err(), Some(Shed::QueueFull));
+            drop(first);
+            let third = third.await.unwrap();
+            // The queue is empty again, and nobody gives way this time.
+            let start = Instant::now();
+            assert_eq!(lane.enter().await.err(), Some(Shed::Waited));
+            assert_eq!(start.elapsed(), PATIENCE);
+            drop(third);
+            assert!(lane.enter().now_or_never().unwrap().is_ok());
+        });
+    }
+
+    #[test]
+    fn whoever_stops_waiting_leaves_the_queue() {
+        in_paused_time(async {
+            let lane = Lane::new("test", 1, 1, PATIENCE);
+            let held = lane.enter().await.unwrap();
+            for _ in 0..3 {
+                assert!(timeout(PATIENCE / 2, lane.enter()).await.is_err());
+            }
+            assert_eq!(lane.waiting.load(Ordering::Relaxed), 0);
+            drop(held);
+            assert!(lane.enter().now_or_never().unwrap().is_ok());
+        });
+    }
+
+    #[test]
+    fn a_body_on_its_way_takes_neither_place_nor_time() {
+        in_paused_time(async {
+            let lane = Lane::new("test", 1, 0, PATIENCE);
+            let seat = lane.enter().await.unwrap();
+            let ticket = Ticket::new(lane.clone(), Body::Gives, seat, Instant::now() + Duration::from_secs(5));
+            let arrival = async {
+                assert!(lane.enter().now_or_never().unwrap().is_ok(), "its place is free");
+                assert!(!ticket.is_late());
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                // The first moment is polled with the place in hand.
+                tokio::task::yield_now().await;
+                assert!(lane.enter().now_or_never().unwrap().is_ok(), "its place is free");
+                tokio::time::sleep(Duration::from_secs(8)).await;
+                assert!(!ticket.is_late());
+            };
+            let arrival = async {
+                tokio::task::yield_now().await;
+                arrival.await;
+            };
+            ticket.step_aside(arrival).await.unwrap();
+            assert!(lane.enter().now_or_never().unwrap().is_err(), "it has its place again");
+            assert!(!ticket.is_late());
+            assert_eq!(ticket.deadline() - Instant::now(), Duration::from_secs(5));
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert!(ticket.is_late());
+        });
+    }
+
+    #[test]
+    fn a_body_whose_place_is_taken_meanwhile_is_turned_away() {
+        in_paused_time(async {
+            let lane = Lane::new("test", 1, 0, PATIENCE);
+            let seat = lane.enter().await.unwrap();
+            let ticket = Ticket::new(lane.clone(), Body::Gives, seat, Instant::now() + Duration::from_secs(5));
+            let taken = Cell::new(None);
+            let arrival = async {
+                tokio::task::yield_now().await;
+                taken.set(lane.enter().await.ok());
+            };
+            assert_eq!(ticket.step_aside(arrival).await, Err(Shed::QueueFull));
+            drop(taken);
+            let seat = lane.enter().await.unwrap();
+            let holding = Ticket::new(lane.clone(), Body::Holds, seat, Instant::now());
+            let arrival = async {
+                tokio::task::yield_now().await;
+                assert!(lane.enter().now_or_never().unwrap().is_err(), "it keeps its place");
+            };
+            holding.step_aside(arrival).await.unwrap();
+        });
+    }
+}

@@ -1,0 +1,94 @@
+//! Who is asking, remembered for a moment: most requests come from somebody who sent one just before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use mundap_domain::sign_in::SignInId;
+use mundap_domain::user::{User, UserId};
+
+/// How long. What another process changes of an account (its role, its suspension, its sign-ins) bites here after so long
+/// at the latest; what this one changes, at once.
+const REMEMBERED: Duration = Duration::from_secs(1);
+
+/// How many, a few MB at the most.
+const MOST: u64 = 8_192;
+
+/// The accounts behind sign-ins, as they were within the last second. Cloning shares them.
+#[derive(Clone)]
+pub(crate) struct Actors {
+    known: Cache<(UserId, SignInId), (Age, User)>,
+    /// Counts the changes that this process made to any account: there are few, beside the requests that are asked.
+    age: Arc<AtomicU64>,
+}
+
+/// What is read in one age does not hold in the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Age(u64);
+
+impl Actors {
+    pub(crate) fn new() -> Self {
+        let known = Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).build();
+        Self { known, age: Arc::default() }
+    }
+
+    /// To be asked before an account is read.
+    pub(crate) fn age(&self) -> Age {
+        Age(self.age.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn get(&self, user: UserId, sign_in: SignInId) -> Option<User> {
+        let (age, user) = self.known.get(&(user, sign_in))?;
+        (age == self.age()).then_some(user)
+    }
+
+    /// Remembers what was read in that age.
+    pub(crate) fn remember(&self, age: Age, sign_in: SignInId, user: &User) {
+        self.known.insert((user.id, sign_in), (age, user.clone()));
+    }
+
+    /// An account was changed, or a sign-in ended: nothing that was read before counts any more.
+    pub(crate) fn changed(&self) {
+        self.age.fetch_add(1, Ordering::Release);
+    }
+
+    /// Says [`changed`](Self::changed) when it is dropped: behind a commit, whatever came of it.
+    pub(crate) fn behind(&self) -> Behind<'_> {
+        Behind(self)
+    }
+}
+
+pub(crate) struct Behind<'a>(&'a Actors);
+
+impl Drop for Behind<'_> {
+    fn drop(&mut self) {
+        self.0.changed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mundap_domain::testing::a_user;
+    use mundap_domain::user::Role;
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_before_a_change_does_not_count_behind_it() {
+        let (actors, user, sign_in) = (Actors::new(), a_user(7, Role::Member), SignInId::new(9));
+        assert_eq!(actors.get(user.id, sign_in), None);
+        let age = actors.age();
+        actors.remember(age, sign_in, &user);
+        assert_eq!(actors.get(user.id, sign_in), Some(user.clone()));
+        assert_eq!(actors.get(user.id, SignInId::new(8)), None);
+        assert_eq!(actors.get(UserId::new(8), sign_in), None);
+        drop(actors.behind());
+        assert_eq!(actors.get(user.id, sign_in), None);
+        // Read before the change, and come back after it.
+        actors.remember(age, sign_in, &user);
+        assert_eq!(actors.get(user.id, sign_in), None);
+        actors.remember(actors.age(), sign_in, &user);
+        assert_eq!(actors.get(user.id, sign_in), Some(user));
+    }
+}

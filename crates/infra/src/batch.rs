@@ -1,0 +1,386 @@
+//! Small statements that come together, as one: a round trip costs a database and its driver more than a row does.
+//!
+//! Whoever comes while nobody else does is not kept waiting: a statement starts as soon as there is somebody to work for and
+//! a lane to do it in, and takes along all who have come by then. Nothing is remembered: every answer was read by a
+//! statement that began after it was asked for.
+
+use std::error::Error;
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mundap_domain::StoreError;
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, FromQueryResult, Statement, Value};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::limit::Limit;
+use crate::timing::Demand;
+
+/// Keys of one statement at the most.
+const MOST: usize = 64;
+
+/// Statements of one thread at a time: with the first there and back, those who came meanwhile go together. Nobody's answer
+/// has to wake another thread.
+const LANES: usize = 2;
+
+/// Queues: threads share one only where there are more of them.
+const QUEUES: usize = 16;
+
+pub(crate) type Working<V> = Pin<Box<dyn Future<Output = Result<Vec<Answer<V>>, StoreError>> + Send>>;
+type Work<K, V> = Box<dyn Fn(Vec<K>) -> Working<V> + Send + Sync>;
+pub(crate) type Answer<V> = Result<V, StoreError>;
+
+/// Small work, each statement for many. Cloning shares it.
+pub(crate) struct Batch<K, V>(Arc<Shared<K, V>>);
+
+impl<K, V> Clone for Batch<K, V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+struct Shared<K, V> {
+    work: Work<K, V>,
+    patience: Duration,
+    queues: [Mutex<Queue<K, V>>; QUEUES],
+}
+
+struct Queue<K, V> {
+    waiting: Vec<(K, oneshot::Sender<Answer<V>>)>,
+    running: usize,
+}
+
+impl<K, V> Default for Queue<K, V> {
+    fn default() -> Self {
+        Self { waiting: Vec::new(), running: 0 }
+    }
+}
+
+impl<K: Send + 'static, V: Send + 'static> Batch<K, V> {
+    /// `work` is given what came together, and answers each in the same order, or all with one error; nobody waits for longer
+    /// than `patience`.
+    pub(crate) fn new(patience: Duration, work: impl Fn(Vec<K>) -> Working<V> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Shared { work: Box::new(work), patience, queues: Default::default() }))
+    }
+
+    /// What comes of this.
+    pub(crate) async fn get(&self, key: K) -> Answer<V> {
+        let told = self.join(key);
+        match timeout(self.0.patience, told).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(StoreError::Unavailable("the statement was given up".into())),
+            Err(_) => Err(StoreError::Unavailable("the statement took too long".into())),
+        }
+    }
+
+    /// Waits in this thread's queue, and sees to it that somebody works.
+    fn join(&self, key: K) -> oneshot::Receiver<Answer<V>> {
+        let (tell, told) = oneshot::channel();
+        let home = HOME.with(|home| *home) % QUEUES;
+        let mut queue = self.0.queue(home);
+        queue.waiting.push((key, tell));
+        if queue.running < LANES {
+            queue.running += 1;
+            tokio::spawn(Lane { shared: self.0.clone(), home, ended: false }.run());
+        }
+        told
+    }
+}
+
+impl<K, V> Shared<K, V> {
+    fn queue(&self, home: usize) -> MutexGuard<'_, Queue<K, V>> {
+        self.queues[home].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One statement after the other, while there is somebody to work for.
+struct Lane<K, V> {
+    shared: Arc<Shared<K, V>>,
+    home: usize,
+    ended: bool,
+}
+
+impl<K: Send + 'static, V: Send + 'static> Lane<K, V> {
+    async fn run(mut self) {
+        while let Some(waiting) = self.next() {
+            let (keys, tell): (Vec<K>, Vec<_>) = waiting.into_iter().unzip();
+            // Whoever has gone wants no answer.
+            match (self.shared.work)(keys).await {
+                Ok(answers) => {
+                    for (tell, answer) in tell.into_iter().zip(answers) {
+                        let _ = tell.send(answer);
+                    }
+                }
+                Err(error) => {
+                    let error = Arc::new(error);
+                    for tell in tell {
+                        let _ = tell.send(Err(share(&error)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Who is to be worked for next; the lane's end where that is nobody.
+    fn next(&mut self) -> Option<Vec<(K, oneshot::Sender<Answer<V>>)>> {
+        let mut queue = self.shared.queue(self.home);
+        queue.waiting.retain(|(_, tell)| !tell.is_closed());
+        if queue.waiting.is_empty() {
+            // While the queue is held: who comes after has to see it.
+            queue.running -= 1;
+            self.ended = true;
+            return None;
+        }
+        let count = queue.waiting.len().min(MOST);
+        let rest = queue.waiting.split_off(count);
+        Some(mem::replace(&mut queue.waiting, rest))
+    }
+}
+
+/// Where a thread ends with its work undone.
+impl<K, V> Drop for Lane<K, V> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let mut queue = self.shared.queue(self.home);
+            queue.running -= 1;
+            if queue.running == 0 {
+                queue.waiting.clear();
+            }
+        }
+    }
+}
+
+/// The same error for each who waited.
+fn share(error: &Arc<StoreError>) -> StoreError {
+    let cause = || Box::new(Of(error.clone()));
+    match &**error {
+        StoreError::Duplicate(_) => StoreError::Duplicate(cause()),
+        StoreError::MissingReference(_) => StoreError::MissingReference(cause()),
+        StoreError::Stale => StoreError::Stale,
+        StoreError::Contention(_) => StoreError::Contention(cause()),
+        StoreError::Unavailable(_) => StoreError::Unavailable(cause()),
+        StoreError::Corrupt { table, id, reason } => StoreError::Corrupt { table, id: *id, reason: reason.clone() },
+        StoreError::Backend(_) => StoreError::Backend(cause()),
+    }
+}
+
+/// The cause of a shared error.
+#[derive(Debug)]
+struct Of(Arc<StoreError>);
+
+impl fmt::Display for Of {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.source() {
+            Some(cause) => write!(f, "{cause}"),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl Error for Of {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source().and_then(Error::source)
+    }
+}
+
+/// For how many keys a statement is written that reads `count`: a server prepares few lengths, not each.
+pub(crate) const fn statements_for(count: usize) -> usize {
+    count.next_power_of_two()
+}
+
+/// Where batches are worked on.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    pub(crate) connection: DatabaseConnection,
+    pub(crate) limit: Limit,
+    pub(crate) demand: Demand,
+}
+
+impl Pool {
+    /// Runs one statement under its time limit.
+    pub(crate) async fn run<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, StoreError> {
+        let _wish = self.demand.wish();
+        self.limit.run(statement).await
+    }
+
+    /// The rows that a statement gives.
+    pub(crate) async fn all<T: FromQueryResult>(&self, sql: &str, values: Vec<Value>) -> Result<Vec<T>, StoreError> {
+        let statement = Statement::from_sql_and_values(self.connection.get_database_backend(), sql, values);
+        let rows = async {
+            let rows = self.connection.query_all_raw(statement).await?;
+            rows.iter().map(|row| T::from_query_result(row, "")).collect()
+        };
+        self.run(rows).await
+    }
+}
+
+/// A number for each thread that reads.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static HOME: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Doubles what it is given, when it may, and knows what came together.
+    struct Doubling {
+        batch: Batch<i64, i64>,
+        together: Arc<Mutex<Vec<Vec<i64>>>>,
+        may: Arc<Semaphore>,
+    }
+
+    impl Doubling {
+        fn new() -> Self {
+            let (together, may) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
+            let (seen, turn) = (together.clone(), may.clone());
+            let batch = Batch::new(Duration::from_secs(1), move |keys: Vec<i64>| {
+                seen.lock().unwrap().push(keys.clone());
+                let turn = turn.clone();
+                Box::pin(async move {
+                    turn.acquire().await.unwrap().forget();
+                    assert!(!keys.contains(&13), "what a panic leaves behind");
+                    if keys.contains(&99) {
+                        return Err(StoreError::Contention("two met".into()));
+                    }
+                    Ok(keys.into_iter().map(|key| if key < 0 { Err(StoreError::Stale) } else { Ok(2 * key) }).collect())
+                })
+            });
+            Self { batch, together, may }
+        }
+
+        /// Asks for one after the other, each when those before are as far as they come.
+        async fn start_each(&self, keys: impl IntoIterator<Item = i64>) -> Vec<tokio::task::JoinHandle<Answer<i64>>> {
+            let mut started = Vec::new();
+            for key in keys {
+                let batch = self.batch.clone();
+                started.push(tokio::spawn(async move { batch.get(key).await }));
+                settled().await;
+            }
+            started
+        }
+
+        fn together(&self) -> Vec<Vec<i64>> {
+            self.together.lock().unwrap().clone()
+        }
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
+    }
+
+    async fn settled() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn who_comes_together_goes_together_and_each_gets_its_own() {
+        run(async {
+            let doubling = Doubling::new();
+            doubling.may.add_permits(10);
+            let answers = join_all((1..=10).map(|key| doubling.batch.get(key))).await;
+            assert_eq!(
+                answers.into_iter().map(Result::unwrap).collect::<Vec<_>>(),
+                [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
+            );
+            assert_eq!(doubling.together(), [(1..=10).collect::<Vec<_>>()]);
+        });
+    }
+
+    #[test]
+    fn a_statement_has_a_limit() {
+        run(async {
+            let doubling = Doubling::new();
+            doubling.may.add_permits(10);
+            let keys = 100..100 + 2 * i64::try_from(MOST).unwrap();
+            join_all(keys.map(|key| doubling.batch.get(key))).await;
+            assert_eq!(doubling.together().iter().map(Vec::len).collect::<Vec<_>>(), [MOST, MOST]);
+        });
+    }
+
+    #[test]
+    fn nobody_waits_while_there_is_a_lane_and_then_all_go_with_the_next() {
+        run(async {
+            let doubling = Doubling::new();
+            let started = doubling.start_each(1..=5).await;
+            assert_eq!(doubling.together(), [vec![1], vec![2]]);
+            doubling.may.add_permits(1);
+            settled().await;
+            assert_eq!(doubling.together(), [vec![1], vec![2], vec![3, 4, 5]]);
+            doubling.may.add_permits(10);
+            for (started, key) in started.into_iter().zip(1..) {
+                assert_eq!(started.await.unwrap().unwrap(), 2 * key);
+            }
+            // And the lanes are there again.
+            assert_eq!(doubling.batch.get(7).await.unwrap(), 14);
+        });
+    }
+
+    #[test]
+    fn an_error_is_one_s_own_or_everybody_s() {
+        run(async {
+            let doubling = Doubling::new();
+            doubling.may.add_permits(10);
+            let answers = join_all([1, -1, 2].map(|key| doubling.batch.get(key))).await;
+            assert!(matches!(answers[..], [Ok(2), Err(StoreError::Stale), Ok(4)]), "{answers:?}");
+            let answers = join_all([1, 99].map(|key| doubling.batch.get(key))).await;
+            for answer in answers {
+                let Err(error @ StoreError::Contention(_)) = answer else { panic!("{answer:?}") };
+                assert_eq!(error.source().unwrap().to_string(), "two met");
+            }
+        });
+    }
+
+    #[test]
+    fn whoever_has_gone_is_not_worked_for() {
+        run(async {
+            let doubling = Doubling::new();
+            let mut started = doubling.start_each(1..=5).await;
+            started[2].abort();
+            started[4].abort();
+            settled().await;
+            doubling.may.add_permits(10);
+            for (n, key) in [(0, 1), (1, 2), (3, 4)] {
+                assert_eq!((&mut started[n]).await.unwrap().unwrap(), 2 * key);
+            }
+            assert_eq!(doubling.together(), [vec![1], vec![2], vec![4]]);
+        });
+    }
+
+    #[test]
+    fn nobody_waits_for_longer_than_the_limit() {
+        run(async {
+            let doubling = Doubling::new();
+            let start = tokio::time::Instant::now();
+            let answers = join_all([1, 2].map(|key| doubling.batch.get(key))).await;
+            assert!(answers.iter().all(|answer| matches!(answer, Err(StoreError::Unavailable(_)))), "{answers:?}");
+            assert_eq!(start.elapsed(), Duration::from_secs(1));
+        });
+    }
+
+    #[test]
+    fn a_lane_that_dies_leaves_nobody_waiting() {
+        run(async {
+            let doubling = Doubling::new();
+            let started = doubling.start_each([13, 13, 1]).await;
+            let start = tokio::time::Instant::now();
+            doubling.may.add_permits(10);
+            for started in started {
+                assert!(matches!(started.await.unwrap(), Err(StoreError::Unavailable(_))));
+            }
+            assert_eq!(start.elapsed(), Duration::ZERO);
+            assert_eq!(doubling.batch.get(4).await.unwrap(), 8);
+        });
+    }
+}

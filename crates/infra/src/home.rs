@@ -1,0 +1,167 @@
+//! Whether the images of a database are in this node's folder.
+//!
+//! All nodes on one database must share one folder of images, and no row shows whether they do. So a folder has an id, made
+//! at random and once, in a file that stands in it; the database keeps the id of the folder that its images are in, which is
+//! the one of the node that came first. A node with another folder, or whose folder is not mounted, finds out.
+//!
+//! The id goes along where the folder is moved or copied. It is not carried from one database to another: a restored board
+//! has its images where they were restored to, see [`transfer`](crate::transfer).
+
+use std::path::Path;
+
+use mundap_domain::image::BlobError;
+use mundap_domain::{StoreError, UnitOfWork as _};
+use sea_orm::ActiveValue::Set;
+use sea_orm::{ConnectionTrait, EntityTrait as _};
+
+use crate::blob::FolderId;
+use crate::{BlobFolder, SeaStore, Session, retried};
+
+mod row {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "image_folder")]
+    pub(crate) struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub only_row: i32,
+        pub folder_id: Vec<u8>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub(crate) enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// The key of the one row.
+const ONLY: i32 = 1;
+
+/// Where the images of a database are, as this node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// In its folder.
+    Here,
+    /// In another folder.
+    Elsewhere,
+    /// In a folder with an id, and this one has none: it is not mounted, or was brought back without the file.
+    Unmarked,
+    /// Nobody has said yet.
+    Nowhere,
+}
+
+impl Home {
+    /// What is wrong with the folder at this path, and what to do; `None` where nothing is.
+    #[must_use]
+    pub fn fault(self, folder: &Path) -> Option<String> {
+        let (what, todo) = match self {
+            Self::Here | Self::Nowhere => return None,
+            Self::Elsewhere => (
+                "is another folder than the one that holds this database's images",
+                "name the same one on every node (MUNDAP_DATA_DIR)",
+            ),
+            Self::Unmarked => {
+                ("has no folder-id, and the folder that holds this database's images has one", "mount that one here")
+            }
+        };
+        let folder = folder.display();
+        Some(format!("{folder} {what}: {todo}, or run `mundap doctor --repair` where all the images are here"))
+    }
+}
+
+/// Why nobody can tell.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    #[error("the database does not say which folder its images are in: {0}")]
+    Database(#[from] StoreError),
+    #[error("the id of the folder of images cannot be read or made: {}", .0.0)]
+    Folder(#[from] BlobError),
+}
+
+impl SeaStore {
+    /// Looks whether the images of this database are in the folder; changes nothing.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub async fn home(&self, blobs: &BlobFolder) -> Result<Home, HomeError> {
+        // The row before the file: whoever wrote the row made the file before.
+        let known = self.reader.folder_of_images().await?;
+        let found = blobs.id().await?;
+        Ok(match (known, found) {
+            (None, _) => Home::Nowhere,
+            (Some(_), None) => Home::Unmarked,
+            (Some(known), Some(found)) if known == found => Home::Here,
+            (Some(_), Some(_)) => Home::Elsewhere,
+        })
+    }
+
+    /// As [`home`](Self::home), and where nobody has said yet, it is this folder from now on.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub async fn claim_home(&self, blobs: &BlobFolder) -> Result<Home, HomeError> {
+        match self.home(blobs).await? {
+            Home::Nowhere => {}
+            told @ (Home::Here | Home::Elsewhere | Home::Unmarked) => return Ok(told),
+        }
+        let id = blobs.make_id().await?;
+        let claimed = retried(async || {
+            let unit = self.unit().await?;
+            unit.insert_folder_of_images(id).await?;
+            Box::new(unit).commit().await
+        });
+        match claimed.await {
+            // Another node came first.
+            Ok(()) | Err(StoreError::Duplicate(_)) => self.home(blobs).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The images are in this folder, whatever was said before. Nodes that share it see the same; nodes that do not, find out.
+    ///
+    /// # Errors
+    /// [`HomeError`].
+    pub async fn settle_home(&self, blobs: &BlobFolder) -> Result<(), HomeError> {
+        if self.home(blobs).await? != Home::Here {
+            self.forget_home().await?;
+            self.claim_home(blobs).await?;
+        }
+        Ok(())
+    }
+
+    /// The next node that starts says which folder it is.
+    ///
+    /// # Errors
+    /// [`HomeError::Database`].
+    pub async fn forget_home(&self) -> Result<(), HomeError> {
+        let forgotten = retried(async || {
+            let unit = self.unit().await?;
+            unit.delete_folder_of_images().await?;
+            Box::new(unit).commit().await
+        });
+        Ok(forgotten.await?)
+    }
+}
+
+impl<C: ConnectionTrait + Send> Session<C> {
+    async fn folder_of_images(&self) -> Result<Option<FolderId>, StoreError> {
+        let row = self.run("home.find", row::Entity::find_by_id(ONLY).one(&self.connection)).await?;
+        let Some(row) = row else { return Ok(None) };
+        match row.folder_id.try_into() {
+            Ok(id) => Ok(Some(FolderId(id))),
+            Err(other) => {
+                let reason = format!("an id of {} bytes", other.len());
+                Err(StoreError::Corrupt { table: "image_folder", id: i64::from(ONLY), reason })
+            }
+        }
+    }
+
+    async fn insert_folder_of_images(&self, id: FolderId) -> Result<(), StoreError> {
+        let row = row::ActiveModel { only_row: Set(ONLY), folder_id: Set(id.0.to_vec()) };
+        self.run("home.insert", row::Entity::insert(row).exec_without_returning(&self.connection)).await.map(drop)
+    }
+
+    async fn delete_folder_of_images(&self) -> Result<(), StoreError> {
+        self.run("home.delete", row::Entity::delete_by_id(ONLY).exec(&self.connection)).await.map(drop)
+    }
+}

@@ -1,0 +1,176 @@
+//! One database into another, of whichever kinds.
+//!
+//! Both are walked in the order of the keys, side by side: what the target lacks is inserted, what differs is set, what the
+//! source has not is removed. So a copy that was interrupted goes on where it was, and one that is run again brings over
+//! only what changed in between. At the end both are summed up anew, the source in a snapshot of its own.
+
+use std::cmp::Ordering;
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
+
+use super::backup::migrations;
+use super::lock::Lock;
+use super::rows::{Changes, Rows, count, first_that_holds_rows, go_on_from, next_id, remove, snapshot, sum};
+use super::table::{Table, tables};
+use super::{COPY, Progress, TableSum, TransferError};
+use crate::{DatabaseSettings, SeaStore};
+
+/// What a copy came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Of every table: the source's rows, and the target's.
+    pub tables: Vec<(TableSum, TableSum)>,
+    /// Rows that were written or removed; the others were there already.
+    pub changed: u64,
+}
+
+/// Makes the target hold what the source holds. Image files are no part of it: they stay in their folder.
+///
+/// Where the source was written to meanwhile, the two differ at the end: that is an [`TransferError::Differ`], after which
+/// the target is still not served, and running it again brings over the rest.
+///
+/// # Errors
+/// [`TransferError`].
+pub async fn copy(
+    (source, from): (&SeaStore, &DatabaseSettings),
+    (target, to): (&SeaStore, &DatabaseSettings),
+    progress: &dyn Progress,
+    report: impl FnMut(&TableSum, &TableSum),
+) -> Result<Copied, TransferError> {
+    if from.target() == to.target() {
+        return Err(TransferError::Same);
+    }
+    let names = migrations(source, "source").await?;
+    let lock = Lock::take(target, to).await?;
+    let outcome = copy_and_compare(source, target, &names, progress, report).await;
+    lock.release().await;
+    outcome
+}
+
+/// What [`copy`] does under the lock.
+async fn copy_and_compare(
+    source: &SeaStore,
+    target: &SeaStore,
+    names: &[String],
+    progress: &dyn Progress,
+    mut report: impl FnMut(&TableSum, &TableSum),
+) -> Result<Copied, TransferError> {
+    let db = target.writer();
+    match mundap_migration::marked(db).await?.as_deref() {
+        // It was migrated before it was marked; a newer version may know more by now.
+        Some(COPY) if mundap_migration::is_below_mark(db, names).await? => {}
+        Some(other) => return Err(TransferError::Otherwise(other.to_owned())),
+        None => {
+            if let Some(table) = first_that_holds_rows(target, &tables()).await? {
+                return Err(TransferError::NotEmpty(table));
+            }
+            mundap_migration::up(db).await?;
+            mundap_migration::mark(db, COPY).await?;
+        }
+    }
+    let board = snapshot(source).await?;
+    let changed = reconcile(&board, source, target, progress).await?;
+    board.rollback().await?;
+
+    let board = snapshot(source).await?;
+    let mut sums = Vec::new();
+    for table in tables() {
+        progress.begin(&format!("checking {}", table.name), 2 * count(&board, &table.name).await?);
+        let (there, here) = tokio::join!(sum(&board, &table, progress), sum(db, &table, progress));
+        let (there, here) = (there?, here?);
+        report(&there, &here);
+        sums.push((there, here));
+    }
+    board.rollback().await?;
+    let differ: Vec<String> =
+        sums.iter().filter(|(there, here)| there != here).map(|(there, _)| there.table.clone()).collect();
+    if !differ.is_empty() {
+        return Err(TransferError::Differ(differ));
+    }
+    // Somebody may have tried out the target with a folder of its own: the next node that starts on it says which it is.
+    Box::pin(target.forget_home()).await?;
+    mundap_migration::unmark(db).await?;
+    Ok(Copied { tables: sums, changed })
+}
+
+/// Makes the target's rows those of `board`, and says how many had to be changed.
+async fn reconcile(
+    board: &DatabaseTransaction,
+    source: &SeaStore,
+    target: &SeaStore,
+    progress: &dyn Progress,
+) -> Result<u64, TransferError> {
+    let mut changed = 0;
+    // First what is too much, from the tables that refer to others on.
+    for table in tables().iter().rev() {
+        changed += remove_extra(board, target, table).await?;
+    }
+    for table in &tables() {
+        progress.begin(&table.name, count(board, &table.name).await?);
+        changed += bring(board, target, table, progress).await?;
+        if table.counted {
+            go_on_from(target, table, next_id(board, source.kind(), table).await?).await?;
+        }
+    }
+    Ok(changed)
+}
+
+/// Removes the target's rows that the source has not.
+async fn remove_extra(board: &impl ConnectionTrait, target: &SeaStore, table: &Table) -> Result<u64, TransferError> {
+    let (mut there, mut here) = (Rows::of(board, table), Rows::of(target.writer(), table));
+    let (mut extra, mut removed) = (Vec::new(), 0);
+    while let Some(row) = here.next().await? {
+        let key = table.key_of(&row);
+        while let Some(other) = there.peek().await? {
+            if table.key_of(other) >= key {
+                break;
+            }
+            there.next().await?;
+        }
+        if there.peek().await?.is_none_or(|other| table.key_of(other) != key) {
+            extra.push(row);
+        }
+        if extra.len() >= 500 {
+            removed += extra.len() as u64;
+            remove(target, table, &std::mem::take(&mut extra)).await?;
+        }
+    }
+    removed += extra.len() as u64;
+    if !extra.is_empty() {
+        remove(target, table, &extra).await?;
+    }
+    Ok(removed)
+}
+
+/// Inserts what the target lacks and sets what differs.
+async fn bring(
+    board: &impl ConnectionTrait,
+    target: &SeaStore,
+    table: &Table,
+    progress: &dyn Progress,
+) -> Result<u64, TransferError> {
+    let (mut there, mut here) = (Rows::of(board, table), Rows::of(target.writer(), table));
+    let (mut changes, mut count) = (Changes::of(target, table), 0);
+    while let Some(row) = there.next().await? {
+        let key = table.key_of(&row);
+        let order = loop {
+            // What is below was removed, or was brought a moment ago.
+            match here.peek().await?.map(|other| table.key_of(other).cmp(&key)) {
+                Some(Ordering::Less) => drop(here.next().await?),
+                order => break order,
+            }
+        };
+        if order == Some(Ordering::Equal) {
+            if here.next().await?.as_ref() != Some(&row) {
+                changes.update(row).await?;
+                count += 1;
+            }
+        } else {
+            changes.insert(row).await?;
+            count += 1;
+        }
+        progress.step(1);
+    }
+    changes.apply().await?;
+    Ok(count)
+}

@@ -1,0 +1,127 @@
+//! Carrying a whole board: into an archive and out of it, and from one database to another.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `table` | what is carried: tables, columns, and the one spelling of a row |
+//! | `rows` | reading and writing rows of any table on any database |
+//! | `format` | the archive: how it is written, and how it is read and checked |
+//! | `backup`, `restore` | a board into an archive, an archive into an empty database |
+//! | `copy` | one database into another |
+//! | `lock` | one at a time into a database |
+//!
+//! A database into which something is being carried is marked (see [`mundap_migration::mark`]): no board serves it, and
+//! whoever was interrupted is told to run the same command again.
+
+mod backup;
+mod copy;
+mod format;
+mod lock;
+mod restore;
+mod rows;
+mod table;
+
+use std::io;
+use std::path::PathBuf;
+
+use mundap_domain::error::Cause;
+use mundap_domain::image::{BlobError, Digest};
+use mundap_migration::MigrationError;
+use sea_orm::DbErr;
+use serde::{Deserialize, Serialize};
+
+pub use backup::{Destination, backup};
+pub use copy::{Copied, copy};
+pub use restore::{check, restore};
+pub use table::{Column, Kind, LEFT, Row, Table, Value, tables};
+
+use crate::HomeError;
+
+/// Where somebody is told how far it is.
+pub trait Progress: Send + Sync {
+    /// Something begins that has `total` steps.
+    fn begin(&self, what: &str, total: u64);
+    /// So many steps more are done.
+    fn step(&self, steps: u64);
+}
+
+/// The rows of a table: how many, and the SHA-256 of their lines in the order of their key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSum {
+    pub table: String,
+    pub rows: u64,
+    pub sha256: String,
+}
+
+/// What an archive holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    pub tables: Vec<TableSum>,
+    pub images: u64,
+    /// Of the images together.
+    pub image_bytes: u64,
+    /// Images that a row names and that were not there.
+    pub lost: Vec<Digest>,
+}
+
+/// Why something could not be carried: one line that says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    #[error("{} is there already: name another file, or overwrite it with --force", .0.display())]
+    Exists(PathBuf),
+    #[error("another backup is writing {}", .0.display())]
+    BeingWritten(PathBuf),
+    #[error("cannot write {}: {}", .0.display(), .1)]
+    Write(PathBuf, io::Error),
+    #[error("cannot read {}: {}", .0.display(), .1)]
+    Read(PathBuf, io::Error),
+    #[error("{} is not an archive of mundap: {}", .0.display(), .1)]
+    Foreign(PathBuf, &'static str),
+    #[error("{} is damaged: {}", .0.display(), .1)]
+    Damaged(PathBuf, String),
+    #[error("{} was made by mundap {made_by}, which is newer than this one: restore it with that version", path.display())]
+    Newer { path: PathBuf, made_by: String },
+    #[error("the database is not empty (there are rows in {0}): name an empty one")]
+    NotEmpty(String),
+    #[error(
+        "the {0} database's schema is not of this version of mundap ({1} changes pending): run `mundap migrate up` on it"
+    )]
+    Schema(&'static str, usize),
+    #[error("something else ({0}) was begun on the target and not finished: run that again, or name an empty database")]
+    Otherwise(String),
+    #[error("the target is the source")]
+    Same,
+    #[error("another restore or copy into this database is running")]
+    Running,
+    #[error("the databases differ in {}: the source was written to meanwhile; stop its board and run this again", .0.join(", "))]
+    Differ(Vec<String>),
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    #[error("the database failed: {0}")]
+    Database(Cause),
+    #[error("the folder of the images failed: {}", cause(.0))]
+    Images(#[from] BlobError),
+}
+
+impl From<DbErr> for TransferError {
+    fn from(error: DbErr) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<HomeError> for TransferError {
+    fn from(error: HomeError) -> Self {
+        match error {
+            HomeError::Database(error) => Self::Database(error.into()),
+            HomeError::Folder(error) => Self::Images(error),
+        }
+    }
+}
+
+/// What lies below the domain's sentence.
+fn cause(error: &BlobError) -> String {
+    error.0.to_string()
+}
+
+/// The marks of what was begun.
+const RESTORE: &str = "restore";
+const COPY: &str = "copy";

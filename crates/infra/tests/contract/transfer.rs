@@ -1,0 +1,191 @@
+//! Carrying a board from one database to another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use mundap_infra::transfer::{Kind, LEFT, Progress, TransferError, copy, tables};
+use mundap_infra::{DatabaseKind, connect};
+use sea_orm::{ConnectionTrait as _, Database, Statement};
+
+use crate::board::Board;
+
+crate::tests![
+    every_table_is_carried_whole_or_left_on_purpose,
+    tables_that_others_refer_to_come_first,
+    a_copy_sees_that_the_source_was_written_to_and_brings_the_rest,
+    one_at_a_time_into_a_database,
+];
+
+/// The columns of every table: the database's own type, and whether it is part of the primary key.
+async fn schema(board: &Board) -> BTreeMap<String, BTreeMap<String, String>> {
+    let sql = if board.store.kind() == DatabaseKind::Sqlite {
+        "SELECT m.name, c.name, LOWER(c.type) FROM sqlite_master m, pragma_table_info(m.name) c
+         WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%'"
+    } else {
+        "SELECT table_name, column_name, LOWER(CAST(data_type AS CHAR)) FROM information_schema.columns
+         WHERE table_schema = DATABASE()"
+    };
+    let db = board.writer();
+    let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
+    let mut found = BTreeMap::new();
+    for row in rows {
+        let text = |at| row.try_get_by_index::<String>(at).unwrap();
+        found.entry(text(0)).or_insert_with(BTreeMap::new).insert(text(1), text(2));
+    }
+    found
+}
+
+/// Fails where a migration adds something that is not carried.
+async fn every_table_is_carried_whole_or_left_on_purpose(board: Board) {
+    let board = board.own().await;
+    let sqlite = board.store.kind() == DatabaseKind::Sqlite;
+    let mut schema = schema(&board).await;
+    for table in tables() {
+        let columns = schema.remove(&table.name).unwrap_or_else(|| panic!("there is no table {}", table.name));
+        let names: BTreeSet<&String> = table.columns.iter().map(|column| &column.name).collect();
+        assert_eq!(names.len(), table.columns.len(), "{}", table.name);
+        assert_eq!(names, columns.keys().collect(), "{}", table.name);
+        for column in &table.columns {
+            let types: &[&str] = match (column.kind, sqlite) {
+                (Kind::Integer, true) => &["integer"],
+                (Kind::Integer, false) => &["bigint", "int", "tinyint"],
+                (Kind::Bytes, true) => &["blob"],
+                (Kind::Bytes, false) => &["binary"],
+                (Kind::Time, false) => &["datetime"],
+                (Kind::Text | Kind::Time, true) => &["text"],
+                (Kind::Text, false) => &["varchar", "mediumtext"],
+            };
+            let found = &columns[&column.name];
+            assert!(types.contains(&found.as_str()), "{}.{}: {found}", table.name, column.name);
+        }
+    }
+    for (left, _) in LEFT {
+        schema.remove(left);
+    }
+    assert!(schema.is_empty(), "neither carried nor left on purpose: {schema:?}");
+}
+
+async fn tables_that_others_refer_to_come_first(board: Board) {
+    let board = board.own().await;
+    let sql = if board.store.kind() == DatabaseKind::Sqlite {
+        "SELECT m.name, f.\"table\" FROM sqlite_master m, pragma_foreign_key_list(m.name) f WHERE m.type = 'table'"
+    } else {
+        "SELECT table_name, referenced_table_name FROM information_schema.referential_constraints
+         WHERE constraint_schema = DATABASE()"
+    };
+    let db = board.writer();
+    let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
+    assert!(rows.len() >= 7, "{}", rows.len());
+    let order: Vec<String> = tables().into_iter().map(|table| table.name).collect();
+    let place = |name: String| order.iter().position(|other| *other == name).unwrap();
+    for row in rows {
+        let (table, other): (String, String) = (row.try_get_by_index(0).unwrap(), row.try_get_by_index(1).unwrap());
+        assert!(place(other.clone()) < place(table.clone()), "{table} refers to {other}");
+    }
+}
+
+/// Does something, on a thread of its own, when a copy comes to a point of it.
+struct Meanwhile<F> {
+    at: &'static str,
+    something: Mutex<Option<F>>,
+}
+
+impl<F: FnOnce() + Send> Meanwhile<F> {
+    fn at(at: &'static str, something: F) -> Self {
+        Self { at, something: Mutex::new(Some(something)) }
+    }
+}
+
+impl<F: FnOnce() + Send> Progress for Meanwhile<F> {
+    fn begin(&self, what: &str, _total: u64) {
+        if what == self.at
+            && let Some(something) = self.something.lock().unwrap().take()
+        {
+            std::thread::scope(|scope| scope.spawn(something).join().unwrap());
+        }
+    }
+
+    fn step(&self, _steps: u64) {}
+}
+
+fn idle() -> impl Progress {
+    Meanwhile::at("never", || ())
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+async fn a_copy_sees_that_the_source_was_written_to_and_brings_the_rest(board: Board) {
+    let from = board.server.new_database().await;
+    let to = board.server.new_database().await;
+    let source = board.on(&from).await;
+    let target = board.connect(&to).await;
+    let (ann, bob) = (source.user().await, source.user().await);
+    let mut qnas = Vec::new();
+    for _ in 0..3 {
+        let qna = source.qna(&ann).await;
+        source.comment(qna.id, &bob).await;
+        qnas.push(qna.id);
+    }
+    let time = "'2026-01-02 12:00:00.000001'";
+    let written = [
+        format!("UPDATE qna SET title = 'edited meanwhile' WHERE qna_id = {}", qnas[0]),
+        format!("DELETE FROM comment WHERE qna_id = {}", qnas[1]),
+        format!("DELETE FROM qna WHERE qna_id = {}", qnas[1]),
+        format!(
+            "INSERT INTO comment (qna_id, user_id, content, created_at, updated_at)
+             VALUES ({}, {}, 'written meanwhile', {time}, {time})",
+            qnas[0], ann.id
+        ),
+        // The address of one account goes over to another, with a smaller and with a greater id.
+        format!("UPDATE users SET email = NULL, email_key = NULL WHERE user_id = {}", ann.id),
+        format!("UPDATE users SET email = '{0}', email_key = '{0}' WHERE user_id = {1}", ann.email.as_str(), bob.id),
+    ];
+    let url = from.url.clone();
+    let meanwhile = Meanwhile::at("audit", move || {
+        block_on(async {
+            let db = Database::connect(url).await.unwrap();
+            for statement in written {
+                db.execute_unprepared(&statement).await.unwrap();
+            }
+            db.close().await.unwrap();
+        });
+    });
+    let mut seen = Vec::new();
+    let outcome = copy((&source.store, &from), (&target, &to), &meanwhile, |there, here| {
+        seen.push((there.table.clone(), there == here));
+    })
+    .await;
+    let Err(TransferError::Differ(different)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(different, ["users", "qna", "comment"]);
+    assert_eq!(seen.len(), tables().len());
+    assert!(mundap_migration::up(target.writer()).await.is_err(), "the target is not to be served");
+
+    let copied = copy((&source.store, &from), (&target, &to), &idle(), |_, _| ()).await.unwrap();
+    assert!(copied.tables.iter().all(|(there, here)| there == here));
+    // Edited, deleted, inserted, two accounts; the deleted question took its comment along.
+    assert!((5..=6).contains(&copied.changed), "{}", copied.changed);
+    mundap_migration::up(target.writer()).await.unwrap();
+}
+
+async fn one_at_a_time_into_a_database(board: Board) {
+    let from = board.server.new_database().await;
+    let to = board.server.new_database().await;
+    let source = board.on(&from).await;
+    let target = board.connect(&to).await;
+    let (other_from, other_to) = (from.clone(), to.clone());
+    let (tell, told) = std::sync::mpsc::channel();
+    let meanwhile = Meanwhile::at("qna", move || {
+        block_on(async {
+            let (source, target) = (connect(&other_from).await.unwrap(), connect(&other_to).await.unwrap());
+            let outcome = copy((&source, &other_from), (&target, &other_to), &idle(), |_, _| ()).await;
+            tell.send(outcome).unwrap();
+            source.close().await;
+            target.close().await;
+        });
+    });
+    copy((&source.store, &from), (&target, &to), &meanwhile, |_, _| ()).await.unwrap();
+    let other = told.recv().unwrap();
+    assert!(matches!(other, Err(TransferError::Running)), "{other:?}");
+}

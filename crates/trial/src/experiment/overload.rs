@@ -1,0 +1,156 @@
+//! Five times what the board can do: it does nearly as much as before, soon, and says no to the rest at once.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep};
+
+use crate::Result;
+use crate::board::{Board, tokens};
+use crate::client::{Call, Client};
+use crate::experiment::{Setting, outage::open_on};
+use crate::load::{Mix, Open, closed};
+use crate::oracle::{ask, write};
+use crate::table::{Table, show};
+
+const ACCEPTED: Duration = Duration::from_secs(1);
+/// "At once": what is refused has waited in the queue (250 ms) at the most.
+const REFUSED: Duration = Duration::from_millis(500);
+/// How much memory may grow from the first seconds of the overload to its end.
+const GROWTH: u64 = 32 << 20;
+
+/// How the experiment is cut short.
+#[derive(Clone, Copy, Debug)]
+pub struct Overload {
+    pub length: Duration,
+    /// Of each step of the search for the peak.
+    pub step: Duration,
+    /// Whether what is done of it is held to the peak: not in a short pass on a busy machine.
+    pub ratio: bool,
+}
+
+/// What people do: of 20 requests, 16 list, 3 read a question with its comments, 1 asks.
+///
+/// # Errors
+/// Where a question to read cannot be asked.
+pub async fn mix(board: &Board, tokens: Vec<String>, name: &str) -> Result<Mix> {
+    let mut client = Client::new(board.http);
+    let mut ids = Vec::new();
+    for n in 0..50 {
+        let answer = client.expect(201, &ask(&write(&format!("{name}-first"), n), &tokens[0])).await?;
+        ids.push(answer.json()["qna_id"].as_i64().ok_or("no qna_id")?);
+    }
+    let name = name.to_owned();
+    Ok(Rc::new(move |n| {
+        let token = &tokens[usize::try_from(n).unwrap_or(0) % tokens.len()];
+        match n % 20 {
+            0 => ask(&write(&name, n), token),
+            1 | 7 | 13 => {
+                Call::get(format!("/api/v1/qna/{}?comments=20", ids[usize::try_from(n).unwrap_or(0) % ids.len()]))
+            }
+            _ => Call::get("/api/v1/qna?limit=20"),
+        }
+    }))
+}
+
+/// The most that the board answers in a second, and with how many clients.
+pub async fn peak(server: SocketAddr, step: Duration, mix: &Mix) -> (f64, usize) {
+    let mut best = (0.0, 0);
+    for clients in [2, 4, 8, 16, 32, 64] {
+        let started = Instant::now();
+        let tally = closed(server, clients, step, mix).await;
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let rate = tally.accepted.count() as f64 / started.elapsed().as_secs_f64();
+        if rate > best.0 {
+            best = (rate, clients);
+        }
+    }
+    best
+}
+
+/// # Errors
+/// Where it cannot be carried out.
+pub async fn run(setting: &Setting, overload: Overload) -> Result<Table> {
+    let database = setting.database().await?;
+    let mut plan = setting.plan(&database)?;
+    // The generator would otherwise take from the board what it measures.
+    let pinned = pin("1");
+    if pinned {
+        plan.cores = Some("0".to_owned());
+    }
+    let board = Board::start(plan).await?;
+    let members = board.members(8).await?;
+    let mix = mix(&board, tokens(&members), "overload").await?;
+    let (peak, clients) = peak(board.http, overload.step, &mix).await;
+    let load = Open { rate: 5.0 * peak, length: overload.length, connections: 4000 };
+    let flood = spawn_local(open_on(board.http, load, mix));
+    sleep(overload.length / 4).await;
+    let early = board.memory()?;
+    let mut most = early;
+    let mut ops = Duration::ZERO;
+    let end = Instant::now() + overload.length / 4 * 3;
+    while Instant::now() < end {
+        sleep(Duration::from_millis(250)).await;
+        most = most.max(board.memory()?);
+        let started = Instant::now();
+        if board.operator("/livez").await.is_ok_and(|answer| answer.status == 200) {
+            ops = ops.max(started.elapsed());
+        } else {
+            ops = Duration::from_secs(5);
+        }
+    }
+    let tally = flood.await?;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let (goodput, offered) = (
+        tally.accepted.count() as f64 / overload.length.as_secs_f64(),
+        tally.sent() as f64 / overload.length.as_secs_f64(),
+    );
+
+    let mut table = Table::new(format!("overload: five times the peak for {:?}, {}", overload.length, database.name));
+    table.note("peak, and clients that reach it", format!("{peak:.0}/s with {clients}"));
+    table.note("cores", if pinned { "board on core 0, generator on core 1" } else { "shared" });
+    if overload.ratio {
+        // Below that the generator was the bottleneck, and it is no overload.
+        table.limit("offered", "≥ 4 × the peak", format!("{offered:.0}/s"), offered >= 4.0 * peak);
+        let share = goodput / peak * 100.0;
+        table.limit("goodput", "≥ 80 % of the peak", format!("{goodput:.0}/s, {share:.0} %"), share >= 80.0);
+    } else {
+        table.note("offered", format!("{offered:.0}/s"));
+        table.note("goodput", format!("{goodput:.0}/s"));
+    }
+    table.within("p99 of what was accepted", ACCEPTED, tally.accepted.p99());
+    table.limit("refused", "some", tally.refused.count().to_string(), tally.refused.count() > 0);
+    table.within("p99 of what was refused", REFUSED, tally.refused.p99());
+    table.none(
+        "anything but accepted, 429, and 503 with Retry-After",
+        tally.improper() + tally.lost(),
+        tally.troubles(),
+    );
+    let grown = most.saturating_sub(early);
+    table.limit(
+        "memory, from a quarter of it on",
+        "+ 32 MB at most",
+        format!("{} MB, + {} MB", early >> 20, grown >> 20),
+        grown <= GROWTH,
+    );
+    table.within("/livez, the slowest", Duration::from_secs(1), ops);
+    table.note(
+        "median of what was accepted, of what was refused",
+        format!("{}, {}", show(tally.accepted.at(0.5)), show(tally.refused.at(0.5))),
+    );
+    table.note("due and not sent, since 4000 connections were waiting", tally.unsent.to_string());
+    drop(board);
+    database.end().await?;
+    Ok(table)
+}
+
+/// Keeps this process on one core; `false` where that is not possible.
+fn pin(core: &str) -> bool {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let pid = std::process::id().to_string();
+    let taskset = || Command::new("taskset").args(["-p", "-c", core, &pid]).output();
+    cores > 1 && taskset().is_ok_and(|output| output.status.success())
+}
