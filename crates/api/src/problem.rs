@@ -426,6 +426,10 @@ impl ResponseError for Problem {
 #[must_use]
 pub fn say(error: &Error, language: Language) -> Said {
     match detail(error) {
+        // Signing in is a method here, not a path.
+        Detail::Phrase(_) if matches!(error, Error::Unauthenticated) => {
+            Said { message: Phrase::new("unauthenticated-call").say(language), fields: Vec::new() }
+        }
         Detail::Phrase(phrase) => Said { message: phrase.say(language), fields: Vec::new() },
         Detail::Violations(violations) => {
             let errors = field_errors(&violations, language);
@@ -483,7 +487,7 @@ fn refused_image(refusal: Refusal) -> Phrase {
 pub const CHALLENGE: &str = r#"Bearer realm="mundap""#;
 pub const INVALID_TOKEN_CHALLENGE: &str = r#"Bearer realm="mundap", error="invalid_token""#;
 
-/// Seconds until a client may try again after 503.
+/// Seconds until a client may try again what only has to wait: after 503, and while the first request with a key runs.
 pub const RETRY_SECONDS: &str = "1";
 
 impl From<Error> for Problem {
@@ -500,7 +504,8 @@ impl From<Error> for Problem {
                 problem(StatusCode::FORBIDDEN)
             }
             Error::NotFound(_) => problem(StatusCode::NOT_FOUND),
-            Error::EmailTaken | Error::KeyInUse => problem(StatusCode::CONFLICT),
+            Error::EmailTaken => problem(StatusCode::CONFLICT),
+            Error::KeyInUse => problem(StatusCode::CONFLICT).with(RETRY_AFTER, RETRY_SECONDS),
             Error::VersionMismatch => problem(StatusCode::PRECONDITION_FAILED),
             Error::InvalidCursor => problem(StatusCode::BAD_REQUEST),
             Error::Busy(cause) | Error::Unavailable(cause) | Error::StorageUnavailable(cause) => {
@@ -717,7 +722,8 @@ mod tests {
             Detail::Phrase(phrase) => Some(phrase),
             Detail::Violations(_) => None,
         });
-        for phrase in said.chain(&explained) {
+        let of_a_call = Phrase::new("unauthenticated-call");
+        for phrase in said.chain(&explained).chain([&of_a_call]) {
             phrase.must_say_everything();
             used.insert(phrase.name().to_owned());
         }

@@ -10,6 +10,7 @@ validation_failed = { $fields }.
 # $pointer: where the field is, such as /title; $rule: one of the rules below
 validation_failed-field = { $pointer } { $rule }
 unauthenticated = Sign in first: POST /api/v1/auth/token, then send the access token.
+unauthenticated-call = Sign in first: AuthService.SignIn, then send the access token in the metadata, as authorization.
 invalid_token = The access token is not valid, or no longer; get a new one with the refresh token or sign in again.
 invalid_credentials = The current password is not this one.
 invalid_refresh_token = The refresh token is not valid, or no longer; sign in again.

@@ -7,6 +7,7 @@
 validation_failed = { $fields }.
 validation_failed-field = { $pointer }: { $rule }
 unauthenticated = 먼저 로그인해야 합니다. POST /api/v1/auth/token에서 받은 액세스 토큰을 함께 보내십시오.
+unauthenticated-call = 먼저 로그인해야 합니다. AuthService.SignIn에서 받은 액세스 토큰을 메타데이터의 authorization에 담아 보내십시오.
 invalid_token = 액세스 토큰이 유효하지 않거나 만료되었습니다. 리프레시 토큰으로 새 토큰을 받거나 다시 로그인하십시오.
 invalid_credentials = 현재 비밀번호가 맞지 않습니다.
 invalid_refresh_token = 리프레시 토큰이 유효하지 않거나 만료되었습니다. 다시 로그인하십시오.

@@ -69,7 +69,7 @@ impl Edge {
         let call = Call::new(Actor::Anonymous, language, problem::say);
         let deadline = client_deadline(req.headers());
         let mut record = Record::start(&self.board, self.activity.begin(), &req, method, call.clone());
-        let (budget, patience) = (record.budget.clone(), self.unread);
+        let (budget, patience, limit) = (record.budget.clone(), self.unread, self.board.limits.body);
         let work = self.work(req, method, &call, deadline, &budget).instrument(record.trace.span().clone());
         // Nothing that a method holds across a panic outlives its call, save what locks or transactions protect.
         let (mut response, seat) = match AssertUnwindSafe(work).catch_unwind().await {
@@ -88,9 +88,8 @@ impl Edge {
             }
         };
         record.begin(&mut response);
-        if record.code() == Some(Code::Internal) && record.call.refusal().is_none() {
-            // No use case was asked: the bytes are no message of the method's.
-            response = record.refuse_malformed();
+        if let Some(refused) = record.refuse_unread(limit) {
+            response = refused;
         }
         let stream = method.gives_stream.then_some(Stream { seat, deadline, patience });
         watched(response, record, stream)

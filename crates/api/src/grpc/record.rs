@@ -83,13 +83,23 @@ impl Record {
         }
     }
 
-    /// The answer to bytes that are no message, which whoever decodes them calls a fault of the server's.
-    pub(super) fn refuse_malformed(&mut self) -> Response<Body> {
-        let problem = Problem::malformed_message();
+    /// The answer to messages that no use case came to see, with the details of any other refusal; `None` where one saw
+    /// them. Whoever decodes them says why they were not read, in codes that would mean something else to a caller: a fault
+    /// of the server's, or an offset behind the end.
+    pub(super) fn refuse_unread(&mut self, limit: usize) -> Option<Response<Body>> {
+        if self.refused.is_some() || self.call.refusal().is_some() {
+            return None;
+        }
+        let (code, problem) = match self.code? {
+            Code::Internal => (Code::InvalidArgument, Problem::malformed_message()),
+            Code::OutOfRange => (Code::ResourceExhausted, Problem::body_too_large(limit)),
+            Code::DeadlineExceeded => (Code::DeadlineExceeded, Problem::body_timeout()),
+            _ => return None,
+        };
         self.refused = Some(problem.code());
-        let mut answer = refusal(Code::InvalidArgument, &problem, self.call.language, None).into_http();
+        let mut answer = refusal(code, &problem, self.call.language, None).into_http();
         self.begin(&mut answer);
-        answer
+        Some(answer)
     }
 
     /// Takes down what is sent.
@@ -110,11 +120,6 @@ impl Record {
     /// Something of it moved: its connection is used.
     pub(super) fn moved(&self) {
         self.running.moved();
-    }
-
-    /// What its head said, once it has begun.
-    pub(super) fn code(&self) -> Option<Code> {
-        self.code
     }
 }
 

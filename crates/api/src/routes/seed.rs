@@ -218,9 +218,10 @@ impl From<Error> for Refusal {
                     ctx: None,
                 }])
             },
-            Error::KeyInUse => {
-                refusal(StatusCode::CONFLICT, "the first request with this idempotency key is still running")
-            }
+            Error::KeyInUse => Self {
+                header: with(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS)),
+                ..refusal(StatusCode::CONFLICT, "the first request with this idempotency key is still running")
+            },
             Error::VersionMismatch => refusal(StatusCode::PRECONDITION_FAILED, "it was changed meanwhile"),
             Error::InvalidCursor => refusal(StatusCode::BAD_REQUEST, "invalid cursor"),
             // No endpoint of this face takes images.

@@ -158,6 +158,9 @@ fn a_refusal_says_why_in_the_details_of_google_rpc(board: &Board) {
     assert_eq!((missing.code(), reason(&missing).as_str()), (Code::NotFound, "qna_not_found"));
     let stranger = Caller::of(server).ask("Who am I?", "").unwrap_err();
     assert_eq!((stranger.code(), reason(&stranger).as_str()), (Code::Unauthenticated, "unauthenticated"));
+    let details = stranger.get_error_details();
+    let said = &details.localized_message().unwrap().message;
+    assert!(said.contains("AuthService.SignIn") && !said.contains("/api/"), "{said}");
     let forger = Caller::of(server).bearer("forged").qna(1).unwrap_err();
     assert_eq!((forger.code(), reason(&forger).as_str()), (Code::Unauthenticated, "invalid_token"));
 

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use mundap_grpc::v1;
+use mundap_grpc::v1::upload_image_request::Part;
 use tonic::codec::Streaming;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
@@ -266,6 +267,10 @@ fn a_message_that_is_too_large_is_refused(board: &Board) {
     caller.ask("Large enough", &"x".repeat(20_000)).unwrap();
     let large = caller.ask("Too large", &"x".repeat(60_000)).unwrap_err();
     assert_eq!((large.code(), &*reason(&large)), (Code::ResourceExhausted, "body_too_large"));
+    // The parts of an upload are messages too.
+    let part = v1::UploadImageRequest { part: Some(Part::Data(vec![0; 60_000].into())) };
+    let upload = caller.run(caller.images().upload_image(futures_util::stream::iter([part]))).unwrap_err();
+    assert_eq!((upload.code(), &*reason(&upload)), (Code::ResourceExhausted, "body_too_large"), "{upload:?}");
 }
 
 fn a_message_that_does_not_come_is_given_up(board: &Board) {
@@ -277,7 +282,7 @@ fn a_message_that_does_not_come_is_given_up(board: &Board) {
     assert!((Duration::from_millis(300)..Duration::from_secs(5)).contains(&start.elapsed()));
     let member = Caller::of(&server).by(&server.new_user());
     let upload = member.run(member.images().upload_image(futures_util::stream::pending())).unwrap_err();
-    assert_eq!(upload.code(), Code::DeadlineExceeded, "{upload:?}");
+    assert_eq!((upload.code(), &*reason(&upload)), (Code::DeadlineExceeded, "body_timeout"), "{upload:?}");
 }
 
 fn a_connection_that_never_calls_is_closed(board: &Board) {
