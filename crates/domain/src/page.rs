@@ -96,7 +96,7 @@ impl Slice {
     /// longest texts must fit into memory.
     const PIECE: usize = 256 << 10;
     /// How many it reads at once as a stream.
-    const SMALL_PIECE: usize = 32 << 10;
+    const SMALL_PIECE: usize = 16 << 10;
     /// How many items a walk begins with, and how many it never exceeds.
     const FIRST: u64 = 32;
     const MOST: u64 = 512;

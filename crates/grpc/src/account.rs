@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use crate::call::{Call, created};
 use crate::image::PART;
-use crate::stream::Walk;
+use crate::stream::{Walk, before_more};
 use crate::v1::account_service_server::{AccountService, AccountServiceServer};
 use crate::v1::export_account_response::Piece;
 use crate::{Limits, input, v1, view};
@@ -174,6 +174,7 @@ impl AccountService for Accounts {
                 if matches!(next, Next::End) {
                     return Ok(None);
                 }
+                before_more().await;
                 (ready, next) = pieces(&services, &call, next).await.map_err(|error| call.refuse(error))?;
             }
         });

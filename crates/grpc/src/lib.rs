@@ -9,6 +9,7 @@ mod account;
 mod admin;
 mod auth;
 pub mod call;
+pub mod codec;
 mod comment;
 mod image;
 mod input;

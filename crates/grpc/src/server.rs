@@ -48,7 +48,7 @@ const STREAM_WINDOW: u32 = 128 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 
 /// How much of an answer waits to be sent.
-const SEND_BUFFER: usize = 32 << 10;
+const SEND_BUFFER: usize = 16 << 10;
 
 /// How long a connection that was told to end may take to do so without a call.
 const FAREWELL: Duration = Duration::from_secs(5);

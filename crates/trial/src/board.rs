@@ -58,6 +58,7 @@ pub struct Board {
     plan: Plan,
     child: Child,
     pub http: SocketAddr,
+    pub grpc: SocketAddr,
     pub ops: SocketAddr,
     log: PathBuf,
 }
@@ -88,11 +89,11 @@ impl Board {
     /// # Errors
     /// Where it cannot be started.
     pub fn spawn(plan: Plan) -> Result<Self> {
-        let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let ops = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let port = || free_port().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let (http, grpc, ops) = (port()?, port()?, port()?);
         let log = plan.data.path().join(format!("log-{}.jsonl", http.port()));
-        let child = start(&plan, http, ops, &log)?;
-        Ok(Self { plan, child, http, ops, log })
+        let child = start(&plan, [http, grpc, ops], &log)?;
+        Ok(Self { plan, child, http, grpc, ops, log })
     }
 
     /// Starts it and waits until it is ready.
@@ -110,7 +111,7 @@ impl Board {
     /// # Errors
     /// Where it cannot be started.
     pub fn again(&mut self) -> Result<()> {
-        self.child = start(&self.plan, self.http, self.ops, &self.log)?;
+        self.child = start(&self.plan, [self.http, self.grpc, self.ops], &self.log)?;
         Ok(())
     }
 
@@ -200,6 +201,25 @@ impl Board {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
+    /// Waits until it has nothing to do, and says for how long.
+    ///
+    /// # Errors
+    /// Where it is gone, or does not come to rest within a minute.
+    pub async fn rests(&self) -> Result<Duration> {
+        const MOMENT: Duration = Duration::from_millis(500);
+        let started = Instant::now();
+        let mut before = processor_time(self.pid())?;
+        while started.elapsed() < PATIENCE {
+            sleep(MOMENT).await;
+            let now = processor_time(self.pid())?;
+            if now.saturating_sub(before) <= MOMENT / 20 {
+                return Ok(started.elapsed());
+            }
+            before = now;
+        }
+        Err(format!("the board does not come to rest in {PATIENCE:?}").into())
+    }
+
     /// Open files and connections.
     ///
     /// # Errors
@@ -251,6 +271,22 @@ impl Drop for Board {
     }
 }
 
+/// `USER_HZ`: on every architecture that the board is built for, proc(5) counts in hundredths of a second.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The processor time that a process has used.
+///
+/// # Errors
+/// Where it is gone.
+pub fn processor_time(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name before it may hold anything, a bracket too.
+    let (_, rest) = stat.rsplit_once(')').ok_or("no stat")?;
+    let field =
+        |n: usize| rest.split_whitespace().nth(n).ok_or("a short stat")?.parse::<u32>().map_err(|_| "no number");
+    Ok(TICK * (field(11)? + field(12)?))
+}
+
 /// # Errors
 /// Where there is no such process.
 pub fn signal_to(pid: u32, signal: Signal) -> Result<()> {
@@ -258,7 +294,7 @@ pub fn signal_to(pid: u32, signal: Signal) -> Result<()> {
     Ok(kill_process(pid, signal)?)
 }
 
-fn start(plan: &Plan, http: SocketAddr, ops: SocketAddr, log: &Path) -> Result<Child> {
+fn start(plan: &Plan, ports: [SocketAddr; 3], log: &Path) -> Result<Child> {
     let mut command = match &plan.cores {
         None => Command::new(&plan.binary),
         Some(cores) => {
@@ -269,7 +305,9 @@ fn start(plan: &Plan, http: SocketAddr, ops: SocketAddr, log: &Path) -> Result<C
     };
     let log = File::options().create(true).append(true).open(log)?;
     command.env_clear().current_dir(plan.data.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    command.args(["--http-addr", &http.to_string(), "--ops-addr", &ops.to_string(), "--grpc-addr", "off"]);
+    for (flag, port) in ["--http-addr", "--grpc-addr", "--ops-addr"].into_iter().zip(ports) {
+        command.arg(flag).arg(port.to_string());
+    }
     command.args(["--data-dir", "data"]);
     // A line a request would be a file of gigabytes.
     command.env("MUNDAP_LOG", "warn,mundap_api::serve=info").env("MUNDAP_LOG_FORMAT", "json");

@@ -11,6 +11,7 @@ pub mod passwords;
 pub mod sigterm;
 pub mod slow;
 pub mod soak;
+pub mod streams;
 
 use std::path::PathBuf;
 use std::rc::Rc;

@@ -12,7 +12,7 @@ use mundap_trial::database::{Engine, MariaDb, Process};
 use mundap_trial::experiment::outage::Outage;
 use mundap_trial::experiment::overload::Overload;
 use mundap_trial::experiment::{
-    Setting, disk, edits, keys, kill, nodes, outage, overload, passwords, sigterm, slow, soak,
+    Setting, disk, edits, keys, kill, nodes, outage, overload, passwords, sigterm, slow, soak, streams,
 };
 use mundap_trial::table::{Table, show};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -106,6 +106,13 @@ enum Experiment {
         #[arg(long, default_value_t = 200)]
         readers: usize,
     },
+    /// Streams of gRPC that nobody reads
+    Streams {
+        #[arg(long, default_value_t = 1_000, value_parser = at_least_one)]
+        streams: usize,
+        #[arg(long, default_value_t = 100, value_parser = at_least_one)]
+        per_connection: usize,
+    },
     /// Nodes that start at once on an empty database
     Nodes {
         #[arg(long, default_value_t = 20)]
@@ -154,6 +161,7 @@ impl Experiment {
             }
             Self::Passwords { rate, length } => Box::pin(passwords::run(setting, rate, length)),
             Self::Slow { connections, readers } => Box::pin(slow::run(setting, connections, readers)),
+            Self::Streams { streams, per_connection } => Box::pin(streams::run(setting, streams, per_connection)),
             Self::Nodes { count } => Box::pin(nodes::run(setting, count)),
             Self::Edits { clients, length } => Box::pin(edits::run(setting, clients, length)),
             Self::Keys { parallel, rounds } => Box::pin(keys::run(setting, parallel, rounds)),
@@ -214,6 +222,10 @@ async fn many(all: Vec<Doing<'_>>) -> Result<bool> {
         holds &= table.holds();
     }
     Ok(holds)
+}
+
+fn at_least_one(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a whole number from 1 on".to_owned())
 }
 
 fn setting(text: &str) -> std::result::Result<(String, String), String> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep};
 
 use crate::Result;
@@ -16,7 +16,7 @@ use crate::experiment::Setting;
 use crate::load::{Mix, Open, open};
 use crate::oracle::{ask, write};
 use crate::table::{Table, show};
-use crate::tally::Times;
+use crate::tally::{Tally, Times};
 
 const CLOSED: Duration = Duration::from_secs(20);
 
@@ -43,10 +43,9 @@ pub async fn run(setting: &Setting, connections: usize, readers: usize) -> Resul
         write.content = "긴".repeat(20_000);
         client.expect(201, &ask(&write, &members[0].token)).await?;
     }
-    let mix: Mix = Rc::new(|_| Call::get("/load_qna/1"));
     let load = Open { rate: 100.0, length: Duration::from_secs(10), connections: 1000 };
-    open(board.http, Open { length: Duration::from_secs(1), ..load }, &mix).await;
-    let before = open(board.http, load, &mix).await;
+    read(board.http, Open { length: Duration::from_secs(1), ..load }).await?;
+    let before = read(board.http, load).await?;
     let (memory, files) = (board.memory()?, board.descriptors()?);
 
     let lives = Rc::<RefCell<(Times, u64)>>::default();
@@ -67,7 +66,7 @@ pub async fn run(setting: &Setting, connections: usize, readers: usize) -> Resul
     let took = opened.elapsed();
     sleep(Duration::from_millis(500)).await;
     let most = board.descriptors()?.saturating_sub(files);
-    let beside = open(board.http, load, &mix).await;
+    let beside = read(board.http, load).await?;
     let grown = board.memory()?.saturating_sub(memory);
     while held.join_next().await.is_some() {}
     let (closed, refused) = lives.take();
@@ -94,6 +93,16 @@ pub async fn run(setting: &Setting, connections: usize, readers: usize) -> Resul
     drop(board);
     database.end().await?;
     Ok(table)
+}
+
+/// A healthy client, on a thread of its own: it must not wait for the thread that holds thousands of connections here.
+async fn read(server: SocketAddr, load: Open) -> Result<Tally> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mix: Mix = Rc::new(|_| Call::get("/load_qna/1"));
+        std::io::Result::Ok(LocalSet::new().block_on(&runtime, open(server, load, &mix)))
+    });
+    Ok(reading.await??)
 }
 
 /// Holds one connection until the other end closes it, and enters for how long that took.
