@@ -119,3 +119,8 @@ proxies:
 trial *args:
     cargo build --release --workspace
     target/release/mundap-trial {{ args }}
+
+# The board beside a server written by hand, in ratios: `just bench --database mariadb --questions 1000000`
+bench *args:
+    cargo build --release --workspace
+    target/release/mundap-bench {{ args }}
