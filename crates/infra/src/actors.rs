@@ -1,4 +1,5 @@
-//! Who is asking, remembered for a moment: most requests come from somebody who sent one just before.
+//! People, remembered for a moment: most requests come from somebody who sent one just before, and what a list shows was
+//! written by a few.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,19 +7,24 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use mundap_domain::sign_in::SignInId;
-use mundap_domain::user::{User, UserId};
+use mundap_domain::user::{Author, User, UserId};
 
-/// How long. What another process changes of an account (its role, its suspension, its sign-ins) bites here after so long
-/// at the latest; what this one changes, at once.
+use crate::last::Last;
+
+/// How long. What another process changes of an account (its role, its suspension, its sign-ins, its name) is seen here after
+/// so long at the latest; what this one changes, at once.
 const REMEMBERED: Duration = Duration::from_secs(1);
 
 /// How many, a few MB at the most.
 const MOST: u64 = 8_192;
 
-/// The accounts behind sign-ins, as they were within the last second. Cloning shares them.
+/// The accounts behind sign-ins, and authors, as they were within the last second. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Actors {
     known: Cache<(UserId, SignInId), (Age, User)>,
+    authors: Cache<UserId, (Age, Author)>,
+    /// When an author was remembered.
+    met: Arc<Last>,
     /// Counts the changes that this process made to any account: there are few, beside the requests that are asked.
     age: Arc<AtomicU64>,
 }
@@ -29,8 +35,12 @@ pub(crate) struct Age(u64);
 
 impl Actors {
     pub(crate) fn new() -> Self {
-        let known = Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).build();
-        Self { known, age: Arc::default() }
+        Self {
+            known: Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).build(),
+            authors: Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).build(),
+            met: Arc::new(Last::never()),
+            age: Arc::default(),
+        }
     }
 
     /// To be asked before an account is read.
@@ -46,6 +56,22 @@ impl Actors {
     /// Remembers what was read in that age.
     pub(crate) fn remember(&self, age: Age, sign_in: SignInId, user: &User) {
         self.known.insert((user.id, sign_in), (age, user.clone()));
+    }
+
+    /// Whether any author may be remembered.
+    pub(crate) fn know_authors(&self) -> bool {
+        self.met.ago().is_some_and(|ago| ago < REMEMBERED)
+    }
+
+    pub(crate) fn author(&self, id: UserId) -> Option<Author> {
+        let (age, author) = self.authors.get(&id)?;
+        (age == self.age()).then_some(author)
+    }
+
+    /// Remembers what was read in that age.
+    pub(crate) fn remember_author(&self, age: Age, author: &Author) {
+        self.authors.insert(author.id, (age, author.clone()));
+        self.met.mark();
     }
 
     /// An account was changed, or a sign-in ended: nothing that was read before counts any more.

@@ -9,7 +9,7 @@ use mundap_domain::env::Timestamp;
 use mundap_domain::image::Image;
 use mundap_domain::page::Slice;
 use mundap_domain::qna::QnaId;
-use mundap_domain::user::UserId;
+use mundap_domain::user::{Author, UserId};
 use mundap_domain::version::Version;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
@@ -19,7 +19,9 @@ use sea_orm::{
 };
 
 use crate::Session;
-use crate::row::{Moment, Reading, one_or_stale, rows, sliced};
+use crate::actors::Age;
+use crate::author::ByAuthor;
+use crate::row::{Moment, Naming, Reading, Written, one_or_stale, rows};
 use row::{ActiveModel, Column, Entity};
 
 pub(crate) mod row {
@@ -87,13 +89,27 @@ impl FromQueryResult for WithAuthor {
     }
 }
 
+impl ByAuthor for WithAuthor {
+    fn reading(&self) -> Reading {
+        Reading { table: "comment", id: self.comment_id }
+    }
+
+    fn author_id(&self) -> i64 {
+        self.user_id
+    }
+
+    fn joined(&self) -> (Option<&str>, Option<&str>) {
+        (self.display_name.as_deref(), self.email.as_deref())
+    }
+}
+
 impl WithAuthor {
-    fn read(self, images: Vec<Image>) -> Result<Comment, StoreError> {
-        let row = Reading { table: "comment", id: self.comment_id };
+    fn read(self, author: Author, images: Vec<Image>) -> Result<Comment, StoreError> {
+        let row = self.reading();
         Ok(Comment::restore(CommentRecord {
             id: CommentId::new(self.comment_id),
             qna: QnaId::new(self.qna_id),
-            author: row.author(self.user_id, self.display_name.as_deref(), self.email.as_deref())?,
+            author,
             content: row.check("content", CommentContent::parse_own(self.content))?,
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
@@ -103,7 +119,12 @@ impl WithAuthor {
     }
 }
 
-/// LEFT for the same reason as in `qna.rs`: the walk goes along the comments' key.
+const LIST: Written = Written {
+    table: "comment",
+    columns: "t.comment_id, t.qna_id, t.user_id, t.content, t.created_at, t.updated_at, t.version, t.image_count",
+    id: "comment_id",
+};
+
 fn with_author(select: Select<Entity>) -> Selector<SelectModel<WithAuthor>> {
     use crate::user::row::Column as User;
     select
@@ -124,20 +145,19 @@ fn with_author(select: Select<Entity>) -> Selector<SelectModel<WithAuthor>> {
 }
 
 impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
-    async fn comments(
-        &self,
-        query: &'static str,
-        select: Select<Entity>,
-        slice: &Slice,
-    ) -> Result<Vec<Comment>, StoreError> {
-        let select = with_author(sliced(select, Column::CommentId, slice));
-        let rows = rows(select, &self.connection, slice, |row| row.content.len());
+    async fn comments(&self, query: &'static str, of: (&str, i64), slice: &Slice) -> Result<Vec<Comment>, StoreError> {
+        let naming = self.naming();
+        let statement = LIST.slice(ConnectionTrait::get_database_backend(&self.connection), Some(of), slice, naming.0);
+        let rows = rows(WithAuthor::find_by_statement(statement), &self.connection, slice, |row: &WithAuthor| {
+            row.content.len()
+        });
         let rows = self.run(query, rows).await?;
-        self.with_images(rows).await
+        self.whole(naming, rows).await
     }
 
-    /// The comments of these rows with their images: one more statement, and none where there are no images.
-    async fn with_images(&self, rows: Vec<WithAuthor>) -> Result<Vec<Comment>, StoreError> {
+    /// The comments of these rows, with their authors and images: one more statement, and none where there are no images.
+    async fn whole(&self, naming: (Naming, Age), rows: Vec<WithAuthor>) -> Result<Vec<Comment>, StoreError> {
+        let authors = self.authors(naming, &rows).await?;
         let ids: Vec<i64> = rows.iter().filter(|row| row.image_count > 0).map(|row| row.comment_id).collect();
         let mut images: HashMap<i64, Vec<Image>> = HashMap::new();
         if !ids.is_empty() {
@@ -145,11 +165,11 @@ impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
                 images.entry(image.comment.get()).or_default().push(image);
             }
         }
-        let read = |row: WithAuthor| {
+        let read = |(row, author): (WithAuthor, Author)| {
             let images = images.remove(&row.comment_id).unwrap_or_default();
-            row.read(images)
+            row.read(author, images)
         };
-        rows.into_iter().map(read).collect()
+        rows.into_iter().zip(authors).map(read).collect()
     }
 }
 
@@ -170,8 +190,9 @@ pub(crate) fn active(qna: QnaId, author: UserId, content: &CommentContent, creat
 #[async_trait]
 impl<C: ConnectionTrait + StreamTrait + Send> CommentRepository for Session<C> {
     async fn find(&self, id: CommentId) -> Result<Option<Comment>, StoreError> {
+        let age = self.actors.age();
         let row = self.run("comment.find", with_author(Entity::find_by_id(id.get())).one(&self.connection)).await?;
-        Ok(self.with_images(row.into_iter().collect()).await?.pop())
+        Ok(self.whole((Naming::Joined, age), row.into_iter().collect()).await?.pop())
     }
 
     async fn find_locked(&self, id: CommentId) -> Result<Option<Comment>, StoreError> {
@@ -185,11 +206,11 @@ impl<C: ConnectionTrait + StreamTrait + Send> CommentRepository for Session<C> {
     }
 
     async fn list(&self, qna: QnaId, slice: &Slice) -> Result<Vec<Comment>, StoreError> {
-        self.comments("comment.list", Entity::find().filter(Column::QnaId.eq(qna.get())), slice).await
+        self.comments("comment.list", ("qna_id", qna.get()), slice).await
     }
 
     async fn list_by(&self, author: UserId, slice: &Slice) -> Result<Vec<Comment>, StoreError> {
-        self.comments("comment.list_by", Entity::find().filter(Column::UserId.eq(author.get())), slice).await
+        self.comments("comment.list_by", ("user_id", author.get()), slice).await
     }
 
     async fn insert(&self, comment: &NewComment) -> Result<Comment, StoreError> {

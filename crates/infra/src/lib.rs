@@ -5,7 +5,8 @@
 //! | `qna`, `comment`, `image`, `user`, `sign_in`, `receipt`, `audit`, `outbox`, `mail_token`, `rate` | one repository each, on SQLite, MariaDB and MySQL alike |
 //! | `connect` | [`connect()`]: pools, sessions, time limits |
 //! | `failure` | what a driver's error means: the only place that makes a [`StoreError`] of one |
-//! | `actors` | who is asking, remembered for a moment |
+//! | `actors` | who is asking, and who wrote what is shown, remembered for a moment |
+//! | `author` | who wrote what a list shows |
 //! | `batch` | point reads that come together, as one statement |
 //! | `breaker` | failing at once while the database is away |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
@@ -31,6 +32,7 @@
 
 mod actors;
 mod audit;
+mod author;
 mod batch;
 mod blob;
 mod breaker;
@@ -173,6 +175,11 @@ impl<C: ConnectionTrait + Send> Session<C> {
     ) -> Result<T, StoreError> {
         let watch = Watch::start(query, &self.limit);
         watch.settle(answer.await)
+    }
+
+    /// Whether this is a unit that has changed an account.
+    fn changes_actors(&self) -> bool {
+        matches!(&self.origin, Origin::Unit { changes_actors, .. } if changes_actors.load(Ordering::Relaxed))
     }
 
     /// To be said behind every statement that changes an account or ends a sign-in, whatever came of it.

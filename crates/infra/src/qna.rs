@@ -7,7 +7,7 @@ use mundap_domain::StoreError;
 use mundap_domain::env::Timestamp;
 use mundap_domain::page::Slice;
 use mundap_domain::qna::{Content, NewQna, Qna, QnaId, QnaRecord, QnaRepository, Title};
-use mundap_domain::user::UserId;
+use mundap_domain::user::{Author, UserId};
 use mundap_domain::version::Version;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
@@ -16,8 +16,9 @@ use sea_orm::{
     QueryResult, QuerySelect as _, RelationTrait as _, Select, SelectModel, Selector, StreamTrait, Value,
 };
 
+use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool, statements_for};
-use crate::row::{Moment, Reading, one_or_stale, rows, sliced};
+use crate::row::{Moment, Reading, Written, one_or_stale, rows};
 use crate::{Origin, Session};
 use row::{ActiveModel, Column, Entity};
 
@@ -86,12 +87,31 @@ impl FromQueryResult for WithAuthor {
     }
 }
 
+impl ByAuthor for WithAuthor {
+    fn reading(&self) -> Reading {
+        Reading { table: "qna", id: self.qna_id }
+    }
+
+    fn author_id(&self) -> i64 {
+        self.user_id
+    }
+
+    fn joined(&self) -> (Option<&str>, Option<&str>) {
+        (self.display_name.as_deref(), self.email.as_deref())
+    }
+}
+
 impl WithAuthor {
     fn read(self) -> Result<Qna, StoreError> {
-        let row = Reading { table: "qna", id: self.qna_id };
+        let author = self.reading().author(self.user_id, self.display_name.as_deref(), self.email.as_deref())?;
+        self.read_by(author)
+    }
+
+    fn read_by(self, author: Author) -> Result<Qna, StoreError> {
+        let row = self.reading();
         Ok(Qna::restore(QnaRecord {
             id: QnaId::new(self.qna_id),
-            author: row.author(self.user_id, self.display_name.as_deref(), self.email.as_deref())?,
+            author,
             title: row.check("title", Title::parse_own(self.title))?,
             content: row.check("content", Content::parse_own(self.content))?,
             comment_count: self.comment_count,
@@ -102,8 +122,6 @@ impl WithAuthor {
     }
 }
 
-/// LEFT, though the author is always there: with an inner join MySQL may start from the few users and sort a million
-/// questions, instead of walking along the key.
 fn with_author(select: Select<Entity>) -> Selector<SelectModel<WithAuthor>> {
     use crate::user::row::Column as User;
     select
@@ -123,7 +141,13 @@ fn with_author(select: Select<Entity>) -> Selector<SelectModel<WithAuthor>> {
         .into_model()
 }
 
-/// The same for many at once, spelled out: to build it anew each time would cost as much as to read a row.
+const LIST: Written = Written {
+    table: "qna",
+    columns: "t.qna_id, t.user_id, t.title, t.content, t.comment_count, t.created_at, t.updated_at, t.version",
+    id: "qna_id",
+};
+
+/// Many at once, spelled out: to build it anew each time would cost as much as to read a row.
 const MANY: &str = "SELECT q.qna_id, q.user_id, q.title, q.content, q.comment_count, q.created_at, q.updated_at, q.version, \
                     u.display_name, u.email FROM qna q LEFT JOIN users u ON u.user_id = q.user_id WHERE q.qna_id IN ";
 
@@ -192,13 +216,14 @@ impl<C: ConnectionTrait + StreamTrait + Send> QnaRepository for Session<C> {
     }
 
     async fn list(&self, author: Option<UserId>, slice: &Slice) -> Result<Vec<Qna>, StoreError> {
-        let mut select = Entity::find();
-        if let Some(author) = author {
-            select = select.filter(Column::UserId.eq(author.get()));
-        }
-        let select = with_author(sliced(select, Column::QnaId, slice));
+        let naming = self.naming();
+        let of = author.map(|author| ("user_id", author.get()));
+        let statement = LIST.slice(ConnectionTrait::get_database_backend(&self.connection), of, slice, naming.0);
+        let select = WithAuthor::find_by_statement(statement);
         let rows = rows(select, &self.connection, slice, |row| row.title.len() + row.content.len());
-        self.run("qna.list", rows).await?.into_iter().map(WithAuthor::read).collect()
+        let rows = self.run("qna.list", rows).await?;
+        let authors = self.authors(naming, &rows).await?;
+        rows.into_iter().zip(authors).map(|(row, author)| row.read_by(author)).collect()
     }
 
     async fn insert(&self, qna: &NewQna) -> Result<Qna, StoreError> {

@@ -270,7 +270,7 @@ async fn more_wrong_counts_than_are_read_at_once_are_all_told(board: Board) {
 
 async fn a_count_is_looked_at_while_nobody_can_change_it(board: Board) {
     let board = board.own_with(|settings| {
-        settings.acquire_timeout = Duration::from_millis(200);
+        settings.acquire_timeout = Duration::from_millis(600);
         settings.statement_timeout = Duration::from_secs(3);
     });
     let ward = Ward::on(board.await).await;

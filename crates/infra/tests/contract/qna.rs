@@ -396,15 +396,17 @@ async fn a_deleted_author_is_an_id_alone(board: Board) {
 
 async fn a_row_that_breaks_a_rule_is_corrupt(board: Board) {
     let board = board.own().await;
-    let user = board.user().await;
+    let (user, other) = (board.user().await, board.user().await);
     let qna = board.qna(&user).await;
     for (breaks, mends) in [
         ("UPDATE qna SET title = ''", "UPDATE qna SET title = 'title'"),
         ("UPDATE qna SET title = '   '", "UPDATE qna SET title = 'title'"),
-        ("UPDATE users SET email = 'rubbish'", "UPDATE users SET email = NULL"),
+        ("UPDATE users SET email = 'rubbish'", "UPDATE users SET email = NULL WHERE user_id = 1"),
         ("UPDATE users SET display_name = ''", "UPDATE users SET display_name = NULL"),
     ] {
         board.sql(breaks).await;
+        // What was read of authors before another account's change is forgotten.
+        board.unit(async |unit| unit.users().set_email_verified(other.id, noon()).await).await.unwrap();
         let Err(StoreError::Corrupt { table, id, reason }) = board.reader().qnas().find(qna.id).await else {
             panic!("{breaks}")
         };

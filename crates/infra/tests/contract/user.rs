@@ -3,16 +3,17 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use mundap_domain::StoreError;
 use mundap_domain::admin::UserListing;
 use mundap_domain::page::Order;
+use mundap_domain::qna::QnaId;
 use mundap_domain::sign_in::{LIFETIME, NewSignIn, SignInId, TokenHash};
 use mundap_domain::testing::noon;
-use mundap_domain::user::{DisplayName, Email, NewUser, Role, User, UserRecord};
+use mundap_domain::user::{Author, DisplayName, Email, NewUser, Role, User, UserRecord};
 use mundap_domain::version::Version;
+use mundap_domain::{Repositories, StoreError};
 use sea_orm::{ConnectionTrait as _, Statement};
 
-use crate::board::{Board, NOBODY, assert_outcome, at, hash, new_user, slice, times, unique_email};
+use crate::board::{Board, NOBODY, assert_outcome, at, hash, new_comment, new_user, slice, times, unique_email};
 
 crate::tests![
     insert_returns_the_whole_entity,
@@ -25,6 +26,8 @@ crate::tests![
     find_signed_in_needs_that_sign_in_of_that_account,
     find_signed_in_knows_of_every_change_that_this_process_has_committed,
     find_signed_in_knows_of_another_s_change_within_a_second,
+    lists_show_authors_as_this_process_has_last_committed_them,
+    lists_show_what_another_has_made_of_an_author_within_a_second,
     list_is_filtered_ordered_and_cut,
     list_holds_no_erased_account,
     update_stores_what_changed,
@@ -208,6 +211,71 @@ async fn find_signed_in_knows_of_another_s_change_within_a_second(board: Board) 
     let start = Instant::now();
     while found().await.as_ref() != Some(&changed) {
         // What is remembered lasts for one; the rest is for a machine that is busy.
+        assert!(start.elapsed() < Duration::from_secs(5), "still the old one");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The authors of the newest questions, and of the newest comments on one.
+async fn shown(from: &dyn Repositories, on: QnaId, count: u64) -> [Vec<Author>; 2] {
+    let slice = slice(Order::Newest, None, count);
+    let qnas = from.qnas().list(None, &slice).await.unwrap();
+    let comments = from.comments().list(on, &slice).await.unwrap();
+    [
+        qnas.iter().map(|qna| qna.author.clone()).collect(),
+        comments.iter().map(|comment| comment.author.clone()).collect(),
+    ]
+}
+
+async fn lists_show_authors_as_this_process_has_last_committed_them(board: Board) {
+    let board = board.own().await;
+    let (ann, bob) = (board.user().await, board.user().await);
+    let on = board.qna(&ann).await.id;
+    board.qna(&bob).await;
+    for author in [&ann, &bob] {
+        let comment = new_comment(on, author);
+        board.unit(async |unit| unit.comments().insert(&comment).await).await.unwrap();
+    }
+    let last = async || shown(board.reader(), on, 1).await;
+    let both = async || shown(board.reader(), on, 2).await;
+    let authors = |first: &User, second: &User| {
+        let authors = vec![first.author(), second.author()];
+        [authors.clone(), authors]
+    };
+    // When nobody is remembered, when all are, and when one is.
+    for _ in 0..2 {
+        assert_eq!(last().await, [vec![bob.author()], vec![bob.author()]]);
+    }
+    assert_eq!(both().await, authors(&bob, &ann));
+    // Not yet, not ever, and then at once; the unit itself knows.
+    let renamed = edited(&ann, &unique_email());
+    let unit = board.begin().await;
+    assert_eq!(shown(&*unit, on, 2).await, authors(&bob, &ann));
+    unit.users().update(&renamed).await.unwrap();
+    assert_eq!(shown(&*unit, on, 2).await, authors(&bob, &renamed));
+    assert_eq!(both().await, authors(&bob, &ann));
+    drop(unit);
+    assert_eq!(both().await, authors(&bob, &ann));
+    update(&board, &renamed).await.unwrap();
+    assert_eq!(both().await, authors(&bob, &renamed));
+    erase(&board, &bob).await.unwrap();
+    let gone = Author { id: bob.id, display_name: None, email: None };
+    assert_eq!(both().await, [vec![gone.clone(), renamed.author()], vec![gone, renamed.author()]]);
+    board.close().await;
+}
+
+async fn lists_show_what_another_has_made_of_an_author_within_a_second(board: Board) {
+    let settings = board.server.new_database().await;
+    let (here, there) = (board.on(&settings).await, board.on(&settings).await);
+    let user = here.user().await;
+    let on = here.qna(&user).await.id;
+    let renamed = edited(&user, &unique_email());
+    let shown = async || shown(here.reader(), on, 1).await[0][0].clone();
+    assert_eq!(shown().await, user.author());
+    update(&there, &renamed).await.unwrap();
+    let start = Instant::now();
+    while shown().await != renamed.author() {
+        // As above: reading again and again must not make it last.
         assert!(start.elapsed() < Duration::from_secs(5), "still the old one");
         tokio::task::yield_now().await;
     }
