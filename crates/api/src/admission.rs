@@ -24,9 +24,10 @@ use futures_util::FutureExt as _;
 use metrics::{Counter, Gauge};
 use mundap_grpc::Load;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::app::Board;
+use crate::connection::Told;
 use crate::problem::{Prepared, Problem};
 use crate::routes::seed;
 use crate::settings::Settings;
@@ -37,6 +38,13 @@ const REQUESTS_PER_CORE: usize = 64;
 
 /// What hashes passwords, at once: as many as the hashing threads and their queue hold, about a second of work a thread.
 const PASSWORDS: usize = 32;
+
+/// How long they are kept waiting who come again sooner than they were told: as long as others wait for their turn. None
+/// notices who does as it was told.
+const EARLY: Duration = Duration::from_millis(250);
+
+/// How many of them at once: each holds a connection meanwhile, some 25 KB.
+const EARLY_AT_ONCE: usize = 1024;
 
 /// Uploads at once: each holds up to 5 MiB while it arrives and is looked at.
 const UPLOADS: usize = 32;
@@ -49,6 +57,8 @@ pub struct Admission {
     streams: Arc<Lane>,
     /// How long a request may take, the arrival of its body and the sending of a stream not counted.
     time: Duration,
+    /// Places for those who come again too early.
+    early: Semaphore,
 }
 
 impl Admission {
@@ -66,6 +76,20 @@ impl Admission {
             uploads: Lane::new("uploads", UPLOADS, UPLOADS, wait),
             streams: Lane::new("streams", count(settings.http_streams), 0, wait),
             time: settings.http_request_timeout,
+            early: Semaphore::new(EARLY_AT_ONCE),
+        }
+    }
+
+    /// Where there is no room, whoever was told to come again later and did not wait is kept waiting here, before they are
+    /// looked at again: a refusal takes its time too, and who asks again at once would take all of it from those who are let
+    /// in.
+    pub async fn keep_waiting(&self, req: &ServiceRequest) {
+        let is_early = req.conn_data::<Told>().is_some_and(Told::is_early);
+        if is_early
+            && self.lane(req).0.is_full()
+            && let Ok(_place) = self.early.try_acquire()
+        {
+            sleep(EARLY).await;
         }
     }
 
@@ -83,6 +107,9 @@ impl Admission {
         let (lane, _) = self.lane(req);
         if req.headers().contains_key(ORIGIN) || !lane.turns_away() {
             return None;
+        }
+        if let Some(told) = req.conn_data::<Told>() {
+            told.now();
         }
         Some(if seed::is_path(req.path()) { seed::busy() } else { BUSY.response(request_id, language()) })
     }
@@ -456,11 +483,11 @@ mod tests {
             let arrival = async {
                 assert!(lane.enter().now_or_never().unwrap().is_ok(), "its place is free");
                 assert!(!ticket.is_late());
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                sleep(Duration::from_secs(1)).await;
                 // The first moment is polled with the place in hand.
                 tokio::task::yield_now().await;
                 assert!(lane.enter().now_or_never().unwrap().is_ok(), "its place is free");
-                tokio::time::sleep(Duration::from_secs(8)).await;
+                sleep(Duration::from_secs(8)).await;
                 assert!(!ticket.is_late());
             };
             let arrival = async {
@@ -471,7 +498,7 @@ mod tests {
             assert!(lane.enter().now_or_never().unwrap().is_err(), "it has its place again");
             assert!(!ticket.is_late());
             assert_eq!(ticket.deadline() - Instant::now(), Duration::from_secs(5));
-            tokio::time::sleep(Duration::from_secs(5)).await;
+            sleep(Duration::from_secs(5)).await;
             assert!(ticket.is_late());
         });
     }

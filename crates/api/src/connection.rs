@@ -4,14 +4,16 @@
 //! [`crate::input::body`]'s.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::dev::Extensions;
 use actix_web::rt::net::TcpStream;
 use mundap_domain::rate::Subject;
+use mundap_grpc::status::RETRY;
 use socket2::SockRef;
 
 use crate::client::Proxies;
@@ -35,9 +37,10 @@ impl Connections {
     /// Looks at a connection that was just accepted; closes it where its address holds too many.
     pub fn accept(self: &Arc<Self>, connection: &dyn Any, extensions: &mut Extensions) {
         let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
-        // It goes with the connection.
+        // They go with the connection.
         if let Some(seat) = self.admit(stream) {
             extensions.insert(seat);
+            extensions.insert(Told::default());
         }
     }
 
@@ -94,6 +97,22 @@ impl Drop for Seat {
                 open.remove(subject);
             }
         }
+    }
+}
+
+/// When the client at the other end was last told to come again later.
+#[derive(Default)]
+pub(crate) struct Told(Cell<Option<Instant>>);
+
+impl Told {
+    /// It is told so now.
+    pub(crate) fn now(&self) {
+        self.0.set(Some(Instant::now()));
+    }
+
+    /// Whether it is here again sooner than it was told.
+    pub(crate) fn is_early(&self) -> bool {
+        self.0.get().is_some_and(|told| told.elapsed() < RETRY)
     }
 }
 

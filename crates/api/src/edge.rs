@@ -57,6 +57,9 @@ pub async fn edge(
     let board = req.app_data::<web::Data<Board>>().cloned();
     // Asked when the answer is there.
     let draining = || board.as_ref().is_some_and(|board| board.is_draining());
+    if let Some(board) = &board {
+        board.admission.keep_waiting(&req).await;
+    }
     let turned_away =
         board.as_ref().and_then(|board| board.admission.turn_away(&req, &record.id, || asked_for(&asked)));
     if let Some(answer) = turned_away {

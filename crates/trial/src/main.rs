@@ -89,6 +89,9 @@ enum Experiment {
         /// Do not hold what is done to the peak: for a machine that does other things too
         #[arg(long)]
         no_ratio: bool,
+        /// So many clients that ask again at once when they are refused, instead of five times the rate
+        #[arg(long)]
+        clients: Option<usize>,
     },
     /// Wrong passwords beside reads
     Passwords {
@@ -156,8 +159,8 @@ impl Experiment {
             Self::DatabaseFrozen { length } => Box::pin(outage::run(setting, Outage::Frozen, length)),
             Self::DiskFull { length } => Box::pin(disk::run(setting, length)),
             Self::Sigterm { times } => Box::pin(sigterm::run(setting, times)),
-            Self::Overload { length, step, no_ratio } => {
-                Box::pin(overload::run(setting, Overload { length, step, ratio: !no_ratio }))
+            Self::Overload { length, step, no_ratio, clients } => {
+                Box::pin(overload::run(setting, Overload { length, step, ratio: !no_ratio, clients }))
             }
             Self::Passwords { rate, length } => Box::pin(passwords::run(setting, rate, length)),
             Self::Slow { connections, readers } => Box::pin(slow::run(setting, connections, readers)),

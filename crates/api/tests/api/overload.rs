@@ -116,6 +116,27 @@ fn what_is_too_much_waits_or_is_turned_away_at_once(board: &Board) {
             });
             assert!(server.shed("requests", "queue_full") > 5.5);
 
+            // Who comes again on the same connection sooner than they were told waits for that.
+            let mut again = connect(&server);
+            let mut refused = || {
+                let start = Instant::now();
+                again.write_all(b"GET /api/v1/qna/1 HTTP/1.1\r\nhost: board\r\n\r\n").unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    again.read_exact(&mut byte).unwrap();
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8(head).unwrap();
+                assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+                again.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+                start.elapsed()
+            };
+            refused();
+            let waited = refused();
+            assert!((Duration::from_millis(250)..AT_ONCE).contains(&waited), "{waited:?}");
+
             // The operators' port is not in any queue.
             let start = Instant::now();
             for path in ["/livez", "/metrics", "/readyz"] {

@@ -30,6 +30,8 @@ pub struct Overload {
     pub step: Duration,
     /// Whether what is done of it is held to the peak: not in a short pass on a busy machine.
     pub ratio: bool,
+    /// So many clients that ask again at once when they are refused, instead of five times the rate.
+    pub clients: Option<usize>,
 }
 
 /// What people do: of 20 requests, 16 list, 3 read a question with its comments, 1 asks.
@@ -95,7 +97,13 @@ pub async fn run(setting: &Setting, overload: Overload) -> Result<Table> {
     });
     let (peak, clients) = peak(board.http, overload.step, &mix).await;
     let load = Open { rate: 5.0 * peak, length: overload.length, connections: 4000 };
-    let flood = spawn_local(open_on(board.http, load, mix));
+    let http = board.http;
+    let flood = spawn_local(async move {
+        match overload.clients {
+            None => open_on(http, load, mix).await,
+            Some(clients) => closed(http, clients, load.length, &mix).await,
+        }
+    });
     sleep(overload.length / 4).await;
     let early = board.memory()?;
     let mut most = early;
@@ -119,12 +127,20 @@ pub async fn run(setting: &Setting, overload: Overload) -> Result<Table> {
         tally.sent() as f64 / overload.length.as_secs_f64(),
     );
 
-    let mut table = Table::new(format!("overload: five times the peak for {:?}, {}", overload.length, database.name));
+    let who = overload.clients.map_or_else(
+        || "five times the peak".to_owned(),
+        |clients| format!("{clients} clients that ask again at once"),
+    );
+    let mut table = Table::new(format!("overload: {who} for {:?}, {}", overload.length, database.name));
     table.note("peak, and clients that reach it", format!("{peak:.0}/s with {clients}"));
     table.note("cores", if pinned { "board on core 0, generator on core 1" } else { "shared" });
     if overload.ratio {
-        // Below that the generator was the bottleneck, and it is no overload.
-        table.limit("offered", "≥ 4 × the peak", format!("{offered:.0}/s"), offered >= 4.0 * peak);
+        if overload.clients.is_none() {
+            // Below that the generator was the bottleneck, and it is no overload.
+            table.limit("offered", "≥ 4 × the peak", format!("{offered:.0}/s"), offered >= 4.0 * peak);
+        } else {
+            table.note("offered", format!("{offered:.0}/s"));
+        }
         let share = goodput / peak * 100.0;
         table.limit("goodput", "≥ 80 % of the peak", format!("{goodput:.0}/s, {share:.0} %"), share >= 80.0);
     } else {
@@ -151,7 +167,9 @@ pub async fn run(setting: &Setting, overload: Overload) -> Result<Table> {
         "median of what was accepted, of what was refused",
         format!("{}, {}", show(tally.accepted.at(0.5)), show(tally.refused.at(0.5))),
     );
-    table.note("due and not sent, since 4000 connections were waiting", tally.unsent.to_string());
+    if overload.clients.is_none() {
+        table.note("due and not sent, since 4000 connections were waiting", tally.unsent.to_string());
+    }
     drop(board);
     database.end().await?;
     Ok(table)
