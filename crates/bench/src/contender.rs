@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use mundap_trial::Result;
-use mundap_trial::board::{Board, PATIENCE, free_port};
+use mundap_trial::board::{Board, PATIENCE, free_port, memory_of};
 use mundap_trial::client::{Call, Client};
 use tokio::time::{Instant, sleep};
 
@@ -83,7 +83,5 @@ impl Drop for Floor {
 /// # Errors
 /// Where it is gone.
 pub fn proportional_memory(pid: u32) -> Result<u64> {
-    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    memory_of(pid, "smaps_rollup", "Pss:")
 }

@@ -17,7 +17,7 @@ use mundap_trial::Result;
 use mundap_trial::board::Board;
 use mundap_trial::client::Client;
 use mundap_trial::database::{Engine, Process};
-use mundap_trial::experiment::Setting;
+use mundap_trial::experiment::{Setting, setting};
 use mundap_trial::table::show;
 
 /// Measures the board beside a server written by hand, on the same rows in the same run, and prints ratios.
@@ -53,11 +53,6 @@ struct Cli {
     /// Everything that was measured, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-}
-
-fn setting(text: &str) -> std::result::Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("a setting is NAME=VALUE")?;
-    Ok((name.to_owned(), value.to_owned()))
 }
 
 async fn run(cli: Cli) -> Result<()> {

@@ -7,12 +7,11 @@ use std::collections::HashMap;
 
 use mundap_domain::StoreError;
 use mundap_domain::user::{Author, UserId};
-use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, QueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, QueryResult, Statement};
 
 use crate::Session;
 use crate::actors::Age;
-use crate::batch::statements_for;
-use crate::row::{Naming, Reading};
+use crate::row::{Naming, Reading, among};
 
 /// A row that somebody wrote.
 pub(crate) trait ByAuthor {
@@ -86,13 +85,8 @@ impl<C: ConnectionTrait + Send> Session<C> {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let places = statements_for(ids.len());
-        let sql = format!(
-            "SELECT user_id, display_name, email FROM users WHERE user_id IN ({})",
-            vec!["?"; places].join(", ")
-        );
-        // No account has the id 0.
-        let values = ids.into_iter().chain(std::iter::repeat(0)).take(places).map(Value::from);
+        let (places, values) = among(&ids);
+        let sql = format!("SELECT user_id, display_name, email FROM users WHERE user_id IN ({places})");
         let statement = Statement::from_sql_and_values(self.connection.get_database_backend(), sql, values);
         let rows = self.run("user.authors", Shown::find_by_statement(statement).all(&self.connection)).await?;
         let author = |row: Shown| {

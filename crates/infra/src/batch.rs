@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mundap_domain::StoreError;
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, FromQueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, FromQueryResult, Statement};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -187,11 +187,6 @@ impl Error for Of {
     }
 }
 
-/// For how many keys a statement is written that reads `count`: a server prepares few lengths, not each.
-pub(crate) const fn statements_for(count: usize) -> usize {
-    count.next_power_of_two()
-}
-
 /// Where batches are worked on.
 #[derive(Clone)]
 pub(crate) struct Pool {
@@ -208,8 +203,7 @@ impl Pool {
     }
 
     /// The rows that a statement gives.
-    pub(crate) async fn all<T: FromQueryResult>(&self, sql: &str, values: Vec<Value>) -> Result<Vec<T>, StoreError> {
-        let statement = Statement::from_sql_and_values(self.connection.get_database_backend(), sql, values);
+    pub(crate) async fn all<T: FromQueryResult>(&self, statement: Statement) -> Result<Vec<T>, StoreError> {
         let rows = async {
             let rows = self.connection.query_all_raw(statement).await?;
             rows.iter().map(|row| T::from_query_result(row, "")).collect()

@@ -14,8 +14,8 @@ use mundap_domain::version::Version;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult, JoinType, QueryFilter as _,
-    QueryResult, QuerySelect as _, RelationTrait as _, Select, SelectModel, Selector, StreamTrait,
+    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult, QueryFilter as _, QueryResult,
+    QuerySelect as _, StreamTrait,
 };
 
 use crate::Session;
@@ -45,14 +45,7 @@ pub(crate) mod row {
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(crate) enum Relation {
-        #[sea_orm(
-            belongs_to = "crate::user::row::Entity",
-            from = "Column::UserId",
-            to = "crate::user::row::Column::UserId"
-        )]
-        Author,
-    }
+    pub(crate) enum Relation {}
 
     impl ActiveModelBehavior for ActiveModel {}
 }
@@ -125,25 +118,6 @@ const LIST: Written = Written {
     id: "comment_id",
 };
 
-fn with_author(select: Select<Entity>) -> Selector<SelectModel<WithAuthor>> {
-    use crate::user::row::Column as User;
-    select
-        .select_only()
-        .columns([
-            Column::CommentId,
-            Column::QnaId,
-            Column::UserId,
-            Column::Content,
-            Column::CreatedAt,
-            Column::UpdatedAt,
-            Column::Version,
-            Column::ImageCount,
-        ])
-        .columns([User::DisplayName, User::Email])
-        .join(JoinType::LeftJoin, row::Relation::Author.def())
-        .into_model()
-}
-
 impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
     async fn comments(&self, query: &'static str, of: (&str, i64), slice: &Slice) -> Result<Vec<Comment>, StoreError> {
         let naming = self.naming();
@@ -191,7 +165,8 @@ pub(crate) fn active(qna: QnaId, author: UserId, content: &CommentContent, creat
 impl<C: ConnectionTrait + StreamTrait + Send> CommentRepository for Session<C> {
     async fn find(&self, id: CommentId) -> Result<Option<Comment>, StoreError> {
         let age = self.actors.age();
-        let row = self.run("comment.find", with_author(Entity::find_by_id(id.get())).one(&self.connection)).await?;
+        let found = LIST.with_ids(ConnectionTrait::get_database_backend(&self.connection), &[id.get()]);
+        let row = self.run("comment.find", WithAuthor::find_by_statement(found).one(&self.connection)).await?;
         Ok(self.whole((Naming::Joined, age), row.into_iter().collect()).await?.pop())
     }
 

@@ -12,12 +12,12 @@ use mundap_domain::version::Version;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult, JoinType, QueryFilter as _,
-    QueryResult, QuerySelect as _, RelationTrait as _, Select, SelectModel, Selector, StreamTrait, Value,
+    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult, QueryFilter as _, QueryResult,
+    QuerySelect as _, StreamTrait,
 };
 
 use crate::author::ByAuthor;
-use crate::batch::{Answer, Batch, Pool, statements_for};
+use crate::batch::{Answer, Batch, Pool};
 use crate::row::{Moment, Reading, Written, one_or_stale, rows};
 use crate::{Origin, Session};
 use row::{ActiveModel, Column, Entity};
@@ -42,14 +42,7 @@ pub(crate) mod row {
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(crate) enum Relation {
-        #[sea_orm(
-            belongs_to = "crate::user::row::Entity",
-            from = "Column::UserId",
-            to = "crate::user::row::Column::UserId"
-        )]
-        Author,
-    }
+    pub(crate) enum Relation {}
 
     impl ActiveModelBehavior for ActiveModel {}
 }
@@ -69,7 +62,7 @@ pub(crate) struct WithAuthor {
     email: Option<String>,
 }
 
-/// By their places, as `with_author` and `MANY` name them: to look for each by its name costs more than to read it.
+/// By their places, as `LIST` names them: to look for each by its name costs more than to read it.
 impl FromQueryResult for WithAuthor {
     fn from_query_result(row: &QueryResult, _: &str) -> Result<Self, DbErr> {
         Ok(Self {
@@ -122,34 +115,11 @@ impl WithAuthor {
     }
 }
 
-fn with_author(select: Select<Entity>) -> Selector<SelectModel<WithAuthor>> {
-    use crate::user::row::Column as User;
-    select
-        .select_only()
-        .columns([
-            Column::QnaId,
-            Column::UserId,
-            Column::Title,
-            Column::Content,
-            Column::CommentCount,
-            Column::CreatedAt,
-            Column::UpdatedAt,
-            Column::Version,
-        ])
-        .columns([User::DisplayName, User::Email])
-        .join(JoinType::LeftJoin, row::Relation::Author.def())
-        .into_model()
-}
-
 const LIST: Written = Written {
     table: "qna",
     columns: "t.qna_id, t.user_id, t.title, t.content, t.comment_count, t.created_at, t.updated_at, t.version",
     id: "qna_id",
 };
-
-/// Many at once, spelled out: to build it anew each time would cost as much as to read a row.
-const MANY: &str = "SELECT q.qna_id, q.user_id, q.title, q.content, q.comment_count, q.created_at, q.updated_at, q.version, \
-                    u.display_name, u.email FROM qna q LEFT JOIN users u ON u.user_id = q.user_id WHERE q.qna_id IN ";
 
 /// Questions by their ids, those that are asked for together by one statement.
 pub(crate) type Questions = Batch<i64, Option<WithAuthor>>;
@@ -164,11 +134,7 @@ pub(crate) fn questions(pool: Pool) -> Questions {
 
 /// Reads the questions with these ids.
 async fn many(pool: &Pool, ids: Vec<i64>) -> Result<Vec<Answer<Option<WithAuthor>>>, StoreError> {
-    let places = statements_for(ids.len());
-    // No question has the id 0.
-    let values = ids.iter().copied().chain(std::iter::repeat(0)).take(places).map(Value::from);
-    let rows: Vec<WithAuthor> =
-        pool.all(&format!("{MANY}({})", vec!["?"; places].join(", ")), values.collect()).await?;
+    let rows: Vec<WithAuthor> = pool.all(LIST.with_ids(pool.connection.get_database_backend(), &ids)).await?;
     let mut found: HashMap<i64, WithAuthor> = rows.into_iter().map(|row| (row.qna_id, row)).collect();
     // Each is given away at the last place that it is asked for at.
     let last: HashMap<i64, usize> = ids.iter().copied().zip(0..).collect();
@@ -198,7 +164,8 @@ impl<C: ConnectionTrait + StreamTrait + Send> QnaRepository for Session<C> {
         let row = match &self.origin {
             Origin::Pool { questions, .. } => self.timed("qna.find", questions.get(id.get())).await?,
             Origin::Unit { .. } => {
-                self.run("qna.find", with_author(Entity::find_by_id(id.get())).one(&self.connection)).await?
+                let found = LIST.with_ids(ConnectionTrait::get_database_backend(&self.connection), &[id.get()]);
+                self.run("qna.find", WithAuthor::find_by_statement(found).one(&self.connection)).await?
             }
         };
         row.map(WithAuthor::read).transpose()

@@ -86,17 +86,33 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// The statement of a slice of it, of those where `of` has this value. Spelled out: to build it from its parts each time
-    /// would cost as much as to read several rows.
+    /// Spelled out, as all statements here: to build one from its parts each time would cost as much as to read several rows.
     ///
     /// LEFT, though the author is always there: with an inner join MySQL may start from the few users and sort a million rows,
     /// instead of walking along the key.
+    fn select(&self, naming: Naming) -> String {
+        let Self { table, columns, .. } = self;
+        match naming {
+            Naming::Joined => format!(
+                "SELECT {columns}, u.display_name, u.email FROM {table} t LEFT JOIN users u ON u.user_id = t.user_id"
+            ),
+            Naming::Remembered => format!("SELECT {columns}, NULL, NULL FROM {table} t"),
+        }
+    }
+
+    /// The statement of those with these ids, with their authors.
+    pub(crate) fn with_ids(&self, db: DbBackend, ids: &[i64]) -> Statement {
+        let (places, values) = among(ids);
+        Statement::from_sql_and_values(
+            db,
+            format!("{} WHERE t.{} IN ({places})", self.select(Naming::Joined), self.id),
+            values,
+        )
+    }
+
+    /// The statement of a slice of it, of those where `of` has this value.
     pub(crate) fn slice(&self, db: DbBackend, of: Option<(&str, i64)>, slice: &Slice, naming: Naming) -> Statement {
-        let Self { table, columns, id } = self;
-        let (author, join) = match naming {
-            Naming::Joined => ("u.display_name, u.email", " LEFT JOIN users u ON u.user_id = t.user_id"),
-            Naming::Remembered => ("NULL, NULL", ""),
-        };
+        let id = self.id;
         let (behind, direction) = match slice.order {
             Order::Newest => ('<', "DESC"),
             Order::Oldest => ('>', "ASC"),
@@ -107,12 +123,19 @@ impl Written {
             (Some((column, _)), None) => format!(" WHERE t.{column} = ?"),
             (Some((column, _)), Some(_)) => format!(" WHERE t.{column} = ? AND t.{id} {behind} ?"),
         };
-        let sql =
-            format!("SELECT {columns}, {author} FROM {table} t{join}{conditions} ORDER BY t.{id} {direction} LIMIT ?");
+        let sql = format!("{}{conditions} ORDER BY t.{id} {direction} LIMIT ?", self.select(naming));
         let values = of.map(|(_, value)| value).into_iter().chain(slice.after).map(Value::from);
         let values: Vec<Value> = values.chain([slice.limit.into()]).collect();
         Statement::from_sql_and_values(db, sql, values)
     }
+}
+
+/// The places between the brackets of an `IN ()`, and what stands in them. Some more than there are ids, of one that nothing
+/// has: a server prepares few lengths, not each.
+pub(crate) fn among(ids: &[i64]) -> (String, Vec<Value>) {
+    let places = ids.len().next_power_of_two();
+    let values = ids.iter().copied().chain(std::iter::repeat(0)).take(places).map(Value::from);
+    (vec!["?"; places].join(", "), values.collect())
 }
 
 /// How a list says who wrote what is in it.

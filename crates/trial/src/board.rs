@@ -196,9 +196,7 @@ impl Board {
     /// # Errors
     /// Where it is gone.
     pub fn memory(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        memory_of(self.pid(), "status", "VmRSS:")
     }
 
     /// Waits until it has nothing to do, and says for how long.
@@ -269,6 +267,16 @@ impl Drop for Board {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Bytes that a file of `/proc/PID` says in a line that begins like this.
+///
+/// # Errors
+/// Where the process is gone.
+pub fn memory_of(pid: u32, file: &str, line: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}"))?;
+    let value = text.lines().find_map(|text| text.strip_prefix(line)).ok_or_else(|| format!("no {line}"))?;
+    Ok(value.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 /// `USER_HZ`: on every architecture that the board is built for, proc(5) counts in hundredths of a second.

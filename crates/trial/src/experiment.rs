@@ -20,6 +20,15 @@ use crate::Result;
 use crate::board::{Board, Folder, Plan};
 use crate::database::{Database, Engine, Process};
 
+/// Reads `NAME=VALUE`, a setting of the board that differs.
+///
+/// # Errors
+/// Where it is no such pair.
+pub fn setting(text: &str) -> std::result::Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a setting is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 /// What every experiment is told.
 #[derive(Clone, Debug)]
 pub struct Setting {

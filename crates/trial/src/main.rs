@@ -12,7 +12,7 @@ use mundap_trial::database::{Engine, MariaDb, Process};
 use mundap_trial::experiment::outage::Outage;
 use mundap_trial::experiment::overload::Overload;
 use mundap_trial::experiment::{
-    Setting, disk, edits, keys, kill, nodes, outage, overload, passwords, sigterm, slow, soak, streams,
+    Setting, disk, edits, keys, kill, nodes, outage, overload, passwords, setting, sigterm, slow, soak, streams,
 };
 use mundap_trial::table::{Table, show};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -229,11 +229,6 @@ async fn many(all: Vec<Doing<'_>>) -> Result<bool> {
 
 fn at_least_one(text: &str) -> std::result::Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a whole number from 1 on".to_owned())
-}
-
-fn setting(text: &str) -> std::result::Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("a setting is NAME=VALUE")?;
-    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {
