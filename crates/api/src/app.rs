@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServiceFactory, ServiceRequest};
+use actix_server::Server;
+use actix_web::dev::{ServiceFactory, ServiceRequest};
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpServer, web};
 use mundap_domain::env::Clock as _;
@@ -26,6 +27,7 @@ use crate::connection::{Connections, raise_file_limit};
 use crate::cors::Origins;
 use crate::edge::{door, edge};
 use crate::fallback::{Routes, fallback};
+use crate::server::{Patience, worker};
 use crate::settings::{Identity, Settings};
 use crate::{account, docs, ops, routes};
 
@@ -170,7 +172,7 @@ pub fn public(settings: &Settings, listener: TcpListener, board: web::Data<Board
     // What is left of the files is for the database, the log and the operators.
     let files = usize::try_from(raise_file_limit()).unwrap_or(usize::MAX).saturating_sub(RESERVED_FILES).max(1);
     let most = usize::try_from(settings.http_connections).unwrap_or(usize::MAX).min(files);
-    let server = HttpServer::new(move || {
+    let app = move || {
         let app = App::new().app_data(board.clone()).app_data(routes.clone()).app_data(document.clone());
         let app = app.app_data(origins.clone());
         documented(app)
@@ -182,16 +184,16 @@ pub fn public(settings: &Settings, listener: TcpListener, board: web::Data<Board
             .wrap(from_fn(admit))
             .wrap(Condition::new(!origins.is_empty(), origins.middleware()))
             .wrap(from_fn(edge))
-    })
-    // Before the listener, which takes it along as it is then.
-    .on_connect(move |connection, extensions| connections.accept(connection, extensions))
-    .listen(listener)?
-    .disable_signals()
-    .shutdown_timeout(settings.shutdown_timeout.as_secs())
-    .client_request_timeout(settings.http_head_timeout)
-    .keep_alive(settings.http_keep_alive)
-    .workers(workers)
-    .max_connections(most.div_ceil(workers));
+    };
+    let builder = Server::build()
+        .disable_signals()
+        .shutdown_timeout(settings.shutdown_timeout.as_secs())
+        .workers(workers)
+        .max_concurrent_connections(most.div_ceil(workers));
+    let patience = Patience::new(settings.http_head_timeout, settings.http_keep_alive);
+    let stop = builder.graceful_shutdown_signal();
+    let server =
+        builder.listen("public", listener, move || worker(app.clone(), patience, connections.clone(), stop.clone()))?;
     Ok(server.run())
 }
 

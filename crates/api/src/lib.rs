@@ -27,6 +27,7 @@ pub mod rate;
 pub mod reply;
 pub mod routes;
 pub mod serve;
+mod server;
 pub mod settings;
 pub mod telemetry;
 pub mod trace;
