@@ -4,13 +4,14 @@
 //! help: at once, before anybody is authenticated and before its body is read. What is admitted has a time limit. See
 //! `docs/adr/0014-overload-and-outages.md` for the figures.
 
+mod lane;
+mod streaming;
+
 use std::cell::{Cell, RefCell};
 use std::num::NonZero;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
@@ -19,13 +20,14 @@ use actix_web::http::Method;
 use actix_web::http::header::ORIGIN;
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
-use bytes::Bytes;
 use futures_util::FutureExt as _;
-use metrics::{Counter, Gauge};
+use futures_util::future::OptionFuture;
 use mundap_grpc::Load;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until};
 
+pub(crate) use self::lane::{Lane, Seat, Shed};
+use self::streaming::{Streaming, Turns};
 use crate::app::Board;
 use crate::connection::Told;
 use crate::problem::{Prepared, Problem};
@@ -55,6 +57,7 @@ pub struct Admission {
     passwords: Arc<Lane>,
     uploads: Arc<Lane>,
     streams: Arc<Lane>,
+    turns: Turns,
     /// How long a request may take, the arrival of its body and the sending of a stream not counted.
     time: Duration,
     /// Places for those who come again too early.
@@ -75,6 +78,8 @@ impl Admission {
             passwords: Lane::new("passwords", PASSWORDS + (cores / 2).max(1), 0, wait),
             uploads: Lane::new("uploads", UPLOADS, UPLOADS, wait),
             streams: Lane::new("streams", count(settings.http_streams), 0, wait),
+            // The other half of the cores is there for everybody else.
+            turns: Turns::new((cores / 2).max(1)),
             time: settings.http_request_timeout,
             early: Semaphore::new(EARLY_AT_ONCE),
         }
@@ -152,132 +157,6 @@ enum Body {
     /// Whoever sends slowly, or not at all, holds up nobody.
     Gives,
     Holds,
-}
-
-/// So many at once, and a bounded queue of more, first come, first served.
-pub(crate) struct Lane {
-    name: &'static str,
-    room: Arc<Semaphore>,
-    /// How many may wait.
-    queue: usize,
-    /// How long.
-    patience: Duration,
-    waiting: AtomicUsize,
-    in_flight: Gauge,
-    queued: Gauge,
-    queue_full: Counter,
-    waited: Counter,
-}
-
-/// Why a request is turned away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shed {
-    QueueFull,
-    Waited,
-}
-
-impl Lane {
-    fn new(name: &'static str, room: usize, queue: usize, patience: Duration) -> Arc<Self> {
-        metrics::gauge!("mundap_http_lane_places", "lane" => name)
-            .set(f64::from(u32::try_from(room).unwrap_or(u32::MAX)));
-        let shed = |reason| metrics::counter!("mundap_http_shed_total", "lane" => name, "reason" => reason);
-        Arc::new(Self {
-            name,
-            room: Arc::new(Semaphore::new(room)),
-            queue,
-            patience,
-            waiting: AtomicUsize::new(0),
-            in_flight: metrics::gauge!("mundap_http_lane_in_flight", "lane" => name),
-            queued: metrics::gauge!("mundap_http_lane_queued", "lane" => name),
-            queue_full: shed("queue_full"),
-            waited: shed("waited"),
-        })
-    }
-
-    fn is_full(&self) -> bool {
-        self.room.available_permits() == 0 && self.waiting.load(Ordering::Relaxed) >= self.queue
-    }
-
-    /// Whether to turn somebody away at once, who is counted then.
-    pub(crate) fn turns_away(&self) -> bool {
-        let full = self.is_full();
-        if full {
-            self.queue_full.increment(1);
-        }
-        full
-    }
-
-    /// A request of it is given up.
-    pub(crate) fn count_timeout(&self) {
-        metrics::counter!("mundap_http_timeouts_total", "lane" => self.name).increment(1);
-    }
-
-    /// A place, at once or soon.
-    pub(crate) async fn enter(&self) -> Result<Seat, Shed> {
-        let entered = match self.room.clone().try_acquire_owned() {
-            Ok(permit) => Ok(permit),
-            Err(_) => self.wait().await,
-        };
-        match entered {
-            Ok(permit) => Ok(Seat::new(self.in_flight.clone(), permit)),
-            Err(shed) => {
-                match shed {
-                    Shed::QueueFull => self.queue_full.increment(1),
-                    Shed::Waited => self.waited.increment(1),
-                }
-                Err(shed)
-            }
-        }
-    }
-
-    async fn wait(&self) -> Result<OwnedSemaphorePermit, Shed> {
-        let _waiting = Waiting::join(self)?;
-        let start = Instant::now();
-        let turn = timeout(self.patience, self.room.clone().acquire_owned()).await;
-        metrics::histogram!("mundap_http_queue_duration_seconds", "lane" => self.name).record(start.elapsed());
-        // The semaphore is never closed.
-        turn.map_err(|_| Shed::Waited)?.map_err(|_| Shed::Waited)
-    }
-}
-
-/// A place in a lane's queue.
-struct Waiting<'a>(&'a Lane);
-
-impl<'a> Waiting<'a> {
-    fn join(lane: &'a Lane) -> Result<Self, Shed> {
-        let joined = lane.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
-            (waiting < lane.queue).then_some(waiting + 1)
-        });
-        joined.map_err(|_| Shed::QueueFull)?;
-        lane.queued.increment(1.0);
-        Ok(Self(lane))
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.0.queued.decrement(1.0);
-    }
-}
-
-/// A place in a lane.
-pub(crate) struct Seat {
-    in_flight: Gauge,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Seat {
-    fn new(in_flight: Gauge, permit: OwnedSemaphorePermit) -> Self {
-        in_flight.increment(1.0);
-        Self { in_flight, _permit: permit }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.in_flight.decrement(1.0);
-    }
 }
 
 /// What an admitted request holds: its place and its time. Cloning shares it.
@@ -378,7 +257,12 @@ pub async fn admit(
     let ticket = Ticket::new(lane.clone(), body, seat, deadline);
     req.extensions_mut().insert(ticket.clone());
     let leaving = Leaving(ticket.clone());
-    let mut answer = pin!(next.call(req));
+    // What a stream begins with is its first piece.
+    let turns = Arc::ptr_eq(lane, &board.admission.streams).then(|| board.admission.turns.clone());
+    let mut answer = pin!(async {
+        let _turn = OptionFuture::from(turns.map(Turns::mine)).await;
+        next.call(req).await
+    });
     let answer = loop {
         tokio::select! {
             biased;
@@ -394,7 +278,7 @@ pub async fn admit(
     let seat = leaving.0.leave();
     Ok(answer.map_body(|_, body| match body.size() {
         // Another batch of rows is read whenever the one before is sent. What has a length needs no more than a part of it.
-        BodySize::Stream => BoxBody::new(Seated { body: body.boxed(), _seat: seat }),
+        BodySize::Stream => BoxBody::new(Streaming::new(body.boxed(), seat, board.admission.turns.clone())),
         BodySize::None | BodySize::Sized(_) => body.boxed(),
     }))
 }
@@ -412,66 +296,14 @@ impl Face {
     }
 }
 
-/// A body that holds its request's place until it is sent.
-struct Seated {
-    body: BoxBody,
-    _seat: Option<Seat>,
-}
-
-impl MessageBody for Seated {
-    type Error = <BoxBody as MessageBody>::Error;
-
-    fn size(&self) -> BodySize {
-        self.body.size()
-    }
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_next(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(250);
+    pub(super) const PATIENCE: Duration = Duration::from_millis(250);
 
-    fn in_paused_time(test: impl Future<Output = ()>) {
+    pub(super) fn in_paused_time(test: impl Future<Output = ()>) {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
-    }
-
-    #[test]
-    fn a_full_lane_is_waited_for_and_a_full_queue_is_not() {
-        in_paused_time(async {
-            let lane = Lane::new("test", 2, 1, PATIENCE);
-            let first = lane.enter().await.unwrap();
-            let _second = lane.enter().await.unwrap();
-            let mut third = pin!(lane.enter());
-            assert!(third.as_mut().now_or_never().is_none(), "it waits");
-            assert_eq!(lane.enter().now_or_never().unwrap().err(), Some(Shed::QueueFull));
-            drop(first);
-            let third = third.await.unwrap();
-            // The queue is empty again, and nobody gives way this time.
-            let start = Instant::now();
-            assert_eq!(lane.enter().await.err(), Some(Shed::Waited));
-            assert_eq!(start.elapsed(), PATIENCE);
-            drop(third);
-            assert!(lane.enter().now_or_never().unwrap().is_ok());
-        });
-    }
-
-    #[test]
-    fn whoever_stops_waiting_leaves_the_queue() {
-        in_paused_time(async {
-            let lane = Lane::new("test", 1, 1, PATIENCE);
-            let held = lane.enter().await.unwrap();
-            for _ in 0..3 {
-                assert!(timeout(PATIENCE / 2, lane.enter()).await.is_err());
-            }
-            assert_eq!(lane.waiting.load(Ordering::Relaxed), 0);
-            drop(held);
-            assert!(lane.enter().now_or_never().unwrap().is_ok());
-        });
     }
 
     #[test]
