@@ -124,3 +124,13 @@ trial *args:
 bench *args:
     cargo build --release --workspace
     target/release/mundap-bench {{ args }}
+
+# What is hot inside an answer by itself: a page as JSON, a token, a cursor, the rules of a question
+bench-inside *args:
+    cargo bench --package mundap-bench --bench inside -- {{ args }}
+
+# perf: Debian's package linux-perf; inferno: cargo install inferno --locked
+
+# A flame graph of the board under load, target/flamegraph.svg: `just profile --only list`
+profile *args:
+    bash .ci/profile {{ args }}
