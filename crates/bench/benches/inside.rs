@@ -15,7 +15,7 @@ use mundap_domain::testing::{a_qna, noon};
 use mundap_domain::user::UserId;
 use mundap_infra::{Ed25519Tokens, SigningKeys};
 
-/// Some 600 bytes, as people write: a quarter of them not ASCII.
+/// As people write, and not only in ASCII.
 const TEXT: &str = "I followed the tutorial up to its last page and nothing answers. 포트를 바꿔도 마찬가지입니다. \
     The log says \"listening\", the browser says refused. 방화벽은 꺼져 있습니다. What do I look at next? I have tried \
     another machine, another browser and another network, with the same result each time. 설정 파일을 아래에 \
