@@ -69,7 +69,8 @@ where
     fn_factory(move || {
         let (app, connections, stop) = (app.clone(), connections.clone(), stop.clone());
         async move {
-            // Only addresses that are made up from the head of a request would be seen in it, and none are here.
+            // It is asked for where a request's own address is put together, which nobody does here: links begin with the board's
+            // public URL.
             let app = app().into_factory().new_service(AppConfig::default()).await;
             let app = Rc::new(app.map_err(|error| tracing::error!(?error, "the public port cannot be served"))?);
             let mut services = Vec::new();

@@ -28,11 +28,12 @@ impl Turns {
     }
 }
 
-/// Such a body.
+/// A body that holds its request's place until it is sent, and its turn while a piece of it is made.
 pub(super) struct Streaming {
     body: BoxBody,
     _seat: Option<Seat>,
     turns: Turns,
+    /// While it stands in line.
     awaited: Option<LocalBoxFuture<'static, Option<OwnedSemaphorePermit>>>,
     /// While a piece is made.
     turn: Option<OwnedSemaphorePermit>,
@@ -95,15 +96,16 @@ mod tests {
     #[test]
     fn whose_turn_it_is_not_stands_in_line() {
         in_paused_time(async {
-            let (turns, at_once) = (Turns::new(1), watch::channel(true));
-            let (closed, open) = (watch::channel(false), at_once.1);
-            let (mut slow, mut quick) = (body(&turns, &closed.1), body(&turns, &open));
+            let turns = Turns::new(1);
+            let (opener, closed) = watch::channel(false);
+            let (_kept, open) = watch::channel(true);
+            let (mut slow, mut quick) = (body(&turns, &closed), body(&turns, &open));
             assert_eq!(piece(&mut quick).await, "piece", "between two pieces it is nobody's turn");
             let mut slow_one = pin!(piece(&mut slow));
             assert!(slow_one.as_mut().now_or_never().is_none(), "its piece is being made");
             let mut quick_one = Box::pin(piece(&mut quick));
             assert!(quick_one.as_mut().now_or_never().is_none(), "it is the other's turn");
-            closed.0.send_replace(true);
+            opener.send_replace(true);
             assert_eq!(slow_one.await, "piece");
             assert_eq!(quick_one.await, "piece");
         });
@@ -112,13 +114,15 @@ mod tests {
     #[test]
     fn whoever_leaves_gives_up_the_turn() {
         in_paused_time(async {
-            let (turns, closed, open) = (Turns::new(1), watch::channel(false), watch::channel(true));
-            let (mut held, mut waiting) = (body(&turns, &closed.1), body(&turns, &closed.1));
+            let turns = Turns::new(1);
+            let (_opener, closed) = watch::channel(false);
+            let (_kept, open) = watch::channel(true);
+            let (mut held, mut waiting) = (body(&turns, &closed), body(&turns, &closed));
             assert!(piece(&mut held).now_or_never().is_none());
             assert!(piece(&mut waiting).now_or_never().is_none());
             drop(waiting);
             drop(held);
-            assert_eq!(piece(&mut body(&turns, &open.1)).now_or_never().unwrap(), "piece");
+            assert_eq!(piece(&mut body(&turns, &open)).now_or_never().unwrap(), "piece");
         });
     }
 }
