@@ -12,11 +12,12 @@ use tokio::time::{Instant, timeout};
 pub(crate) struct Lane {
     name: &'static str,
     room: Arc<Semaphore>,
-    /// How many may wait.
-    queue: usize,
-    /// How long.
+    /// How many may be inside: in its places and in its queue, counted together. Whoever is called up from the queue and has
+    /// not noticed yet would otherwise be counted in both.
+    most: usize,
+    inside: AtomicUsize,
+    /// How long one may wait.
     patience: Duration,
-    waiting: AtomicUsize,
     in_flight: Gauge,
     queued: Gauge,
     queue_full: Counter,
@@ -38,9 +39,9 @@ impl Lane {
         Arc::new(Self {
             name,
             room: Arc::new(Semaphore::new(room)),
-            queue,
+            most: room.saturating_add(queue),
+            inside: AtomicUsize::new(0),
             patience,
-            waiting: AtomicUsize::new(0),
             in_flight: metrics::gauge!("mundap_http_lane_in_flight", "lane" => name),
             queued: metrics::gauge!("mundap_http_lane_queued", "lane" => name),
             queue_full: shed("queue_full"),
@@ -49,7 +50,7 @@ impl Lane {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.room.available_permits() == 0 && self.waiting.load(Ordering::Relaxed) >= self.queue
+        self.inside.load(Ordering::Relaxed) >= self.most
     }
 
     /// Whether to turn somebody away at once, who is counted then.
@@ -67,70 +68,77 @@ impl Lane {
     }
 
     /// A place, at once or soon.
-    pub(crate) async fn enter(&self) -> Result<Seat, Shed> {
-        let entered = match self.room.clone().try_acquire_owned() {
-            Ok(permit) => Ok(permit),
-            Err(_) => self.wait().await,
+    pub(crate) async fn enter(self: &Arc<Self>) -> Result<Seat, Shed> {
+        let Some(inside) = Inside::step(self) else {
+            self.queue_full.increment(1);
+            return Err(Shed::QueueFull);
         };
-        match entered {
-            Ok(permit) => Ok(Seat::new(self.in_flight.clone(), permit)),
-            Err(shed) => {
-                match shed {
-                    Shed::QueueFull => self.queue_full.increment(1),
-                    Shed::Waited => self.waited.increment(1),
-                }
-                Err(shed)
-            }
-        }
+        let permit = match self.room.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.wait().await?,
+        };
+        self.in_flight.increment(1.0);
+        Ok(Seat { inside, _permit: permit })
     }
 
     async fn wait(&self) -> Result<OwnedSemaphorePermit, Shed> {
-        let _waiting = Waiting::join(self)?;
+        let _waiting = Waiting::start(&self.queued);
         let start = Instant::now();
         let turn = timeout(self.patience, self.room.clone().acquire_owned()).await;
         metrics::histogram!("mundap_http_queue_duration_seconds", "lane" => self.name).record(start.elapsed());
         // The semaphore is never closed.
-        turn.map_err(|_| Shed::Waited)?.map_err(|_| Shed::Waited)
+        let permit = turn.ok().and_then(Result::ok);
+        permit.ok_or_else(|| {
+            self.waited.increment(1);
+            Shed::Waited
+        })
     }
 }
 
-/// A place in a lane's queue.
-struct Waiting<'a>(&'a Lane);
+/// One of those inside a lane.
+struct Inside(Arc<Lane>);
+
+impl Inside {
+    /// Unless it is full.
+    fn step(lane: &Arc<Lane>) -> Option<Self> {
+        let stepped = lane
+            .inside
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |inside| (inside < lane.most).then_some(inside + 1));
+        stepped.is_ok().then(|| Self(lane.clone()))
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One that waits, for the gauge.
+struct Waiting<'a>(&'a Gauge);
 
 impl<'a> Waiting<'a> {
-    fn join(lane: &'a Lane) -> Result<Self, Shed> {
-        let joined = lane.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
-            (waiting < lane.queue).then_some(waiting + 1)
-        });
-        joined.map_err(|_| Shed::QueueFull)?;
-        lane.queued.increment(1.0);
-        Ok(Self(lane))
+    fn start(queued: &'a Gauge) -> Self {
+        queued.increment(1.0);
+        Self(queued)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.0.queued.decrement(1.0);
+        self.0.decrement(1.0);
     }
 }
 
 /// A place in a lane.
 pub(crate) struct Seat {
-    in_flight: Gauge,
+    inside: Inside,
     _permit: OwnedSemaphorePermit,
-}
-
-impl Seat {
-    fn new(in_flight: Gauge, permit: OwnedSemaphorePermit) -> Self {
-        in_flight.increment(1.0);
-        Self { in_flight, _permit: permit }
-    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.in_flight.decrement(1.0);
+        self.inside.0.in_flight.decrement(1.0);
     }
 }
 
@@ -171,9 +179,27 @@ mod tests {
             for _ in 0..3 {
                 assert!(timeout(PATIENCE / 2, lane.enter()).await.is_err());
             }
-            assert_eq!(lane.waiting.load(Ordering::Relaxed), 0);
+            assert_eq!(lane.inside.load(Ordering::Relaxed), 1);
             drop(held);
             assert!(lane.enter().now_or_never().unwrap().is_ok());
+        });
+    }
+
+    #[test]
+    fn whoever_is_called_up_is_counted_once() {
+        in_paused_time(async {
+            let lane = Lane::new("test", 1, 1, PATIENCE);
+            let first = lane.enter().await.unwrap();
+            let mut second = pin!(lane.enter());
+            assert!(second.as_mut().now_or_never().is_none(), "it waits");
+            assert!(lane.is_full());
+            // The place is its own now, which it does not know before it is polled.
+            drop(first);
+            assert!(!lane.is_full());
+            let mut third = pin!(lane.enter());
+            assert!(third.as_mut().now_or_never().is_none(), "there is room to wait");
+            drop(second.await.unwrap());
+            assert!(third.now_or_never().unwrap().is_ok());
         });
     }
 }

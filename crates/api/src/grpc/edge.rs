@@ -172,7 +172,7 @@ impl Edge {
         headers: &HeaderMap,
         method: &Method,
         call: &Call,
-        lane: &Lane,
+        lane: &Arc<Lane>,
         budget: &Budget,
     ) -> Result<(Option<Seat>, Actor), Refused> {
         let seat = lane.enter().await.map_err(|_| Refused::busy(call.language))?;
