@@ -17,7 +17,7 @@ use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, StoreError};
 use crate::event::{Event, Events};
 use crate::user::{Author, UserId};
-use crate::{Ports, Repositories, Store};
+use crate::{Ports, Repositories, Store, UnitOfWork};
 
 /// How long an outcome is remembered.
 pub const REMEMBERED: TimeDelta = TimeDelta::hours(24);
@@ -141,6 +141,9 @@ pub(crate) trait Creation: Clone + Send + Sync {
     const OPERATION: &'static str;
     /// That it was created.
     const EVENT: Event;
+    /// Whether [`store`](Self::store) adds rows and does nothing else, so that it may share a commit, see
+    /// [`Store::begin_shared`].
+    const ONLY_ADDS: bool = false;
 
     /// All that the caller said, and nothing else.
     fn said(&self) -> Vec<&[u8]>;
@@ -204,6 +207,10 @@ impl Desk {
         Self { store, clock, fingerprints, events }
     }
 
+    async fn begin<C: Creation>(&self) -> Result<Box<dyn UnitOfWork>, StoreError> {
+        if C::ONLY_ADDS { self.store.begin_shared().await } else { self.store.begin().await }
+    }
+
     /// Whether the claimant has used this key, so that [`once`] will answer from its receipt.
     pub(crate) async fn remembers(&self, claimant: Claimant, key: Option<&IdempotencyKey>) -> Result<bool, Error> {
         let Some(key) = key else { return Ok(false) };
@@ -237,7 +244,7 @@ async fn create<C: Creation>(
     let creation = &creation;
     let Some(key) = key else {
         return retrying(&*desk.clock, || async move {
-            let unit = desk.store.begin().await?;
+            let unit = desk.begin::<C>().await?;
             let entity = creation.store(&*unit).await?;
             unit.commit().await?;
             Ok(Outcome::Fresh(entity))
@@ -254,7 +261,7 @@ async fn create<C: Creation>(
             }
             stale = true;
         }
-        let unit = desk.store.begin().await?;
+        let unit = desk.begin::<C>().await?;
         if stale {
             unit.receipts().delete(claimant, key).await?;
         }

@@ -108,6 +108,12 @@ pub trait Store: Send + Sync {
     /// Opens a unit of work. Fails with [`StoreError::Contention`] or [`StoreError::Unavailable`] within the pool's
     /// acquire time limit.
     async fn begin(&self) -> Result<Box<dyn UnitOfWork>, StoreError>;
+    /// As [`begin`](Self::begin), for a unit that only adds rows: it MUST decide nothing by what it reads, and MUST be dropped
+    /// where one of its statements fails. Such units MAY share a commit, and those that do MUST succeed or fail together:
+    /// with [`StoreError::Contention`] where one of them is dropped.
+    async fn begin_shared(&self) -> Result<Box<dyn UnitOfWork>, StoreError> {
+        self.begin().await
+    }
 }
 
 /// What the services stand on; the composition root fills it once.

@@ -138,6 +138,7 @@ impl Creation for NewQna {
 
     const OPERATION: &'static str = "ask";
     const EVENT: Event = Event::Asked;
+    const ONLY_ADDS: bool = true;
 
     fn said(&self) -> Vec<&[u8]> {
         vec![self.title.as_str().as_bytes(), self.content.as_str().as_bytes()]

@@ -14,7 +14,11 @@ use crate::actors::Age;
 use crate::row::{Naming, Reading, among};
 
 /// A row that somebody wrote.
-pub(crate) trait ByAuthor {
+pub(crate) trait ByAuthor: Sized {
+    /// Of a row with its own columns alone.
+    fn unnamed(row: &QueryResult) -> Result<Self, DbErr>;
+    /// The bytes of its texts.
+    fn size(&self) -> usize;
     fn reading(&self) -> Reading;
     fn author_id(&self) -> i64;
     /// Name and e-mail, where they were joined.

@@ -13,11 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mundap_domain::StoreError;
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait as _, DbErr, FromQueryResult, Statement};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::limit::Limit;
+use crate::readers::Readers;
 use crate::timing::Demand;
 
 /// Keys of one statement at the most.
@@ -80,7 +81,7 @@ impl<K: Send + 'static, V: Send + 'static> Batch<K, V> {
     /// Waits in this thread's queue, and sees to it that somebody works.
     fn join(&self, key: K) -> oneshot::Receiver<Answer<V>> {
         let (tell, told) = oneshot::channel();
-        let home = HOME.with(|home| *home) % QUEUES;
+        let home = home() % QUEUES;
         let mut queue = self.0.queue(home);
         queue.waiting.push((key, tell));
         if queue.running < LANES {
@@ -155,7 +156,7 @@ impl<K, V> Drop for Lane<K, V> {
 }
 
 /// The same error for each who waited.
-fn share(error: &Arc<StoreError>) -> StoreError {
+pub(crate) fn share(error: &Arc<StoreError>) -> StoreError {
     let cause = || Box::new(Of(error.clone()));
     match &**error {
         StoreError::Duplicate(_) => StoreError::Duplicate(cause()),
@@ -190,7 +191,7 @@ impl Error for Of {
 /// Where batches are worked on.
 #[derive(Clone)]
 pub(crate) struct Pool {
-    pub(crate) connection: DatabaseConnection,
+    pub(crate) connection: Readers,
     pub(crate) limit: Limit,
     pub(crate) demand: Demand,
 }
@@ -212,11 +213,16 @@ impl Pool {
     }
 }
 
-/// A number for each thread that reads.
+/// A number for each thread that asks for something.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static HOME: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// This thread's number.
+pub(crate) fn home() -> usize {
+    HOME.with(|home| *home)
 }
 
 #[cfg(test)]

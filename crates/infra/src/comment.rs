@@ -67,6 +67,13 @@ struct WithAuthor {
 /// By their places, as in `qna.rs`.
 impl FromQueryResult for WithAuthor {
     fn from_query_result(row: &QueryResult, _: &str) -> Result<Self, DbErr> {
+        let (display_name, email) = (row.try_get_by_index(8)?, row.try_get_by_index(9)?);
+        Ok(Self { display_name, email, ..Self::unnamed(row)? })
+    }
+}
+
+impl ByAuthor for WithAuthor {
+    fn unnamed(row: &QueryResult) -> Result<Self, DbErr> {
         Ok(Self {
             comment_id: row.try_get_by_index(0)?,
             qna_id: row.try_get_by_index(1)?,
@@ -76,13 +83,15 @@ impl FromQueryResult for WithAuthor {
             updated_at: row.try_get_by_index(5)?,
             version: row.try_get_by_index(6)?,
             image_count: row.try_get_by_index(7)?,
-            display_name: row.try_get_by_index(8)?,
-            email: row.try_get_by_index(9)?,
+            display_name: None,
+            email: None,
         })
     }
-}
 
-impl ByAuthor for WithAuthor {
+    fn size(&self) -> usize {
+        self.content.len()
+    }
+
     fn reading(&self) -> Reading {
         Reading { table: "comment", id: self.comment_id }
     }
@@ -122,10 +131,7 @@ impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
     async fn comments(&self, query: &'static str, of: (&str, i64), slice: &Slice) -> Result<Vec<Comment>, StoreError> {
         let naming = self.naming();
         let statement = LIST.slice(ConnectionTrait::get_database_backend(&self.connection), Some(of), slice, naming.0);
-        let rows = rows(WithAuthor::find_by_statement(statement), &self.connection, slice, |row: &WithAuthor| {
-            row.content.len()
-        });
-        let rows = self.run(query, rows).await?;
+        let rows: Vec<WithAuthor> = self.run(query, rows(&self.connection, statement, naming.0, slice)).await?;
         self.whole(naming, rows).await
     }
 

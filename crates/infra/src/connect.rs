@@ -16,7 +16,18 @@ use tracing::log::LevelFilter;
 use crate::breaker::{Breaker, Look};
 use crate::failure::is_contention;
 use crate::limit::{Limit, Trouble};
+use crate::readers::Readers;
+use crate::together::Together;
 use crate::{DatabaseKind, SeaStore};
+
+/// Lines of small units on a server, see [`Together`]: threads share one only where there are more of them.
+const LINES: usize = 16;
+
+/// Transactions of small units that are open at the same time in each line: while one is being committed, another goes on.
+const HEADS: usize = 2;
+
+/// How long a small unit waits for those before it, while there are other connections.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Which database, and how long to wait for it.
 #[derive(Clone)]
@@ -174,7 +185,8 @@ async fn sqlite(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
         .before_acquire(|connection, _| Box::pin(ready(Ok(!connection.is_in_transaction()))));
     let writer = open_sqlite(settings, writers, writing).await?;
     let reader = pool()
-        .max_connections(settings.max_connections.max(1))
+        // One more, for whoever looks at the schema.
+        .max_connections(settings.max_connections.saturating_add(1))
         .test_before_acquire(false)
         .connect_lazy_with(base.read_only(true));
     let limit = Limit {
@@ -185,9 +197,12 @@ async fn sqlite(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
         breaker: None,
         is_gated: false,
     };
-    let reader = SqlxSqliteConnector::from_sqlx_sqlite_pool(reader);
+    let reader =
+        Readers::sqlite(reader, settings.max_connections.max(1), settings.acquire_timeout, limit.trouble.clone());
     let writer = SqlxSqliteConnector::from_sqlx_sqlite_pool(writer);
-    Ok(SeaStore::new(DatabaseKind::Sqlite, reader, writer.clone(), writer, limit))
+    // All wait for the one writer anyway.
+    let together = Together::new(1, 1, settings.acquire_timeout);
+    Ok(SeaStore::new(DatabaseKind::Sqlite, reader, writer.clone(), writer, limit, together))
 }
 
 /// Opens the writer. Switching a new file to WAL needs it alone, which the busy time limit does not wait for: where
@@ -243,9 +258,13 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
         .idle_timeout(Duration::from_secs(10))
         .after_connect(|connection, _| Box::pin(execute(connection, "SET SESSION sql_mode = 'TRADITIONAL'".to_owned())))
         .connect_lazy_with(options);
+    // The rest is for units of work.
+    let readers = (settings.max_connections.saturating_mul(2) / 3).max(1);
+    let readers = Readers::mysql(requests.clone(), readers, settings.acquire_timeout, limit.trouble.clone());
     let requests = SqlxMySqlConnector::from_sqlx_mysql_pool(requests);
     let migrations = SqlxMySqlConnector::from_sqlx_mysql_pool(migrations);
-    Ok(SeaStore::new(kind, requests.clone(), requests, migrations, limit))
+    let together = Together::new(LINES, HEADS, PATIENCE.min(settings.acquire_timeout));
+    Ok(SeaStore::new(kind, readers, requests, migrations, limit, together))
 }
 
 /// Where a server is, and which database there; the driver logs no statement.

@@ -8,6 +8,8 @@
 //! | `actors` | who is asking, and who wrote what is shown, remembered for a moment |
 //! | `author` | who wrote what a list shows |
 //! | `batch` | point reads that come together, as one statement |
+//! | `together` | small units that come together, committed as one |
+//! | `readers` | connections to read with, kept at hand |
 //! | `breaker` | failing at once while the database is away |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
 //! | `tally` | [`Tally`] |
@@ -56,12 +58,14 @@ mod picture;
 mod pool;
 mod qna;
 mod rate;
+mod readers;
 mod receipt;
 mod row;
 mod sign_in;
 mod smtp;
 mod tally;
 mod timing;
+mod together;
 mod token;
 pub mod transfer;
 mod user;
@@ -97,7 +101,9 @@ use actors::Actors;
 use batch::Pool;
 use limit::Limit;
 use qna::{Questions, questions};
+use readers::Readers;
 use timing::{Demand, Watch, Wish};
+use together::{Done, Member, Open, Together, Turn};
 
 /// Which database engine a store stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,10 +140,19 @@ enum Origin {
     Pool { demand: Demand, questions: Questions },
     /// The unit holds one to its end.
     Unit {
-        _wish: Wish,
+        wish: Wish,
         /// Whether it changes an account, or ends a sign-in.
         changes_actors: AtomicBool,
+        /// Where others may share its commit.
+        shared: Option<Sharing>,
     },
+}
+
+/// What a unit has to do with others.
+struct Sharing {
+    member: Member<DatabaseTransaction>,
+    /// Whether one of its statements has failed: nobody knows then what is left of what the others wrote before it.
+    has_failed: AtomicBool,
 }
 
 impl<C: ConnectionTrait + Send> Session<C> {
@@ -164,7 +179,11 @@ impl<C: ConnectionTrait + Send> Session<C> {
             Origin::Unit { .. } => None,
         };
         let watch = Watch::start(query, limit);
-        watch.settle(limit.run(statement).await)
+        let outcome = watch.settle(limit.run(statement).await);
+        if let (Err(_), Origin::Unit { shared: Some(sharing), .. }) = (&outcome, &self.origin) {
+            sharing.has_failed.store(true, Ordering::Relaxed);
+        }
+        outcome
     }
 
     /// Waits for what others read along, under no limit but its own.
@@ -228,37 +247,60 @@ impl<C: ConnectionTrait + StreamTrait + Send> Repositories for Session<C> {
 #[async_trait]
 impl UnitOfWork for Session<DatabaseTransaction> {
     async fn commit(self: Box<Self>) -> Result<(), StoreError> {
-        // What the unit wanted of the pool is given back behind its commit.
         let Self { connection, limit, origin, actors, .. } = *self;
-        let _changes = match &origin {
-            Origin::Unit { changes_actors, .. } => changes_actors.load(Ordering::Relaxed).then(|| actors.behind()),
-            Origin::Pool { .. } => None,
-        };
-        let watch = Watch::start("unit.commit", &limit);
-        watch.settle(limit.run(connection.commit()).await)
+        // What the unit wanted of the pool is given back behind its commit.
+        let Origin::Unit { wish, changes_actors, shared } = origin else { return commit(&limit, connection).await };
+        let _changes = changes_actors.load(Ordering::Relaxed).then(|| actors.behind());
+        let Some(Sharing { member, has_failed }) = shared else { return commit(&limit, connection).await };
+        if has_failed.load(Ordering::Relaxed) {
+            drop(connection);
+            return Err(StoreError::Contention("a statement of this unit had failed".into()));
+        }
+        match member.done(connection) {
+            Done::Alone(connection, _head) => commit(&limit, connection).await,
+            Done::Handed(outcome) => {
+                drop(wish);
+                outcome.wait().await
+            }
+            Done::Last(Open { transaction, member }, outcome) => {
+                // To its end, whoever is given up meanwhile: it is the commit of others too.
+                tokio::spawn(async move {
+                    let _wish = wish;
+                    member.settle(commit(&limit, transaction).await);
+                });
+                outcome.wait().await
+            }
+        }
     }
+}
+
+async fn commit(limit: &Limit, transaction: DatabaseTransaction) -> Result<(), StoreError> {
+    let watch = Watch::start("unit.commit", limit);
+    watch.settle(limit.run(transaction.commit()).await)
 }
 
 /// The board's database. Cloning it is cheap and shares the connections.
 #[derive(Clone)]
 pub struct SeaStore {
     kind: DatabaseKind,
-    reader: std::sync::Arc<Session<DatabaseConnection>>,
+    reader: std::sync::Arc<Session<Readers>>,
     /// Where units of work begin.
     units: DatabaseConnection,
     migrations: DatabaseConnection,
     limit: Limit,
     /// How many want a connection to read, and to write: the same ones save on SQLite.
     demands: [Demand; 2],
+    together: Together<DatabaseTransaction>,
 }
 
 impl SeaStore {
     fn new(
         kind: DatabaseKind,
-        reader: DatabaseConnection,
+        reader: Readers,
         units: DatabaseConnection,
         migrations: DatabaseConnection,
         limit: Limit,
+        together: Together<DatabaseTransaction>,
     ) -> Self {
         let reading = Demand::default();
         let writing = if kind == DatabaseKind::Sqlite { Demand::default() } else { reading.clone() };
@@ -266,7 +308,7 @@ impl SeaStore {
         let origin = Origin::Pool { demand: reading.clone(), questions: questions(pool) };
         let actors = Actors::new();
         let reader = Session { connection: reader, limit: limit.clone(), locks_rows: false, origin, actors };
-        Self { kind, reader: reader.into(), units, migrations, limit, demands: [reading, writing] }
+        Self { kind, reader: reader.into(), units, migrations, limit, demands: [reading, writing], together }
     }
 
     /// For migrations alone: connections that may write and that no statement time limit ends.
@@ -278,7 +320,7 @@ impl SeaStore {
     /// For a look at the schema: a connection of the readers.
     #[must_use]
     pub fn looking(&self) -> &DatabaseConnection {
-        &self.reader.connection
+        self.reader.connection.database()
     }
 
     /// Which engine it is.
@@ -355,7 +397,8 @@ impl SeaStore {
         self.limit.end();
         let closing = async {
             // The readers first: on SQLite the last one to go tidies up, and that needs a writer.
-            for connection in [&self.reader.connection, &self.units, &self.migrations] {
+            self.reader.connection.close().await;
+            for connection in [&self.units, &self.migrations] {
                 if let Err(error) = connection.close_by_ref().await {
                     tracing::warn!(%error, "A database connection could not be closed cleanly");
                 }
@@ -388,23 +431,46 @@ impl Store for SeaStore {
     async fn begin(&self) -> Result<Box<dyn UnitOfWork>, StoreError> {
         Ok(Box::new(self.unit().await?))
     }
+
+    async fn begin_shared(&self) -> Result<Box<dyn UnitOfWork>, StoreError> {
+        let wish = self.demands[1].wish();
+        let (connection, member) = match self.together.turn().await {
+            Turn::Begin(None) => (self.transaction().await?, None),
+            Turn::Begin(Some(head)) => (self.transaction().await?, Some(head.first())),
+            Turn::Join(Open { transaction, member }) => (transaction, Some(member)),
+        };
+        Ok(Box::new(self.session(connection, wish, member)))
+    }
 }
 
 impl SeaStore {
     async fn unit(&self) -> Result<Session<DatabaseTransaction>, StoreError> {
+        let wish = self.demands[1].wish();
+        Ok(self.session(self.transaction().await?, wish, None))
+    }
+
+    async fn transaction(&self) -> Result<DatabaseTransaction, StoreError> {
         // A transaction that starts by reading cannot always become a writing one on SQLite: it begins as one.
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let wish = self.demands[1].wish();
         let watch = Watch::start("unit.begin", &self.limit);
-        let connection = watch.settle(self.limit.run(self.units.begin_with_options(options)).await)?;
+        watch.settle(self.limit.run(self.units.begin_with_options(options)).await)
+    }
+
+    fn session(
+        &self,
+        connection: DatabaseTransaction,
+        wish: Wish,
+        member: Option<Member<DatabaseTransaction>>,
+    ) -> Session<DatabaseTransaction> {
         let locks_rows = self.kind != DatabaseKind::Sqlite;
         // What has begun may come to its end.
         let limit = self.limit.past_the_breaker();
-        let origin = Origin::Unit { _wish: wish, changes_actors: AtomicBool::new(false) };
-        Ok(Session { connection, limit, locks_rows, origin, actors: self.reader.actors.clone() })
+        let shared = member.map(|member| Sharing { member, has_failed: AtomicBool::new(false) });
+        let origin = Origin::Unit { wish, changes_actors: AtomicBool::new(false), shared };
+        Session { connection, limit, locks_rows, origin, actors: self.reader.actors.clone() }
     }
 }
 

@@ -125,7 +125,7 @@ impl Trouble {
         Self { last: Arc::new(Last::never()), over: Arc::default() }
     }
 
-    fn mark(&self) {
+    pub(crate) fn mark(&self) {
         self.last.mark();
     }
 

@@ -65,6 +65,13 @@ pub(crate) struct WithAuthor {
 /// By their places, as `LIST` names them: to look for each by its name costs more than to read it.
 impl FromQueryResult for WithAuthor {
     fn from_query_result(row: &QueryResult, _: &str) -> Result<Self, DbErr> {
+        let (display_name, email) = (row.try_get_by_index(8)?, row.try_get_by_index(9)?);
+        Ok(Self { display_name, email, ..Self::unnamed(row)? })
+    }
+}
+
+impl ByAuthor for WithAuthor {
+    fn unnamed(row: &QueryResult) -> Result<Self, DbErr> {
         Ok(Self {
             qna_id: row.try_get_by_index(0)?,
             user_id: row.try_get_by_index(1)?,
@@ -74,13 +81,15 @@ impl FromQueryResult for WithAuthor {
             created_at: row.try_get_by_index(5)?,
             updated_at: row.try_get_by_index(6)?,
             version: row.try_get_by_index(7)?,
-            display_name: row.try_get_by_index(8)?,
-            email: row.try_get_by_index(9)?,
+            display_name: None,
+            email: None,
         })
     }
-}
 
-impl ByAuthor for WithAuthor {
+    fn size(&self) -> usize {
+        self.title.len() + self.content.len()
+    }
+
     fn reading(&self) -> Reading {
         Reading { table: "qna", id: self.qna_id }
     }
@@ -186,9 +195,7 @@ impl<C: ConnectionTrait + StreamTrait + Send> QnaRepository for Session<C> {
         let naming = self.naming();
         let of = author.map(|author| ("user_id", author.get()));
         let statement = LIST.slice(ConnectionTrait::get_database_backend(&self.connection), of, slice, naming.0);
-        let select = WithAuthor::find_by_statement(statement);
-        let rows = rows(select, &self.connection, slice, |row| row.title.len() + row.content.len());
-        let rows = self.run("qna.list", rows).await?;
+        let rows: Vec<WithAuthor> = self.run("qna.list", rows(&self.connection, statement, naming.0, slice)).await?;
         let authors = self.authors(naming, &rows).await?;
         rows.into_iter().zip(authors).map(|(row, author)| row.read_by(author)).collect()
     }

@@ -9,9 +9,11 @@ use mundap_domain::page::{Order, Slice};
 use mundap_domain::user::{Author, DisplayName, Email, UserId};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, DeriveValueType, EntityTrait, FromQueryResult,
-    QueryFilter as _, QueryOrder as _, QuerySelect as _, Select, SelectModel, SelectorRaw, Statement, StreamTrait,
-    Value,
+    QueryFilter as _, QueryOrder as _, QueryResult, QuerySelect as _, Select, SelectModel, SelectorRaw, Statement,
+    StreamTrait, Value,
 };
+
+use crate::author::ByAuthor;
 
 /// A [`Timestamp`] as it is stored: UTC without saying so.
 ///
@@ -96,7 +98,7 @@ impl Written {
             Naming::Joined => format!(
                 "SELECT {columns}, u.display_name, u.email FROM {table} t LEFT JOIN users u ON u.user_id = t.user_id"
             ),
-            Naming::Remembered => format!("SELECT {columns}, NULL, NULL FROM {table} t"),
+            Naming::Remembered => format!("SELECT {columns} FROM {table} t"),
         }
     }
 
@@ -147,8 +149,32 @@ pub(crate) enum Naming {
     Remembered,
 }
 
-/// The rows of a slice, until they hold as many bytes as it wants at most.
-pub(crate) async fn rows<C, M>(
+/// A row without those who wrote it.
+struct Unnamed<M>(M);
+
+impl<M: ByAuthor> FromQueryResult for Unnamed<M> {
+    fn from_query_result(row: &QueryResult, _: &str) -> Result<Self, DbErr> {
+        M::unnamed(row).map(Self)
+    }
+}
+
+/// The rows of a slice that is named in this way, until they hold as many bytes as it wants at most.
+pub(crate) async fn rows<C, M>(db: &C, statement: Statement, naming: Naming, slice: &Slice) -> Result<Vec<M>, DbErr>
+where
+    C: ConnectionTrait + StreamTrait + Send,
+    M: ByAuthor + FromQueryResult + Send,
+{
+    match naming {
+        Naming::Joined => as_many(M::find_by_statement(statement), db, slice, M::size).await,
+        Naming::Remembered => {
+            let select = Unnamed::<M>::find_by_statement(statement);
+            let rows = as_many(select, db, slice, |Unnamed(row)| row.size()).await?;
+            Ok(rows.into_iter().map(|Unnamed(row)| row).collect())
+        }
+    }
+}
+
+async fn as_many<C, M>(
     select: SelectorRaw<SelectModel<M>>,
     db: &C,
     slice: &Slice,

@@ -143,17 +143,18 @@ impl SeaStore {
     /// Sets the gauges of the pools to what they are now.
     pub fn report_pools(&self) {
         let [reading, writing] = &self.demands;
+        let kept = self.reader.connection.idle();
         match self.kind {
             DatabaseKind::Sqlite => {
-                report("read", self.figures(&self.reader.connection), reading);
-                report("write", self.figures(&self.units), writing);
+                report("read", self.figures(self.looking(), kept), reading);
+                report("write", self.figures(&self.units, 0), writing);
             }
-            DatabaseKind::MariaDb | DatabaseKind::MySql => report("all", self.figures(&self.units), writing),
+            DatabaseKind::MariaDb | DatabaseKind::MySql => report("all", self.figures(&self.units, kept), writing),
         }
     }
 
-    /// How many connections there are, how many of them are idle, and how many there may be.
-    fn figures(&self, pool: &DatabaseConnection) -> [usize; 3] {
+    /// How many connections there are, how many of them are idle, and how many there may be. `kept` are idle outside the pool.
+    fn figures(&self, pool: &DatabaseConnection, kept: usize) -> [usize; 3] {
         let (size, idle, most) = match self.kind {
             DatabaseKind::Sqlite => {
                 let pool = pool.get_sqlite_connection_pool();
@@ -164,7 +165,7 @@ impl SeaStore {
                 (pool.size(), pool.num_idle(), pool.options().get_max_connections())
             }
         };
-        [size as usize, idle, most as usize]
+        [size as usize, idle + kept, most as usize]
     }
 }
 

@@ -186,7 +186,7 @@ impl Doctor<'_> {
     fn patient(&self) -> &DatabaseConnection {
         let store = self.store();
         match store.kind {
-            DatabaseKind::Sqlite => &store.reader.connection,
+            DatabaseKind::Sqlite => store.reader.connection.database(),
             DatabaseKind::MariaDb | DatabaseKind::MySql => &store.migrations,
         }
     }

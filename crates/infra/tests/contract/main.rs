@@ -28,6 +28,7 @@ mod receipt;
 mod server;
 mod sign_in;
 mod store;
+mod together;
 mod transfer;
 mod user;
 
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         ("mail_token", mail_token::tests()),
         ("rate", rate::tests()),
         ("store", store::tests()),
+        ("together", together::tests()),
         ("outage", outage::tests()),
         ("certification", certification::tests()),
         ("migration", migration::tests()),

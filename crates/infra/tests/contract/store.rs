@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{join, join_all};
 use mundap_domain::page::Order;
 use mundap_domain::qna::Qna;
+use mundap_domain::testing::noon;
 use mundap_domain::{Store as _, StoreError};
 use mundap_infra::DatabaseKind;
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement, TransactionTrait as _};
@@ -20,6 +21,7 @@ crate::tests![
     a_commit_outlives_the_store,
     begin_fails_within_the_acquire_time_limit,
     parallel_units_all_commit,
+    reads_that_are_held_up_leave_a_connection_for_units,
     an_abandoned_statement_leaves_nothing_and_its_connection_is_good_again,
     two_units_that_wait_for_each_other_are_contention,
     the_reader_cannot_write,
@@ -114,6 +116,41 @@ async fn parallel_units_all_commit(board: Board) {
     assert_eq!(ids.len(), 50);
     let listed = board.reader().qnas().list(Some(user.id), &slice(Order::Oldest, None, 100)).await.unwrap();
     assert_eq!(listed.len(), 50);
+}
+
+async fn reads_that_are_held_up_leave_a_connection_for_units(board: Board) {
+    let board = board.own_with(|settings| settings.max_connections = 3).await;
+    let user = board.user().await;
+    board.qna(&user).await;
+    // Nothing keeps others from reading on SQLite.
+    let lock = match board.store.kind() {
+        DatabaseKind::Sqlite => None,
+        DatabaseKind::MariaDb | DatabaseKind::MySql => Some(board.writer().begin().await.unwrap()),
+    };
+    if let Some(lock) = &lock {
+        lock.execute_unprepared("LOCK TABLES qna WRITE").await.unwrap();
+    }
+    let newest = slice(Order::Newest, None, 10);
+    let reads = join_all((0..5).map(|_| board.reader().qnas().list(None, &newest)));
+    let unit = async {
+        if let Some(lock) = &lock {
+            let waiting = Statement::from_string(
+                DbBackend::MySql,
+                "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.processlist
+                 WHERE db = DATABASE() AND state LIKE 'Waiting for table%'",
+            );
+            while lock.query_one_raw(waiting.clone()).await.unwrap().unwrap().try_get_by_index::<i64>(0).unwrap() < 2 {}
+        }
+        // Something that has nothing to do with the table.
+        let unit = board.begin().await;
+        unit.receipts().delete_older(noon()).await.unwrap();
+        unit.commit().await.unwrap();
+        if let Some(lock) = &lock {
+            lock.execute_unprepared("UNLOCK TABLES").await.unwrap();
+        }
+    };
+    let (reads, ()) = join(reads, unit).await;
+    assert!(reads.iter().all(|read| read.as_ref().is_ok_and(|qnas| qnas.len() == 1)), "{reads:?}");
 }
 
 /// A client that hangs up drops the future of its request, wherever that stands.
