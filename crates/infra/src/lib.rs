@@ -102,6 +102,7 @@ use batch::Pool;
 use limit::Limit;
 use qna::{Questions, questions};
 use readers::Readers;
+use receipt::{Receipts, receipts};
 use timing::{Demand, Watch, Wish};
 use together::{Done, Member, Open, Together, Turn};
 
@@ -137,7 +138,7 @@ struct Session<C> {
 /// Where a session's connections come from.
 enum Origin {
     /// Each statement wants one of the pool.
-    Pool { demand: Demand, questions: Questions },
+    Pool { demand: Demand, questions: Questions, receipts: Receipts },
     /// The unit holds one to its end.
     Unit {
         wish: Wish,
@@ -305,7 +306,8 @@ impl SeaStore {
         let reading = Demand::default();
         let writing = if kind == DatabaseKind::Sqlite { Demand::default() } else { reading.clone() };
         let pool = Pool { connection: reader.clone(), limit: limit.clone(), demand: reading.clone() };
-        let origin = Origin::Pool { demand: reading.clone(), questions: questions(pool) };
+        let origin =
+            Origin::Pool { demand: reading.clone(), questions: questions(pool.clone()), receipts: receipts(pool) };
         let actors = Actors::new();
         let reader = Session { connection: reader, limit: limit.clone(), locks_rows: false, origin, actors };
         Self { kind, reader: reader.into(), units, migrations, limit, demands: [reading, writing], together }

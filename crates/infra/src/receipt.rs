@@ -1,14 +1,19 @@
 //! Receipts of idempotent requests in the database.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use mundap_domain::StoreError;
 use mundap_domain::env::Timestamp;
 use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt, ReceiptRepository};
 use mundap_domain::user::{Author, UserId};
-use sea_orm::{ActiveValue::Set, ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, Statement, Value,
+};
 
-use crate::Session;
+use crate::batch::{Answer, Batch, Pool};
 use crate::row::{Moment, Reading};
+use crate::{Origin, Session};
 use row::{ActiveModel, Column, Entity, Model};
 
 pub(crate) mod row {
@@ -36,6 +41,34 @@ pub(crate) mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+/// Claimants and their keys, those that are looked for together by one statement.
+pub(crate) type Receipts = Batch<(i64, String), Option<Model>>;
+
+/// What looks for them in this pool.
+pub(crate) fn receipts(pool: Pool) -> Receipts {
+    Batch::new(pool.limit.statement, move |keys| {
+        let pool = pool.clone();
+        Box::pin(async move { many(&pool, keys).await })
+    })
+}
+
+async fn many(pool: &Pool, keys: Vec<(i64, String)>) -> Result<Vec<Answer<Option<Model>>>, StoreError> {
+    // Some more than there are, that nothing has: a server prepares few lengths, not each.
+    let places = keys.len().next_power_of_two();
+    let sql = format!(
+        "SELECT claimant, idem_key, fingerprint, created_id, display_name, email, created_at FROM receipt WHERE {}",
+        vec!["(claimant = ? AND idem_key = ?)"; places].join(" OR ")
+    );
+    let nothing = (0, String::new());
+    let sought = keys.iter().chain(std::iter::repeat(&nothing)).take(places);
+    let values = sought.flat_map(|(claimant, key)| [Value::from(*claimant), Value::from(key.as_str())]);
+    let statement = Statement::from_sql_and_values(pool.connection.get_database_backend(), sql, values);
+    let rows: Vec<Model> = pool.all(statement).await?;
+    let found: HashMap<(i64, &str), &Model> =
+        rows.iter().map(|row| ((row.claimant, row.idem_key.as_str()), row)).collect();
+    Ok(keys.iter().map(|(claimant, key)| Ok(found.get(&(*claimant, key.as_str())).copied().cloned())).collect())
+}
+
 fn read(row: Model, claimant: Claimant, key: &IdempotencyKey) -> Result<Receipt, StoreError> {
     let reading = Reading { table: "receipt", id: row.created_id };
     let fingerprint = row.fingerprint.try_into();
@@ -56,8 +89,11 @@ fn read(row: Model, claimant: Claimant, key: &IdempotencyKey) -> Result<Receipt,
 #[async_trait]
 impl<C: ConnectionTrait + Send> ReceiptRepository for Session<C> {
     async fn find(&self, claimant: Claimant, key: &IdempotencyKey) -> Result<Option<Receipt>, StoreError> {
-        let found = Entity::find_by_id((claimant.get(), key.as_str().to_owned()));
-        let row = self.run("receipt.find", found.one(&self.connection)).await?;
+        let id = (claimant.get(), key.as_str().to_owned());
+        let row = match &self.origin {
+            Origin::Pool { receipts, .. } => self.timed("receipt.find", receipts.get(id)).await?,
+            Origin::Unit { .. } => self.run("receipt.find", Entity::find_by_id(id).one(&self.connection)).await?,
+        };
         row.map(|row| read(row, claimant, key)).transpose()
     }
 
