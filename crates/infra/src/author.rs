@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use mundap_domain::StoreError;
 use mundap_domain::user::{Author, UserId};
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, QueryResult, Statement};
+use serde::de::DeserializeOwned;
 
 use crate::Session;
 use crate::actors::Age;
@@ -15,6 +16,10 @@ use crate::row::{Naming, Reading, among};
 
 /// A row that somebody wrote.
 pub(crate) trait ByAuthor: Sized {
+    /// Its own columns by their places, as they come in an array.
+    type Packed: DeserializeOwned;
+
+    fn unpack(packed: Self::Packed) -> Self;
     /// Of a row with its own columns alone.
     fn unnamed(row: &QueryResult) -> Result<Self, DbErr>;
     /// The bytes of its texts.

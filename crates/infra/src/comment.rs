@@ -21,7 +21,7 @@ use sea_orm::{
 use crate::Session;
 use crate::actors::Age;
 use crate::author::ByAuthor;
-use crate::row::{Moment, Naming, Reading, Written, one_or_stale, rows};
+use crate::row::{Moment, Naming, Reading, Written, one_or_stale};
 use row::{ActiveModel, Column, Entity};
 
 pub(crate) mod row {
@@ -73,6 +73,14 @@ impl FromQueryResult for WithAuthor {
 }
 
 impl ByAuthor for WithAuthor {
+    type Packed = (i64, i64, i64, String, Moment, Moment, i32, i32);
+
+    fn unpack(packed: Self::Packed) -> Self {
+        let (comment_id, qna_id, user_id, content, created_at, updated_at, version, image_count) = packed;
+        let (display_name, email) = (None, None);
+        Self { comment_id, qna_id, user_id, content, created_at, updated_at, version, image_count, display_name, email }
+    }
+
     fn unnamed(row: &QueryResult) -> Result<Self, DbErr> {
         Ok(Self {
             comment_id: row.try_get_by_index(0)?,
@@ -130,8 +138,8 @@ const LIST: Written = Written {
 impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
     async fn comments(&self, query: &'static str, of: (&str, i64), slice: &Slice) -> Result<Vec<Comment>, StoreError> {
         let naming = self.naming();
-        let statement = LIST.slice(ConnectionTrait::get_database_backend(&self.connection), Some(of), slice, naming.0);
-        let rows: Vec<WithAuthor> = self.run(query, rows(&self.connection, statement, naming.0, slice)).await?;
+        let rows = LIST.rows(&self.connection, Some(of), slice, naming.0);
+        let rows: Vec<WithAuthor> = self.run(query, rows).await?;
         self.whole(naming, rows).await
     }
 

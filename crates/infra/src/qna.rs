@@ -18,7 +18,7 @@ use sea_orm::{
 
 use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
-use crate::row::{Moment, Reading, Written, one_or_stale, rows};
+use crate::row::{Moment, Reading, Written, one_or_stale};
 use crate::{Origin, Session};
 use row::{ActiveModel, Column, Entity};
 
@@ -71,6 +71,14 @@ impl FromQueryResult for WithAuthor {
 }
 
 impl ByAuthor for WithAuthor {
+    type Packed = (i64, i64, String, String, i32, Moment, Moment, i32);
+
+    fn unpack(packed: Self::Packed) -> Self {
+        let (qna_id, user_id, title, content, comment_count, created_at, updated_at, version) = packed;
+        let (display_name, email) = (None, None);
+        Self { qna_id, user_id, title, content, comment_count, created_at, updated_at, version, display_name, email }
+    }
+
     fn unnamed(row: &QueryResult) -> Result<Self, DbErr> {
         Ok(Self {
             qna_id: row.try_get_by_index(0)?,
@@ -194,8 +202,8 @@ impl<C: ConnectionTrait + StreamTrait + Send> QnaRepository for Session<C> {
     async fn list(&self, author: Option<UserId>, slice: &Slice) -> Result<Vec<Qna>, StoreError> {
         let naming = self.naming();
         let of = author.map(|author| ("user_id", author.get()));
-        let statement = LIST.slice(ConnectionTrait::get_database_backend(&self.connection), of, slice, naming.0);
-        let rows: Vec<WithAuthor> = self.run("qna.list", rows(&self.connection, statement, naming.0, slice)).await?;
+        let rows = LIST.rows(&self.connection, of, slice, naming.0);
+        let rows: Vec<WithAuthor> = self.run("qna.list", rows).await?;
         let authors = self.authors(naming, &rows).await?;
         rows.into_iter().zip(authors).map(|(row, author)| row.read_by(author)).collect()
     }

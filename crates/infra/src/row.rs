@@ -1,6 +1,9 @@
 //! Between rows and the domain's values: what every repository shares.
 
+use std::sync::LazyLock;
+
 use chrono::NaiveDateTime;
+use chrono::format::{Item, Parsed, StrftimeItems, parse};
 use futures_util::TryStreamExt as _;
 use mundap_domain::StoreError;
 use mundap_domain::env::Timestamp;
@@ -13,6 +16,8 @@ use sea_orm::{
     StreamTrait, Value,
 };
 
+use serde::de::{self, Deserialize, Deserializer};
+
 use crate::author::ByAuthor;
 
 /// A [`Timestamp`] as it is stored: UTC without saying so.
@@ -21,6 +26,19 @@ use crate::author::ByAuthor;
 /// outside 1970-2038 into NULL; and as text in SQLite a zone behind the fraction would sort wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, DeriveValueType)]
 pub(crate) struct Moment(NaiveDateTime);
+
+/// As the driver writes a [`Moment`] into SQLite: taken apart once.
+static STORED: LazyLock<Vec<Item<'static>>> =
+    LazyLock::new(|| StrftimeItems::new("%F %T%.f").parse_to_owned().unwrap_or_default());
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text: &str = Deserialize::deserialize(deserializer)?;
+        let mut parsed = Parsed::new();
+        let read = parse(&mut parsed, text, STORED.iter()).and_then(|()| parsed.to_naive_datetime_with_offset(0));
+        read.map(Self).map_err(de::Error::custom)
+    }
+}
 
 impl From<Timestamp> for Moment {
     fn from(timestamp: Timestamp) -> Self {
@@ -112,13 +130,58 @@ impl Written {
         )
     }
 
+    /// The rows of a slice of it, of those where `of` has this value, until they hold as many bytes as it wants at most.
+    pub(crate) async fn rows<M, C>(
+        &self,
+        db: &C,
+        of: Option<(&str, i64)>,
+        slice: &Slice,
+        naming: Naming,
+    ) -> Result<Vec<M>, DbErr>
+    where
+        C: ConnectionTrait + StreamTrait + Send,
+        M: ByAuthor + FromQueryResult + Send,
+    {
+        let backend = ConnectionTrait::get_database_backend(db);
+        let statement = self.slice(backend, of, slice, naming);
+        match naming {
+            Naming::Joined => as_many(M::find_by_statement(statement), db, slice, M::size).await,
+            Naming::Remembered if backend == DbBackend::Sqlite && slice.bytes == Slice::ANY_SIZE => {
+                self.packed(db, statement, slice.order).await
+            }
+            Naming::Remembered => {
+                let select = Unnamed::<M>::find_by_statement(statement);
+                let rows = as_many(select, db, slice, |Unnamed(row)| row.size()).await?;
+                Ok(rows.into_iter().map(|Unnamed(row)| row).collect())
+            }
+        }
+    }
+
+    /// All rows of a statement as one, an array of arrays: SQLite's driver takes each row, and each of its values, from the
+    /// thread that reads to the one that asked, which is most of what a page costs.
+    async fn packed<M: ByAuthor>(
+        &self,
+        db: &impl ConnectionTrait,
+        statement: Statement,
+        order: Order,
+    ) -> Result<Vec<M>, DbErr> {
+        let (id, (_, direction)) = (self.id, direction(order));
+        let columns = self.columns.replace("t.", "");
+        let sql = format!(
+            "SELECT json_group_array(json_array({columns}) ORDER BY {id} {direction}) FROM ({})",
+            statement.sql
+        );
+        let row = db.query_one_raw(Statement { sql, ..statement }).await?;
+        let Some(row) = row else { return Ok(Vec::new()) };
+        let packed: String = row.try_get_by_index(0)?;
+        let rows: Vec<M::Packed> = serde_json::from_str(&packed).map_err(|error| DbErr::Json(error.to_string()))?;
+        Ok(rows.into_iter().map(M::unpack).collect())
+    }
+
     /// The statement of a slice of it, of those where `of` has this value.
-    pub(crate) fn slice(&self, db: DbBackend, of: Option<(&str, i64)>, slice: &Slice, naming: Naming) -> Statement {
+    fn slice(&self, db: DbBackend, of: Option<(&str, i64)>, slice: &Slice, naming: Naming) -> Statement {
         let id = self.id;
-        let (behind, direction) = match slice.order {
-            Order::Newest => ('<', "DESC"),
-            Order::Oldest => ('>', "ASC"),
-        };
+        let (behind, direction) = direction(slice.order);
         let conditions = match (of, slice.after) {
             (None, None) => String::new(),
             (None, Some(_)) => format!(" WHERE t.{id} {behind} ?"),
@@ -129,6 +192,14 @@ impl Written {
         let values = of.map(|(_, value)| value).into_iter().chain(slice.after).map(Value::from);
         let values: Vec<Value> = values.chain([slice.limit.into()]).collect();
         Statement::from_sql_and_values(db, sql, values)
+    }
+}
+
+/// What is behind an id in this order, and how the order is called.
+const fn direction(order: Order) -> (char, &'static str) {
+    match order {
+        Order::Newest => ('<', "DESC"),
+        Order::Oldest => ('>', "ASC"),
     }
 }
 
@@ -158,22 +229,7 @@ impl<M: ByAuthor> FromQueryResult for Unnamed<M> {
     }
 }
 
-/// The rows of a slice that is named in this way, until they hold as many bytes as it wants at most.
-pub(crate) async fn rows<C, M>(db: &C, statement: Statement, naming: Naming, slice: &Slice) -> Result<Vec<M>, DbErr>
-where
-    C: ConnectionTrait + StreamTrait + Send,
-    M: ByAuthor + FromQueryResult + Send,
-{
-    match naming {
-        Naming::Joined => as_many(M::find_by_statement(statement), db, slice, M::size).await,
-        Naming::Remembered => {
-            let select = Unnamed::<M>::find_by_statement(statement);
-            let rows = as_many(select, db, slice, |Unnamed(row)| row.size()).await?;
-            Ok(rows.into_iter().map(|Unnamed(row)| row).collect())
-        }
-    }
-}
-
+/// The rows of a slice, until they hold as many bytes as it wants at most.
 async fn as_many<C, M>(
     select: SelectorRaw<SelectModel<M>>,
     db: &C,

@@ -35,8 +35,15 @@ crate::tests![
     a_row_that_breaks_a_rule_is_corrupt,
 ];
 
+/// As of a question: the same however it is read.
 async fn stored(board: &Board, id: CommentId) -> Comment {
-    board.reader().comments().find(id).await.unwrap().unwrap()
+    let found = board.reader().comments().find(id).await.unwrap().unwrap();
+    for order in [Order::Oldest, Order::Newest] {
+        let next = if order == Order::Oldest { id.get() - 1 } else { id.get() + 1 };
+        let listed = board.reader().comments().list(found.qna, &slice(order, Some(next), 1)).await.unwrap();
+        assert_eq!(listed.as_slice(), std::slice::from_ref(&found));
+    }
+    found
 }
 
 fn edited(comment: &Comment, content: &str) -> Comment {

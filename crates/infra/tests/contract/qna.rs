@@ -41,8 +41,15 @@ crate::tests![
     a_row_that_breaks_a_rule_is_corrupt,
 ];
 
+/// What is stored, and is the same however it is read: by itself, and in a list with its author or while that is remembered.
 async fn stored(board: &Board, id: QnaId) -> Qna {
-    board.reader().qnas().find(id).await.unwrap().unwrap()
+    let found = board.reader().qnas().find(id).await.unwrap().unwrap();
+    for order in [Order::Oldest, Order::Newest] {
+        let next = if order == Order::Oldest { id.get() - 1 } else { id.get() + 1 };
+        let listed = board.reader().qnas().list(None, &slice(order, Some(next), 1)).await.unwrap();
+        assert_eq!(listed.as_slice(), std::slice::from_ref(&found));
+    }
+    found
 }
 
 /// The same QnA, edited.

@@ -1,6 +1,7 @@
 //! `ReceiptRepository`.
 
 use chrono::TimeDelta;
+use futures_util::future::join_all;
 use mundap_domain::StoreError;
 use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt};
 use mundap_domain::testing::noon;
@@ -13,6 +14,7 @@ crate::tests![
     insert_of_a_used_key_is_duplicate,
     insert_waits_for_a_unit_that_is_about_to_use_the_key,
     keys_differ_in_case_and_by_claimant,
+    keys_that_are_looked_for_together_are_told_apart,
     delete_forgets_one_key_and_is_no_error_where_there_is_none,
     delete_all_of_forgets_every_key_of_that_account_alone,
     delete_older_spares_what_is_not_older,
@@ -79,6 +81,25 @@ async fn keys_differ_in_case_and_by_claimant(board: Board) {
     }
     for receipt in [one, upper, another] {
         assert_eq!(stored(&board, &receipt).await, Some(receipt));
+    }
+}
+
+async fn keys_that_are_looked_for_together_are_told_apart(board: Board) {
+    let mut receipts = Vec::new();
+    for id in 1..=4 {
+        let own = Receipt { id, ..new(&board).await };
+        let same = Receipt { key: key("the-same"), id: 10 + id, ..own.clone() };
+        receipts.extend([own, same]);
+    }
+    for receipt in &receipts {
+        insert(&board, receipt).await.unwrap();
+    }
+    let unknown = Receipt { key: key("unknown"), ..receipts[0].clone() };
+    // Several times each: whoever comes first is looked for alone.
+    let sought = || receipts.iter().chain([&unknown]);
+    let found = join_all((0..4).flat_map(|_| sought()).map(|receipt| stored(&board, receipt))).await;
+    for (found, sought) in found.iter().zip((0..4).flat_map(|_| sought())) {
+        assert_eq!(found.as_ref(), Some(sought).filter(|sought| *sought != &unknown));
     }
 }
 
