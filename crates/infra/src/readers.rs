@@ -2,7 +2,8 @@
 //!
 //! The driver's pool tests each connection that is given back, which is a round trip for every statement: as much as a short
 //! one takes by itself. So a connection whose statement came to a good end is not given back but kept, for the next statement
-//! of the thread that opened it; whatever is in doubt goes back to the pool and is tested there. Not all of the pool's
+//! of the thread that opened it. Whatever failed or was given up goes back to the pool and is tested there; what lay idle for
+//! long, or was idle while there was trouble, is tested before it is used. Not all of the pool's
 //! connections are for reading: units of work and streams find some that nobody keeps.
 
 use std::ops::{Deref, DerefMut};
@@ -13,12 +14,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sea_orm::sea_query::Values;
 use sea_orm::sqlx::pool::PoolConnection;
-use sea_orm::sqlx::{self, AssertSqlSafe, Database, Executor, IntoArguments, MySql, Pool, Sqlite};
+use sea_orm::sqlx::{self, AssertSqlSafe, Connection as _, Database, Executor, IntoArguments, MySql, Pool, Sqlite};
 use sea_orm::{
     ConnAcquireErr, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, QueryStream,
     RuntimeErr, SqlxMySqlConnector, SqlxSqliteConnector, Statement, StreamTrait,
 };
 use sea_query_sqlx::SqlxValues;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -28,8 +30,11 @@ use crate::limit::Trouble;
 /// Where connections are kept: threads share a place only where there are more of them.
 const PLACES: usize = 16;
 
-/// After so long without use a connection goes back to the pool, which tests it and closes those that are not needed.
+/// After so long without use a connection is in doubt, and one that is not needed is closed.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// How long it may take to say good-bye to a server that may have gone.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// And after so long anyway: the pool knows how old one may become.
 const AWAY: Duration = Duration::from_mins(10);
@@ -134,6 +139,26 @@ impl StreamTrait for Readers {
     }
 }
 
+/// A connection that is tested. Unless that ends well it is closed: the pool would test it again, without a time limit, and
+/// be one short meanwhile.
+struct Doubtful<DB: Database>(Option<Out<DB>>);
+
+impl<DB: Database> Drop for Doubtful<DB> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            discard(connection);
+        }
+    }
+}
+
+/// Closes a connection whose server may have gone; the pool may open another at once.
+fn discard<DB: Database>(connection: Out<DB>) {
+    let connection = connection.connection.detach();
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(timeout(GOODBYE, connection.close()));
+    }
+}
+
 struct Kept<DB: Database> {
     pool: Pool<DB>,
     /// How many more may be in use, first come, first served, and how long one waits for that.
@@ -204,17 +229,18 @@ impl<DB: Database> Kept<DB> {
         self.places[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last one that was put there, if it is not in doubt.
-    fn find(&self, place: usize) -> Option<Source<DB>> {
-        loop {
-            // A statement of its own: to give one back takes a moment.
-            let idle = self.place(place).pop();
-            let Idle { connection, since } = idle?;
-            let idle = since.elapsed();
-            if idle < IDLE && !self.trouble.was_within(idle) {
-                return Some(Source::Kept(connection));
-            }
-        }
+    /// The last one that was put there, and whether it is in doubt.
+    fn find(&self, place: usize) -> Option<(Out<DB>, bool)> {
+        // A statement of its own: the place is free again.
+        let idle = self.place(place).pop();
+        let Idle { connection, since } = idle?;
+        let idle = since.elapsed();
+        Some((connection, idle >= IDLE || self.trouble.was_within(idle)))
+    }
+
+    /// One of another place.
+    fn find_elsewhere(&self, place: usize) -> Option<(Out<DB>, bool)> {
+        (1..PLACES).find_map(|step| self.find((place + step) % PLACES))
     }
 
     async fn take(&self) -> Result<Taken<DB>, DbErr> {
@@ -225,22 +251,37 @@ impl<DB: Database> Kept<DB> {
                 Ok(Err(_)) | Err(_) => return Err(acquire_error(sqlx::Error::PoolTimedOut)),
             },
         };
-        Ok(Taken { connection: self.connection().await?, _turn: turn })
+        let connection = timeout(self.patience, self.connection()).await;
+        let connection = connection.unwrap_or_else(|_| Err(acquire_error(sqlx::Error::PoolTimedOut)))?;
+        Ok(Taken { connection, _turn: turn })
     }
 
     async fn connection(&self) -> Result<Source<DB>, DbErr> {
         let place = home() % PLACES;
-        if let Some(connection) = self.find(place) {
-            return Ok(connection);
+        let mut found = self.find(place);
+        let mut room = None;
+        if found.is_none() {
+            room = self.room.clone().try_acquire_owned().ok();
+            if room.is_none() {
+                found = self.find_elsewhere(place);
+            }
         }
-        let room = self.room.clone().try_acquire_owned().ok();
-        if room.is_none()
-            && let Some(connection) = (1..PLACES).find_map(|step| self.find((place + step) % PLACES))
-        {
-            return Ok(connection);
+        match found {
+            Some((connection, false)) => return Ok(Source::Kept(connection)),
+            Some((connection, true)) => {
+                // One that does not answer is closed, and the pool has another.
+                let mut doubtful = Doubtful(Some(connection));
+                if let Some(connection) = doubtful.0.as_mut()
+                    && connection.connection.ping().await.is_ok()
+                    && let Some(connection) = doubtful.0.take()
+                {
+                    return Ok(Source::Kept(connection));
+                }
+            }
+            None => {}
         }
         let connection = self.pool.acquire().await.map_err(acquire_error)?;
-        Ok(match room {
+        Ok(match room.or_else(|| self.room.clone().try_acquire_owned().ok()) {
             Some(room) => Source::Kept(Out { connection, place, since: Instant::now(), _room: room }),
             None => Source::Plain(connection),
         })
@@ -259,7 +300,9 @@ impl<DB: Database> Kept<DB> {
         let oldest = idle.first().is_some_and(|oldest| oldest.since.elapsed() >= IDLE).then(|| idle.remove(0));
         idle.push(Idle { connection, since });
         drop(idle);
-        drop(oldest);
+        if let Some(Idle { connection, .. }) = oldest {
+            discard(connection);
+        }
         if self.pool.is_closed() {
             self.give_back();
         }
@@ -397,12 +440,13 @@ mod tests {
     fn nothing_is_kept_while_there_is_trouble_nor_what_was_idle_then() {
         run(async {
             let trouble = Trouble::none();
-            let (readers, _) = readers(3, 2, trouble.clone());
+            let (readers, kept) = readers(3, 2, trouble.clone());
             ask(&readers, "SELECT 1").await.unwrap();
             assert_eq!(readers.idle(), 1);
             trouble.mark();
+            // It answers when it is tested.
             ask(&readers, "SELECT 1").await.unwrap();
-            assert_eq!(readers.idle(), 0);
+            assert_eq!((readers.idle(), kept.pool.size()), (0, 1));
         });
     }
 
