@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use sea_orm::ConnectionTrait as _;
+use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet, spawn_local};
 use tokio::time::{Instant, sleep};
 
@@ -93,7 +94,7 @@ pub async fn run(setting: &Setting, outage: Outage, length: Duration) -> Result<
         if board.runs()? { "the same" } else { "gone" },
         board.runs()? && board.pid() == pid,
     );
-    let whole = pool(&board, &database).await?;
+    let whole = pool(&board, &database, &members[0].token).await?;
     table.limit(
         format!("of {POOL} connections to the database work at once"),
         POOL.to_string(),
@@ -113,22 +114,28 @@ pub(crate) async fn open_on(server: std::net::SocketAddr, load: Open, mix: Mix) 
     open(server, load, &mix).await
 }
 
-/// How many of the pool's connections can be in use at once: a lock holds up as many reads, for longer than one waits for
-/// a connection, and those are answered that have one.
-async fn pool(board: &Board, database: &Database) -> Result<usize> {
+/// How many of the pool's connections can be in use at once: a lock holds up as many requests, for longer than one waits for
+/// a connection, and those are answered that have one. Two thirds of them read, for which there are as many, and the
+/// others write.
+async fn pool(board: &Board, database: &Database, token: &str) -> Result<usize> {
     let lock = database.connection().await?;
     lock.execute_unprepared("LOCK TABLES qna WRITE").await?;
-    let mut reads = JoinSet::new();
-    for _ in 0..POOL {
+    let mut calls = JoinSet::new();
+    for n in 0..POOL {
         let mut client = Client::new(board.http);
-        reads.spawn_local(async move { client.send(&Call::get("/api/v1/qna?limit=1")).await });
+        let call = if n < POOL * 2 / 3 {
+            Call::get("/api/v1/qna?limit=1")
+        } else {
+            Call::post("/api/v1/qna").bearer(token).json(&json!({"title": "Held up", "content": ""}))
+        };
+        calls.spawn_local(async move { client.send(&call).await });
     }
     sleep(Duration::from_millis(800)).await;
     lock.execute_unprepared("UNLOCK TABLES").await?;
     lock.close().await?;
     let mut worked = 0;
-    while let Some(read) = reads.join_next().await {
-        worked += usize::from(read?.is_ok_and(|answer| answer.status == 200));
+    while let Some(call) = calls.join_next().await {
+        worked += usize::from(call?.is_ok_and(|answer| matches!(answer.status, 200 | 201)));
     }
     Ok(worked)
 }
