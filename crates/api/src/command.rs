@@ -477,7 +477,7 @@ async fn check(settings: &Settings) -> Result<(), Fault> {
         ("MUNDAP_HTTP_CONNECTIONS", settings.http_connections.to_string()),
         ("MUNDAP_HTTP_CONNECTIONS_PER_ADDRESS", settings.http_connections_per_address.to_string()),
         ("MUNDAP_HTTP_REQUESTS", settings.http_requests.map_or_else(|| "64 a core".to_owned(), |n| n.to_string())),
-        ("MUNDAP_HTTP_QUEUE", settings.http_queue.map_or_else(|| "as many".to_owned(), |n| n.to_string())),
+        ("MUNDAP_HTTP_QUEUE", settings.http_queue.map_or_else(|| "twice as many".to_owned(), |n| n.to_string())),
         ("MUNDAP_HTTP_QUEUE_TIMEOUT", format!("{:?}", settings.http_queue_timeout)),
         ("MUNDAP_HTTP_STREAMS", settings.http_streams.to_string()),
         ("MUNDAP_HTTP_REQUEST_TIMEOUT", format!("{:?}", settings.http_request_timeout)),
