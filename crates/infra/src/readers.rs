@@ -143,6 +143,14 @@ impl StreamTrait for Readers {
 /// be one short meanwhile.
 struct Doubtful<DB: Database>(Option<Out<DB>>);
 
+impl<DB: Database> Doubtful<DB> {
+    /// The connection, if it answers.
+    async fn tested(mut self) -> Option<Out<DB>> {
+        self.0.as_mut()?.connection.ping().await.ok()?;
+        self.0.take()
+    }
+}
+
 impl<DB: Database> Drop for Doubtful<DB> {
     fn drop(&mut self) {
         if let Some(connection) = self.0.take() {
@@ -244,19 +252,16 @@ impl<DB: Database> Kept<DB> {
     }
 
     async fn take(&self) -> Result<Taken<DB>, DbErr> {
-        let turn = match self.turns.clone().try_acquire_owned() {
-            Ok(turn) => turn,
-            Err(_) => match timeout(self.patience, self.turns.clone().acquire_owned()).await {
-                Ok(Ok(turn)) => turn,
-                Ok(Err(_)) | Err(_) => return Err(acquire_error(sqlx::Error::PoolTimedOut)),
-            },
-        };
-        let connection = timeout(self.patience, self.connection()).await;
-        let connection = connection.unwrap_or_else(|_| Err(acquire_error(sqlx::Error::PoolTimedOut)))?;
-        Ok(Taken { connection, _turn: turn })
+        // One limit for all of it: for the turn, for a test, and for a new connection.
+        let taken = timeout(self.patience, async {
+            // The semaphore is never closed.
+            let turn = self.turns.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+            Ok(Taken { connection: self.connection().await?, _turn: turn })
+        });
+        taken.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(acquire_error)
     }
 
-    async fn connection(&self) -> Result<Source<DB>, DbErr> {
+    async fn connection(&self) -> Result<Source<DB>, sqlx::Error> {
         let place = home() % PLACES;
         let mut found = self.find(place);
         let mut room = None;
@@ -266,21 +271,15 @@ impl<DB: Database> Kept<DB> {
                 found = self.find_elsewhere(place);
             }
         }
-        match found {
-            Some((connection, false)) => return Ok(Source::Kept(connection)),
-            Some((connection, true)) => {
-                // One that does not answer is closed, and the pool has another.
-                let mut doubtful = Doubtful(Some(connection));
-                if let Some(connection) = doubtful.0.as_mut()
-                    && connection.connection.ping().await.is_ok()
-                    && let Some(connection) = doubtful.0.take()
-                {
-                    return Ok(Source::Kept(connection));
-                }
-            }
-            None => {}
+        let kept = match found {
+            Some((connection, true)) => Doubtful(Some(connection)).tested().await,
+            Some((connection, false)) => Some(connection),
+            None => None,
+        };
+        if let Some(connection) = kept {
+            return Ok(Source::Kept(connection));
         }
-        let connection = self.pool.acquire().await.map_err(acquire_error)?;
+        let connection = self.pool.acquire().await?;
         Ok(match room.or_else(|| self.room.clone().try_acquire_owned().ok()) {
             Some(room) => Source::Kept(Out { connection, place, since: Instant::now(), _room: room }),
             None => Source::Plain(connection),

@@ -162,8 +162,9 @@ pub(crate) struct Head<T> {
 
 impl<T> Drop for Head<T> {
     fn drop(&mut self) {
-        if let Some(next) = self.shared.line(self.place).next_or_free() {
-            // What nobody takes is dropped, and comes back to here.
+        // A statement of its own, which lets go of the line: what nobody takes is dropped below, and comes back to here.
+        let next = self.shared.line(self.place).next_or_free();
+        if let Some(next) = next {
             let _ = next.send(Turn::Begin(Some(Self { shared: self.shared.clone(), place: self.place })));
         }
     }
