@@ -68,6 +68,14 @@ impl<K: Send + 'static, V: Send + 'static> Batch<K, V> {
         Self(Arc::new(Shared { work: Box::new(work), patience, queues: Default::default() }))
     }
 
+    /// As [`new`](Self::new), for statements of this pool.
+    pub(crate) fn on<F>(pool: Pool, work: impl Fn(Pool, Vec<K>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Vec<Answer<V>>, StoreError>> + Send + 'static,
+    {
+        Self::new(pool.limit.statement, move |keys| Box::pin(work(pool.clone(), keys)))
+    }
+
     /// What comes of this.
     pub(crate) async fn get(&self, key: K) -> Answer<V> {
         let told = self.join(key);

@@ -143,14 +143,11 @@ pub(crate) type Questions = Batch<i64, Option<WithAuthor>>;
 
 /// What reads them from this pool.
 pub(crate) fn questions(pool: Pool) -> Questions {
-    Batch::new(pool.limit.statement, move |ids| {
-        let pool = pool.clone();
-        Box::pin(async move { many(&pool, ids).await })
-    })
+    Batch::on(pool, many)
 }
 
 /// Reads the questions with these ids.
-async fn many(pool: &Pool, ids: Vec<i64>) -> Result<Vec<Answer<Option<WithAuthor>>>, StoreError> {
+async fn many(pool: Pool, ids: Vec<i64>) -> Result<Vec<Answer<Option<WithAuthor>>>, StoreError> {
     let rows: Vec<WithAuthor> = pool.all(LIST.with_ids(pool.connection.get_database_backend(), &ids)).await?;
     let mut found: HashMap<i64, WithAuthor> = rows.into_iter().map(|row| (row.qna_id, row)).collect();
     // Each is given away at the last place that it is asked for at.

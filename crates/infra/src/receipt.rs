@@ -12,7 +12,7 @@ use sea_orm::{
 };
 
 use crate::batch::{Answer, Batch, Pool};
-use crate::row::{Moment, Reading};
+use crate::row::{Moment, Reading, padded};
 use crate::{Origin, Session};
 use row::{ActiveModel, Column, Entity, Model};
 
@@ -46,22 +46,17 @@ pub(crate) type Receipts = Batch<(i64, String), Option<Model>>;
 
 /// What looks for them in this pool.
 pub(crate) fn receipts(pool: Pool) -> Receipts {
-    Batch::new(pool.limit.statement, move |keys| {
-        let pool = pool.clone();
-        Box::pin(async move { many(&pool, keys).await })
-    })
+    Batch::on(pool, many)
 }
 
-async fn many(pool: &Pool, keys: Vec<(i64, String)>) -> Result<Vec<Answer<Option<Model>>>, StoreError> {
-    // Some more than there are, that nothing has: a server prepares few lengths, not each.
-    let places = keys.len().next_power_of_two();
+async fn many(pool: Pool, keys: Vec<(i64, String)>) -> Result<Vec<Answer<Option<Model>>>, StoreError> {
+    let nothing = (0, String::new());
+    let sought = padded(&keys, &nothing);
     let sql = format!(
         "SELECT claimant, idem_key, fingerprint, created_id, display_name, email, created_at FROM receipt WHERE {}",
-        vec!["(claimant = ? AND idem_key = ?)"; places].join(" OR ")
+        vec!["(claimant = ? AND idem_key = ?)"; sought.len()].join(" OR ")
     );
-    let nothing = (0, String::new());
-    let sought = keys.iter().chain(std::iter::repeat(&nothing)).take(places);
-    let values = sought.flat_map(|(claimant, key)| [Value::from(*claimant), Value::from(key.as_str())]);
+    let values = sought.into_iter().flat_map(|(claimant, key)| [Value::from(*claimant), Value::from(key.as_str())]);
     let statement = Statement::from_sql_and_values(pool.connection.get_database_backend(), sql, values);
     let rows: Vec<Model> = pool.all(statement).await?;
     let found: HashMap<(i64, &str), &Model> =

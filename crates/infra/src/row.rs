@@ -15,7 +15,6 @@ use sea_orm::{
     QueryFilter as _, QueryOrder as _, QueryResult, QuerySelect as _, Select, SelectModel, SelectorRaw, Statement,
     StreamTrait, Value,
 };
-
 use serde::de::{self, Deserialize, Deserializer};
 
 use crate::author::ByAuthor;
@@ -203,12 +202,15 @@ const fn direction(order: Order) -> (char, &'static str) {
     }
 }
 
-/// The places between the brackets of an `IN ()`, and what stands in them. Some more than there are ids, of one that nothing
-/// has: a server prepares few lengths, not each.
+/// The places between the brackets of an `IN ()`, and what stands in them.
 pub(crate) fn among(ids: &[i64]) -> (String, Vec<Value>) {
-    let places = ids.len().next_power_of_two();
-    let values = ids.iter().copied().chain(std::iter::repeat(0)).take(places).map(Value::from);
-    (vec!["?"; places].join(", "), values.collect())
+    let ids = padded(ids, &0);
+    (vec!["?"; ids.len()].join(", "), ids.into_iter().copied().map(Value::from).collect())
+}
+
+/// What one statement looks for. Some more than there are, of what is `nothing`: a server prepares few lengths, not each.
+pub(crate) fn padded<'a, T>(sought: &'a [T], nothing: &'a T) -> Vec<&'a T> {
+    sought.iter().chain(std::iter::repeat(nothing)).take(sought.len().next_power_of_two()).collect()
 }
 
 /// How a list says who wrote what is in it.

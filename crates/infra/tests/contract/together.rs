@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::pin::pin;
 
 use futures_util::FutureExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{LocalBoxFuture, join_all};
 use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt};
 use mundap_domain::page::Order;
 use mundap_domain::qna::Qna;
@@ -45,6 +45,26 @@ async fn insert(unit: &dyn UnitOfWork, author: &User) -> Qna {
     unit.qnas().insert(&new_qna(author)).await.unwrap()
 }
 
+/// Two units in one transaction: the first says that it commits, and the second is at work.
+struct Two {
+    first: LocalBoxFuture<'static, Result<(), StoreError>>,
+    second: Box<dyn UnitOfWork>,
+    of_first: Qna,
+    of_second: Qna,
+}
+
+async fn two_in_one(board: &Board, user: &User) -> Two {
+    let first = begin_shared(board).await;
+    let mut second = pin!(begin_shared(board));
+    assert!(second.as_mut().now_or_never().is_none(), "there is nothing to wait for");
+    let of_first = insert(&*first, user).await;
+    let mut first: LocalBoxFuture<'static, _> = Box::pin(first.commit());
+    assert!(first.as_mut().now_or_never().is_none(), "nothing is committed yet");
+    let second = second.await;
+    let of_second = insert(&*second, user).await;
+    Two { first, second, of_first, of_second }
+}
+
 async fn units_that_come_together_all_commit(board: Board) {
     let user = board.user().await;
     let ask = async || {
@@ -65,14 +85,7 @@ async fn units_that_share_a_commit_succeed_together(board: Board) {
     let board = board.own().await;
     let user = board.user().await;
     let _others = all_heads_but_one(&board).await;
-    let first = begin_shared(&board).await;
-    let mut second = pin!(begin_shared(&board));
-    assert!(second.as_mut().now_or_never().is_none(), "there is nothing to wait for");
-    let of_first = insert(&*first, &user).await;
-    let mut first = pin!(first.commit());
-    assert!(first.as_mut().now_or_never().is_none(), "nothing is committed yet");
-    let second = second.await;
-    let of_second = insert(&*second, &user).await;
+    let Two { first, second, of_first, of_second } = two_in_one(&board, &user).await;
     assert_eq!(second.qnas().find(of_first.id).await.unwrap().as_ref(), Some(&of_first));
     assert_eq!(exist(&board, [&of_first, &of_second]).await, [false, false]);
     second.commit().await.unwrap();
@@ -84,14 +97,7 @@ async fn units_that_share_a_commit_fail_together(board: Board) {
     let board = board.own().await;
     let user = board.user().await;
     let others = all_heads_but_one(&board).await;
-    let first = begin_shared(&board).await;
-    let mut second = pin!(begin_shared(&board));
-    assert!(second.as_mut().now_or_never().is_none(), "there is nothing to wait for");
-    let of_first = insert(&*first, &user).await;
-    let mut first = pin!(first.commit());
-    assert!(first.as_mut().now_or_never().is_none(), "nothing is committed yet");
-    let second = second.await;
-    let of_second = insert(&*second, &user).await;
+    let Two { first, second, of_first, of_second } = two_in_one(&board, &user).await;
     drop(second);
     // So that it is tried again.
     assert_outcome!(first.await, Err(StoreError::Contention(_)));
@@ -107,14 +113,7 @@ async fn a_unit_that_is_given_up_in_its_commit_does_not_take_others_along(board:
     let board = board.own().await;
     let user = board.user().await;
     let _others = all_heads_but_one(&board).await;
-    let first = begin_shared(&board).await;
-    let mut second = pin!(begin_shared(&board));
-    assert!(second.as_mut().now_or_never().is_none(), "there is nothing to wait for");
-    let of_first = insert(&*first, &user).await;
-    let mut first = pin!(first.commit());
-    assert!(first.as_mut().now_or_never().is_none(), "nothing is committed yet");
-    let second = second.await;
-    let of_second = insert(&*second, &user).await;
+    let Two { first, second, of_first, of_second } = two_in_one(&board, &user).await;
     // It has said that it commits, and does not hear that it has.
     assert!(second.commit().now_or_never().is_none(), "nothing is committed yet");
     first.await.unwrap();
