@@ -11,7 +11,7 @@ use crate::client::Reply;
 use crate::database::{execute, number};
 use crate::program::{ends, eventually};
 use crate::server::{Options, Server, mundap};
-use crate::smtp::{Mail, Manner, Smtp};
+use crate::smtp::{Closed, Mail, Manner, Smtp};
 
 crate::tests![
     a_new_account_gets_a_letter_that_verifies_its_address,
@@ -467,7 +467,8 @@ fn a_name_is_words_and_only_where_the_address_is_theirs(board: &Board) {
 }
 
 fn a_deleted_account_leaves_no_letter_and_no_token(board: &Board) {
-    let server = board.own(&sends_to(Smtp::nobody()));
+    let closed = Closed::new();
+    let server = board.own(&sends_to(closed.address));
     let (user, other) = (server.new_user(), server.new_user());
     server.forget(&user.email).is(202);
     server.forget(&other.email).is(202);
@@ -485,8 +486,8 @@ fn a_deleted_account_leaves_no_letter_and_no_token(board: &Board) {
 }
 
 fn a_mail_server_that_is_down_delays_letters_and_nothing_else(board: &Board) {
-    let address = Smtp::nobody();
-    let server = board.own(&sends_to(address));
+    let closed = Closed::new();
+    let server = board.own(&sends_to(closed.address));
     let users: Vec<User> = (0..3).map(|_| server.new_user()).collect();
     let started = Instant::now();
     server.forget(&users[0].email).is(202);
@@ -496,7 +497,7 @@ fn a_mail_server_that_is_down_delays_letters_and_nothing_else(board: &Board) {
     });
     assert_eq!(server.waiting(), 4);
 
-    let smtp = Smtp::at(address);
+    let smtp = Smtp::opened(closed);
     for user in &users[1..] {
         let [mail] = smtp.exactly(&user.email);
         server.verify(&mail.token()).is(204);
@@ -626,12 +627,12 @@ fn a_letter_survives_a_kill(board: &Board) {
 }
 
 fn two_nodes_send_each_letter_once(board: &Board) {
-    let address = Smtp::nobody();
+    let closed = Closed::new();
     let url = board.database.fresh();
-    let first = Server::start(&url, &sends_to(address));
-    let second = Server::start(&url, &Options { dir: Some(first.dir.clone()), ..sends_to(address) });
+    let first = Server::start(&url, &sends_to(closed.address));
+    let second = Server::start(&url, &Options { dir: Some(first.dir.clone()), ..sends_to(closed.address) });
     let users: Vec<User> = (0..20).map(|n| if n % 2 == 0 { first.new_user() } else { second.new_user() }).collect();
-    let smtp = Smtp::at(address);
+    let smtp = Smtp::opened(closed);
     first.let_time_pass();
     for user in &users {
         smtp.wait_for(&user.email, 1);
@@ -718,9 +719,10 @@ fn check_tries_the_mail_server(board: &Board) {
     assert!(smtp.letters().is_empty());
 
     smtp.always(Manner::Answer("EHLO", "550 go away"));
+    let closed = Closed::new();
     for (url, reason) in [
         (smtp.url(), "the mail server answered 550"),
-        (format!("smtp://ann:s3cret@{}", Smtp::nobody()), "no connection to the mail server: "),
+        (format!("smtp://ann:s3cret@{}", closed.address), "no connection to the mail server: "),
         // It answers in the clear.
         (format!("smtps://ann:s3cret@{}", smtp.address), "no connection to the mail server: "),
         (format!("smtp://ann:s3cret@{}?tls=required", smtp.address), "the mail server answered 550"),

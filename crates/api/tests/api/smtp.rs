@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use mail_parser::{MessageParser, MimeHeaders as _};
+use socket2::{Domain, Socket, Type};
 
 use crate::server::PATIENCE;
 
@@ -57,6 +58,21 @@ struct Desk {
     closed: AtomicBool,
 }
 
+/// An address where nobody listens, and nobody else can for as long as this lives: other tests start servers meanwhile.
+pub(crate) struct Closed {
+    socket: Socket,
+    pub(crate) address: SocketAddr,
+}
+
+impl Closed {
+    pub(crate) fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        Self { socket, address }
+    }
+}
+
 /// The mail server.
 pub(crate) struct Smtp {
     desk: Arc<Desk>,
@@ -65,13 +81,13 @@ pub(crate) struct Smtp {
 
 impl Smtp {
     pub(crate) fn start() -> Self {
-        Self::at("127.0.0.1:0".parse().unwrap())
+        Self::opened(Closed::new())
     }
 
-    /// On an address that was free a moment ago.
-    pub(crate) fn at(address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
-        let address = listener.local_addr().unwrap();
+    /// Where nobody listened until now.
+    pub(crate) fn opened(Closed { socket, address }: Closed) -> Self {
+        socket.listen(128).unwrap();
+        let listener = TcpListener::from(socket);
         let desk = Arc::new(Desk::default());
         std::thread::spawn({
             let desk = desk.clone();
@@ -96,11 +112,6 @@ impl Smtp {
             }
         });
         Self { desk, address }
-    }
-
-    /// An address where nobody listens, for now.
-    pub(crate) fn nobody() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
     pub(crate) fn url(&self) -> String {
