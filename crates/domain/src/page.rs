@@ -33,7 +33,7 @@ impl PageSize {
 }
 
 /// Which end of a list comes first. Ids are given in order, so the order of ids is the order of time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
     Newest,
     Oldest,
@@ -78,7 +78,7 @@ impl PageRequest {
 }
 
 /// What a repository is asked for: up to `limit` items behind `after` in `order`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slice {
     pub after: Option<i64>,
     pub order: Order,

@@ -4,8 +4,10 @@
 //! a lane to do it in, and takes along all who have come by then. Nothing is remembered: every answer was read by a
 //! statement that began after it was asked for.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
+use std::hash::Hash;
 use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,23 +34,26 @@ const LANES: usize = 2;
 const QUEUES: usize = 16;
 
 pub(crate) type Working<V> = Pin<Box<dyn Future<Output = Result<Vec<Answer<V>>, StoreError>> + Send>>;
-type Work<K, V> = Box<dyn Fn(Vec<K>) -> Working<V> + Send + Sync>;
+type Work<G, K, V> = Box<dyn Fn(G, Vec<K>) -> Working<V> + Send + Sync>;
 pub(crate) type Answer<V> = Result<V, StoreError>;
 
-/// Small work, each statement for many. Cloning shares it.
-pub(crate) struct Batch<K, V>(Arc<Shared<K, V>>);
+/// Small work, each statement for many keys of one group. Cloning shares it.
+pub(crate) struct Batch<K, V, G = ()>(Arc<Shared<G, K, V>>);
 
-impl<K, V> Clone for Batch<K, V> {
+impl<K, V, G> Clone for Batch<K, V, G> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-struct Shared<K, V> {
-    work: Work<K, V>,
+struct Shared<G, K, V> {
+    work: Work<G, K, V>,
     patience: Duration,
-    queues: [Mutex<Queue<K, V>>; QUEUES],
+    queues: [Mutex<Queues<G, K, V>>; QUEUES],
 }
+
+/// Of the groups that are worked for.
+type Queues<G, K, V> = HashMap<G, Queue<K, V>>;
 
 struct Queue<K, V> {
     waiting: Vec<(K, oneshot::Sender<Answer<V>>)>,
@@ -62,23 +67,30 @@ impl<K, V> Default for Queue<K, V> {
 }
 
 impl<K: Send + 'static, V: Send + 'static> Batch<K, V> {
-    /// `work` is given what came together, and answers each in the same order, or all with one error; nobody waits for longer
-    /// than `patience`.
-    pub(crate) fn new(patience: Duration, work: impl Fn(Vec<K>) -> Working<V> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Shared { work: Box::new(work), patience, queues: Default::default() }))
-    }
-
-    /// As [`new`](Self::new), for statements of this pool.
+    /// As [`new`](Self::new), for statements of this pool, any keys by one.
     pub(crate) fn on<F>(pool: Pool, work: impl Fn(Pool, Vec<K>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Vec<Answer<V>>, StoreError>> + Send + 'static,
     {
-        Self::new(pool.limit.statement, move |keys| Box::pin(work(pool.clone(), keys)))
+        Self::new(pool.limit.statement, move |(), keys| Box::pin(work(pool.clone(), keys)))
     }
 
     /// What comes of this.
     pub(crate) async fn get(&self, key: K) -> Answer<V> {
-        let told = self.join(key);
+        self.get_in((), key).await
+    }
+}
+
+impl<K: Send + 'static, V: Send + 'static, G: Clone + Eq + Hash + Send + 'static> Batch<K, V, G> {
+    /// `work` is given what came together, and answers each in the same order, or all with one error; nobody waits for longer
+    /// than `patience`.
+    pub(crate) fn new(patience: Duration, work: impl Fn(G, Vec<K>) -> Working<V> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Shared { work: Box::new(work), patience, queues: Default::default() }))
+    }
+
+    /// What comes of this, together with others of the same group.
+    pub(crate) async fn get_in(&self, group: G, key: K) -> Answer<V> {
+        let told = self.join(group, key);
         match timeout(self.0.patience, told).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(StoreError::Unavailable("the statement was given up".into())),
@@ -87,38 +99,40 @@ impl<K: Send + 'static, V: Send + 'static> Batch<K, V> {
     }
 
     /// Waits in this thread's queue, and sees to it that somebody works.
-    fn join(&self, key: K) -> oneshot::Receiver<Answer<V>> {
+    fn join(&self, group: G, key: K) -> oneshot::Receiver<Answer<V>> {
         let (tell, told) = oneshot::channel();
         let home = home() % QUEUES;
-        let mut queue = self.0.queue(home);
+        let mut queues = self.0.queues(home);
+        let queue = queues.entry(group.clone()).or_default();
         queue.waiting.push((key, tell));
         if queue.running < LANES {
             queue.running += 1;
-            tokio::spawn(Lane { shared: self.0.clone(), home, ended: false }.run());
+            tokio::spawn(Lane { shared: self.0.clone(), home, group, ended: false }.run());
         }
         told
     }
 }
 
-impl<K, V> Shared<K, V> {
-    fn queue(&self, home: usize) -> MutexGuard<'_, Queue<K, V>> {
+impl<G, K, V> Shared<G, K, V> {
+    fn queues(&self, home: usize) -> MutexGuard<'_, Queues<G, K, V>> {
         self.queues[home].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One statement after the other, while there is somebody to work for.
-struct Lane<K, V> {
-    shared: Arc<Shared<K, V>>,
+/// One statement after the other, while there is somebody of its group to work for.
+struct Lane<G: Eq + Hash, K, V> {
+    shared: Arc<Shared<G, K, V>>,
     home: usize,
+    group: G,
     ended: bool,
 }
 
-impl<K: Send + 'static, V: Send + 'static> Lane<K, V> {
+impl<G: Clone + Eq + Hash + Send + 'static, K: Send + 'static, V: Send + 'static> Lane<G, K, V> {
     async fn run(mut self) {
         while let Some(waiting) = self.next() {
             let (keys, tell): (Vec<K>, Vec<_>) = waiting.into_iter().unzip();
             // Whoever has gone wants no answer.
-            match (self.shared.work)(keys).await {
+            match (self.shared.work)(self.group.clone(), keys).await {
                 Ok(answers) => {
                     for (tell, answer) in tell.into_iter().zip(answers) {
                         let _ = tell.send(answer);
@@ -136,12 +150,13 @@ impl<K: Send + 'static, V: Send + 'static> Lane<K, V> {
 
     /// Who is to be worked for next; the lane's end where that is nobody.
     fn next(&mut self) -> Option<Vec<(K, oneshot::Sender<Answer<V>>)>> {
-        let mut queue = self.shared.queue(self.home);
+        let mut queues = self.shared.queues(self.home);
+        let queue = queues.get_mut(&self.group)?;
         queue.waiting.retain(|(_, tell)| !tell.is_closed());
         if queue.waiting.is_empty() {
             // While the queue is held: who comes after has to see it.
-            queue.running -= 1;
             self.ended = true;
+            leave(&mut queues, &self.group);
             return None;
         }
         let count = queue.waiting.len().min(MOST);
@@ -151,14 +166,20 @@ impl<K: Send + 'static, V: Send + 'static> Lane<K, V> {
 }
 
 /// Where a thread ends with its work undone.
-impl<K, V> Drop for Lane<K, V> {
+impl<G: Eq + Hash, K, V> Drop for Lane<G, K, V> {
     fn drop(&mut self) {
         if !self.ended {
-            let mut queue = self.shared.queue(self.home);
-            queue.running -= 1;
-            if queue.running == 0 {
-                queue.waiting.clear();
-            }
+            leave(&mut self.shared.queues(self.home), &self.group);
+        }
+    }
+}
+
+/// One lane less; with the last the group goes, and whoever still waits is told that nobody works.
+fn leave<G: Eq + Hash, K, V>(queues: &mut Queues<G, K, V>, group: &G) {
+    if let Some(queue) = queues.get_mut(group) {
+        queue.running -= 1;
+        if queue.running == 0 {
+            queues.remove(group);
         }
     }
 }
@@ -251,7 +272,7 @@ mod tests {
         fn new() -> Self {
             let (together, may) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Semaphore::new(0)));
             let (seen, turn) = (together.clone(), may.clone());
-            let batch = Batch::new(Duration::from_secs(1), move |keys: Vec<i64>| {
+            let batch = Batch::new(Duration::from_secs(1), move |(), keys: Vec<i64>| {
                 seen.lock().unwrap().push(keys.clone());
                 let turn = turn.clone();
                 Box::pin(async move {
@@ -332,6 +353,39 @@ mod tests {
             }
             // And the lanes are there again.
             assert_eq!(doubling.batch.get(7).await.unwrap(), 14);
+        });
+    }
+
+    #[test]
+    fn each_group_has_its_own_lanes_and_none_is_kept() {
+        run(async {
+            let together = Arc::new(Mutex::new(Vec::new()));
+            let (seen, may) = (together.clone(), Arc::new(Semaphore::new(0)));
+            let turn = may.clone();
+            let batch: Batch<i64, (char, i64), char> =
+                Batch::new(Duration::from_secs(1), move |group, keys: Vec<i64>| {
+                    seen.lock().unwrap().push((group, keys.clone()));
+                    let turn = turn.clone();
+                    Box::pin(async move {
+                        turn.acquire().await.unwrap().forget();
+                        Ok(keys.into_iter().map(|key| Ok((group, key))).collect())
+                    })
+                });
+            let started: Vec<_> = [('a', 1), ('a', 2), ('a', 3), ('b', 1), ('a', 4), ('b', 2)]
+                .map(|(group, key)| {
+                    let batch = batch.clone();
+                    (group, key, tokio::spawn(async move { batch.get_in(group, key).await }))
+                })
+                .into_iter()
+                .collect();
+            settled().await;
+            assert_eq!(*together.lock().unwrap(), [('a', vec![1, 2, 3, 4]), ('b', vec![1, 2])]);
+            may.add_permits(10);
+            for (group, key, started) in started {
+                assert_eq!(started.await.unwrap().unwrap(), (group, key));
+            }
+            settled().await;
+            assert!(batch.0.queues.iter().all(|queues| queues.lock().unwrap().is_empty()));
         });
     }
 

@@ -21,6 +21,8 @@ use sea_orm::{
 use crate::Session;
 use crate::actors::Age;
 use crate::author::ByAuthor;
+use crate::batch::Pool;
+use crate::pages::{self, Pages};
 use crate::row::{Moment, Naming, Reading, Written, one_or_stale};
 use row::{ActiveModel, Column, Entity};
 
@@ -51,7 +53,8 @@ pub(crate) mod row {
 }
 
 /// A comment with what is shown of its author.
-struct WithAuthor {
+#[derive(Clone)]
+pub(crate) struct WithAuthor {
     comment_id: i64,
     qna_id: i64,
     user_id: i64,
@@ -129,17 +132,29 @@ impl WithAuthor {
     }
 }
 
-const LIST: Written = Written {
+static LIST: Written = Written {
     table: "comment",
     columns: "t.comment_id, t.qna_id, t.user_id, t.content, t.created_at, t.updated_at, t.version, t.image_count",
     id: "comment_id",
 };
 
+/// Pages of comments, each read once for all who ask for it at the same time.
+pub(crate) type CommentPages = Pages<WithAuthor>;
+
+/// What reads them from this pool.
+pub(crate) fn pages(pool: Pool) -> CommentPages {
+    pages::pages(&LIST, pool)
+}
+
 impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
-    async fn comments(&self, query: &'static str, of: (&str, i64), slice: &Slice) -> Result<Vec<Comment>, StoreError> {
+    async fn comments(
+        &self,
+        query: &'static str,
+        of: (&'static str, i64),
+        slice: &Slice,
+    ) -> Result<Vec<Comment>, StoreError> {
         let naming = self.naming();
-        let rows = LIST.rows(&self.connection, Some(of), slice, naming.0);
-        let rows: Vec<WithAuthor> = self.run(query, rows).await?;
+        let rows = self.rows(query, &LIST, |batches| &batches.comment_pages, Some(of), slice, naming.0).await?;
         self.whole(naming, rows).await
     }
 

@@ -7,7 +7,8 @@
 //! | `failure` | what a driver's error means: the only place that makes a [`StoreError`] of one |
 //! | `actors` | who is asking, and who wrote what is shown, remembered for a moment |
 //! | `author` | who wrote what a list shows |
-//! | `batch` | point reads that come together, as one statement |
+//! | `batch` | small reads that come together, as one statement |
+//! | `pages` | pages of lists, read once for all who ask at the same time |
 //! | `together` | small units that come together, committed as one |
 //! | `readers` | connections to read with, kept at hand |
 //! | `breaker` | failing at once while the database is away |
@@ -53,6 +54,7 @@ mod letter;
 mod limit;
 mod mail_token;
 mod outbox;
+mod pages;
 mod password;
 mod picture;
 mod pool;
@@ -100,9 +102,7 @@ pub use token::Ed25519Tokens;
 use actors::Actors;
 use batch::Pool;
 use limit::Limit;
-use qna::{Questions, questions};
 use readers::Readers;
-use receipt::{Receipts, receipts};
 use timing::{Demand, Watch, Wish};
 use together::{Done, Member, Open, Together, Turn};
 
@@ -138,7 +138,7 @@ struct Session<C> {
 /// Where a session's connections come from.
 enum Origin {
     /// Each statement wants one of the pool.
-    Pool { demand: Demand, questions: Questions, receipts: Receipts },
+    Pool { demand: Demand, batches: Batches },
     /// The unit holds one to its end.
     Unit {
         wish: Wish,
@@ -147,6 +147,25 @@ enum Origin {
         /// Where others may share its commit.
         shared: Option<Sharing>,
     },
+}
+
+/// What is read for all who ask for it at the same time.
+struct Batches {
+    questions: qna::Questions,
+    question_pages: qna::QuestionPages,
+    comment_pages: comment::CommentPages,
+    receipts: receipt::Receipts,
+}
+
+impl Batches {
+    fn new(pool: &Pool) -> Self {
+        Self {
+            questions: qna::questions(pool.clone()),
+            question_pages: qna::pages(pool.clone()),
+            comment_pages: comment::pages(pool.clone()),
+            receipts: receipt::receipts(pool.clone()),
+        }
+    }
 }
 
 /// What a unit has to do with others.
@@ -306,8 +325,7 @@ impl SeaStore {
         let reading = Demand::default();
         let writing = if kind == DatabaseKind::Sqlite { Demand::default() } else { reading.clone() };
         let pool = Pool { connection: reader.clone(), limit: limit.clone(), demand: reading.clone() };
-        let origin =
-            Origin::Pool { demand: reading.clone(), questions: questions(pool.clone()), receipts: receipts(pool) };
+        let origin = Origin::Pool { demand: reading.clone(), batches: Batches::new(&pool) };
         let actors = Actors::new();
         let reader = Session { connection: reader, limit: limit.clone(), locks_rows: false, origin, actors };
         Self { kind, reader: reader.into(), units, migrations, limit, demands: [reading, writing], together }

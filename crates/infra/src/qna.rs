@@ -18,6 +18,7 @@ use sea_orm::{
 
 use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
+use crate::pages::{self, Pages};
 use crate::row::{Moment, Reading, Written, one_or_stale};
 use crate::{Origin, Session};
 use row::{ActiveModel, Column, Entity};
@@ -132,7 +133,7 @@ impl WithAuthor {
     }
 }
 
-const LIST: Written = Written {
+static LIST: Written = Written {
     table: "qna",
     columns: "t.qna_id, t.user_id, t.title, t.content, t.comment_count, t.created_at, t.updated_at, t.version",
     id: "qna_id",
@@ -144,6 +145,14 @@ pub(crate) type Questions = Batch<i64, Option<WithAuthor>>;
 /// What reads them from this pool.
 pub(crate) fn questions(pool: Pool) -> Questions {
     Batch::on(pool, many)
+}
+
+/// Pages of questions, each read once for all who ask for it at the same time.
+pub(crate) type QuestionPages = Pages<WithAuthor>;
+
+/// What reads them from this pool.
+pub(crate) fn pages(pool: Pool) -> QuestionPages {
+    pages::pages(&LIST, pool)
 }
 
 /// Reads the questions with these ids.
@@ -176,7 +185,7 @@ pub(crate) fn active(author: UserId, title: &Title, content: &Content, created_a
 impl<C: ConnectionTrait + StreamTrait + Send> QnaRepository for Session<C> {
     async fn find(&self, id: QnaId) -> Result<Option<Qna>, StoreError> {
         let row = match &self.origin {
-            Origin::Pool { questions, .. } => self.timed("qna.find", questions.get(id.get())).await?,
+            Origin::Pool { batches, .. } => self.timed("qna.find", batches.questions.get(id.get())).await?,
             Origin::Unit { .. } => {
                 let found = LIST.with_ids(ConnectionTrait::get_database_backend(&self.connection), &[id.get()]);
                 self.run("qna.find", WithAuthor::find_by_statement(found).one(&self.connection)).await?
@@ -199,8 +208,7 @@ impl<C: ConnectionTrait + StreamTrait + Send> QnaRepository for Session<C> {
     async fn list(&self, author: Option<UserId>, slice: &Slice) -> Result<Vec<Qna>, StoreError> {
         let naming = self.naming();
         let of = author.map(|author| ("user_id", author.get()));
-        let rows = LIST.rows(&self.connection, of, slice, naming.0);
-        let rows: Vec<WithAuthor> = self.run("qna.list", rows).await?;
+        let rows = self.rows("qna.list", &LIST, |batches| &batches.question_pages, of, slice, naming.0).await?;
         let authors = self.authors(naming, &rows).await?;
         rows.into_iter().zip(authors).map(|(row, author)| row.read_by(author)).collect()
     }

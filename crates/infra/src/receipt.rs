@@ -86,7 +86,7 @@ impl<C: ConnectionTrait + Send> ReceiptRepository for Session<C> {
     async fn find(&self, claimant: Claimant, key: &IdempotencyKey) -> Result<Option<Receipt>, StoreError> {
         let id = (claimant.get(), key.as_str().to_owned());
         let row = match &self.origin {
-            Origin::Pool { receipts, .. } => self.timed("receipt.find", receipts.get(id)).await?,
+            Origin::Pool { batches, .. } => self.timed("receipt.find", batches.receipts.get(id)).await?,
             Origin::Unit { .. } => self.run("receipt.find", Entity::find_by_id(id).one(&self.connection)).await?,
         };
         row.map(|row| read(row, claimant, key)).transpose()

@@ -214,7 +214,7 @@ pub(crate) fn padded<'a, T>(sought: &'a [T], nothing: &'a T) -> Vec<&'a T> {
 }
 
 /// How a list says who wrote what is in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Naming {
     /// With each row.
     Joined,

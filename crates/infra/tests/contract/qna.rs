@@ -1,6 +1,8 @@
 //! `QnaRepository`.
 
-use futures_util::future::join_all;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::{join, join_all};
 use mundap_domain::StoreError;
 use mundap_domain::page::{Order, Slice};
 use mundap_domain::qna::{Content, NewQna, Qna, QnaId, QnaRecord, Title};
@@ -24,6 +26,7 @@ crate::tests![
     list_holds_at_most_limit_items,
     list_holds_no_more_bytes_than_are_wanted_and_one_row_at_least,
     list_by_author_holds_that_author_s_alone,
+    list_holds_what_was_committed_before_it_was_asked_for_also_where_many_ask,
     a_walk_meets_each_item_that_lives_throughout_exactly_once,
     update_stores_what_changed,
     update_is_stale_unless_the_stored_version_is_the_one_before,
@@ -227,6 +230,31 @@ async fn list_holds_no_more_bytes_than_are_wanted_and_one_row_at_least(board: Bo
             .unwrap();
         assert_eq!((first, then.as_ref()), (listed.clone(), listed.first()));
     }
+}
+
+async fn list_holds_what_was_committed_before_it_was_asked_for_also_where_many_ask(board: Board) {
+    let user = board.user().await;
+    let done = AtomicBool::new(false);
+    let read = || list(&board, user.id, Order::Newest, None, 3);
+    let others = join_all((0..8).map(async |_| {
+        let mut lists = 0;
+        while !done.load(Ordering::Relaxed) {
+            read().await;
+            lists += 1;
+        }
+        lists
+    }));
+    let writer = async {
+        let mut newest = Vec::new();
+        for _ in 0..30 {
+            newest.insert(0, board.qna(&user).await.id);
+            newest.truncate(3);
+            assert_eq!(join_all([read(), read()]).await, [newest.clone(), newest.clone()]);
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let (lists, ()) = join(others, writer).await;
+    assert!(lists.iter().all(|lists| *lists > 0), "{lists:?}");
 }
 
 async fn list_by_author_holds_that_author_s_alone(board: Board) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
-use mundap_domain::page::Order;
+use mundap_domain::page::{Order, Slice};
 use mundap_domain::qna::Qna;
 use mundap_domain::testing::noon;
 use mundap_domain::{Store as _, StoreError};
@@ -130,8 +130,9 @@ async fn reads_that_are_held_up_leave_a_connection_for_units(board: Board) {
     if let Some(lock) = &lock {
         lock.execute_unprepared("LOCK TABLES qna WRITE").await.unwrap();
     }
-    let newest = slice(Order::Newest, None, 10);
-    let reads = join_all((0..5).map(|_| board.reader().qnas().list(None, &newest)));
+    // Each another page: the same one would be read once for all.
+    let pages: Vec<_> = (10..15).map(|limit| slice(Order::Newest, None, limit)).collect();
+    let reads = join_all(pages.iter().map(|page| board.reader().qnas().list(None, page)));
     let unit = async {
         if let Some(lock) = &lock {
             let waiting = Statement::from_string(
@@ -157,14 +158,15 @@ async fn reads_that_are_held_up_leave_a_connection_for_units(board: Board) {
 async fn an_abandoned_statement_leaves_nothing_and_its_connection_is_good_again(board: Board) {
     let board = board.own_with(|settings| settings.max_connections = 2).await;
     let user = board.user().await;
-    let page = slice(Order::Oldest, None, 100);
+    // A walk's piece: a page would be read to its end, for others who may wait for it.
+    let piece = Slice { bytes: 1 << 20, ..slice(Order::Oldest, None, 100) };
     for micros in (0..2_000).step_by(20) {
         let work = board.unit(async |unit| {
             let qna = unit.qnas().insert(&new_qna(&user)).await?;
             unit.qnas().count_comments(qna.id, 1).await?;
             unit.qnas().find(qna.id).await
         });
-        let reading = board.reader().qnas().list(Some(user.id), &page);
+        let reading = board.reader().qnas().list(Some(user.id), &piece);
         let limit = Duration::from_micros(micros);
         // Whether it was done in time is no matter here.
         let _ = join(tokio::time::timeout(limit, work), tokio::time::timeout(limit, reading)).await;
