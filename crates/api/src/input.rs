@@ -1,7 +1,8 @@
 //! What a request brings, read and checked for shape. What the values must be is the domain's business.
 
+mod fields;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::{Deref, RangeInclusive};
 use std::rc::Rc;
 
@@ -9,16 +10,15 @@ use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, IF_MATCH};
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, web};
 use bytes::{Bytes, BytesMut};
-use futures_util::future::{LocalBoxFuture, Ready, ready};
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
+use futures_util::future::{Ready, ready};
 use mundap_domain::error::{Broken, Violations};
 use mundap_domain::idempotency::IdempotencyKey;
 use mundap_domain::page::{Order, PageRequest, PageSize};
 use mundap_domain::version::{Expected, NoTag};
 use mundap_domain::{Actor, Error};
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::Value;
 
+pub use self::fields::{Fields, OpenFields};
 use crate::admission;
 use crate::app::Board;
 use crate::problem::Problem;
@@ -252,173 +252,6 @@ impl Query {
     }
 }
 
-/// The fields of a JSON object, from a caller who is signed in: a stranger's body is not even read.
-#[derive(Debug)]
-pub struct Fields {
-    values: BTreeMap<String, Value>,
-    violations: Violations,
-}
-
-/// As [`Fields`], from anybody.
-#[derive(Debug)]
-pub struct OpenFields(pub Fields);
-
-impl FromRequest for Fields {
-    type Error = Problem;
-    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
-
-    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        if let Err(error) = Caller::signed_in(req) {
-            return ready(Err(error.into())).boxed_local();
-        }
-        json(req.clone(), payload.take()).boxed_local()
-    }
-}
-
-impl FromRequest for OpenFields {
-    type Error = Problem;
-    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
-
-    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        json(req.clone(), payload.take()).map(|fields| fields.map(Self)).boxed_local()
-    }
-}
-
-impl Fields {
-    /// Takes out a string. A field of another type is noted, and `None` as if it were absent.
-    pub fn text(&mut self, name: &str) -> Option<String> {
-        match self.values.remove(name)? {
-            Value::String(text) => Some(text),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                self.violations.add(name, Broken::NotAString);
-                None
-            }
-        }
-    }
-
-    /// Takes out a string that may be null, which says the same as its absence.
-    pub fn nullable_text(&mut self, name: &str) -> Option<String> {
-        if self.values.get(name).is_some_and(Value::is_null) {
-            self.values.remove(name);
-        }
-        self.text(name)
-    }
-
-    /// Takes out true or false.
-    pub fn boolean(&mut self, name: &str) -> Option<bool> {
-        match self.values.remove(name)? {
-            Value::Bool(value) => Some(value),
-            Value::Null | Value::String(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                self.violations.add(name, Broken::NotABoolean);
-                None
-            }
-        }
-    }
-
-    /// Takes out a whole number, also one written as text or with a zero fraction, as pydantic does.
-    pub fn lax_integer(&mut self, name: &str) -> Option<i64> {
-        let Some(value) = self.values.remove(name) else {
-            self.violations.add(name, Broken::Required);
-            return None;
-        };
-        let number = match &value {
-            Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
-            Value::String(text) => parse_id(text.trim()),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-        };
-        if number.is_none() {
-            self.violations.add(name, Broken::NotAnInteger);
-        }
-        number
-    }
-
-    /// The draft made of these fields, or everything that is wrong: wrong types, unknown fields, broken rules.
-    ///
-    /// # Errors
-    /// All violations at once.
-    pub fn finish<T>(self, draft: Result<T, Violations>) -> Result<T, Violations> {
-        let mut violations = self.violations;
-        for name in self.values.into_keys() {
-            violations.add(name, Broken::UnknownField);
-        }
-        match draft {
-            Ok(draft) if violations.is_empty() => Ok(draft),
-            Ok(_) => Err(violations),
-            Err(broken) => {
-                // A field of the wrong type also looks absent to the draft: the first word on a field stands.
-                violations.merge(broken);
-                Err(violations)
-            }
-        }
-    }
-
-    /// Parses the bytes of a JSON object.
-    ///
-    /// # Errors
-    /// Why they are none; a name that stands twice counts as broken too (RFC 8259, 4, leaves its meaning open).
-    pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        let Object(values) = serde_json::from_slice(bytes)?;
-        Ok(Self { values, violations: Violations::default() })
-    }
-
-    /// The fields as they were sent.
-    #[must_use]
-    pub fn raw(&self) -> Value {
-        Value::Object(self.values.clone().into_iter().collect())
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the bounds are checked, 2^53 is exact in both types")]
-fn whole(number: f64) -> Option<i64> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
-}
-
-/// Many more than any body here has.
-const MAX_FIELDS: usize = 100;
-
-struct Object(BTreeMap<String, Value>);
-
-impl<'de> serde::Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Once;
-        impl<'de> Visitor<'de> for Once {
-            type Value = Object;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut values = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    // Each is reported if it is unknown: the answer must not grow with the body.
-                    if values.len() == MAX_FIELDS {
-                        return Err(serde::de::Error::custom(format_args!("it has more than {MAX_FIELDS} names")));
-                    }
-                    if values.contains_key(&name) {
-                        return Err(serde::de::Error::custom(format_args!("the name \"{name}\" stands there twice")));
-                    }
-                    values.insert(name, value);
-                }
-                Ok(Object(values))
-            }
-        }
-        deserializer.deserialize_map(Once)
-    }
-}
-
-async fn json(req: HttpRequest, payload: Payload) -> Result<Fields, Problem> {
-    if !is_json(&req) {
-        return Err(Problem::unsupported_media_type("application/json"));
-    }
-    let bytes = body(&req, payload).await?;
-    if bytes.is_empty() {
-        return Err(Problem::empty_body());
-    }
-    Fields::parse(&bytes).map_err(|error| Problem::not_an_object(&error))
-}
-
 /// Whether the body is said to be plain JSON: `application/json`, or a `+json` type such as a merge patch.
 #[must_use]
 pub fn is_json(req: &HttpRequest) -> bool {
@@ -555,47 +388,6 @@ mod tests {
         assert_eq!(versions(r#""from elsewhere""#), Some(vec![]));
         for bad in ["3-abc", "", ",", "*, *", r#""3-abc"#, r#""3-abc" "4-def""#, r#"w/"3-abc""#, r#"*, "3-abc""#] {
             assert_eq!(expected(Some(bad)), Err("invalid_header"), "{bad}");
-        }
-    }
-
-    #[test]
-    fn fields_tell_everything_that_is_wrong_at_once() {
-        let mut fields = Fields::parse(br#"{"title": 5, "role": "admin"}"#).unwrap();
-        let draft =
-            mundap_domain::qna::QnaDraft::parse(fields.text("title").as_deref(), fields.text("content").as_deref());
-        let violations = fields.finish(draft).unwrap_err();
-        assert_eq!(violations.to_string(), "title not_a_string, role unknown_field, content required");
-    }
-
-    #[test]
-    fn a_name_that_stands_twice_is_refused() {
-        let error = Fields::parse(br#"{"title": "a", "title": "b"}"#).unwrap_err();
-        assert!(error.to_string().starts_with("the name \"title\" stands there twice"), "{error}");
-    }
-
-    #[test]
-    fn hostile_json_is_refused() {
-        let deep = format!("{{\"title\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        for bad in [deep.as_bytes(), b"\xef\xbb\xbf{}", b"[]", b"\"\\ud800\"", b"{\"a\": \"\\ud800\"}", b"{", b"\xff"] {
-            assert!(Fields::parse(bad).is_err());
-        }
-    }
-
-    #[test]
-    fn lax_integers_are_those_of_pydantic() {
-        let read = |json: &str| Fields::parse(format!("{{\"id\": {json}}}").as_bytes()).unwrap().lax_integer("id");
-        for (json, expected) in [
-            ("7", Some(7)),
-            ("\"7\"", Some(7)),
-            ("7.0", Some(7)),
-            ("7.5", None),
-            ("\"x\"", None),
-            ("null", None),
-            ("true", None),
-            ("1e300", None),
-            ("18446744073709551616", None),
-        ] {
-            assert_eq!(read(json), expected, "{json}");
         }
     }
 }

@@ -4,6 +4,10 @@
 //! A handler returns `Err(Problem)`; [`crate::edge`] adds the request's id and the language that it asks for, and sends it.
 //! `code` never changes; what it says to a person is in [`crate::words`]; the cause is for the log alone.
 
+#[cfg(test)]
+mod tests;
+mod wording;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -15,13 +19,14 @@ use actix_web::http::header::{
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 use mundap_domain::Error;
-use mundap_domain::error::{Broken, Cause, Violation, Violations};
+use mundap_domain::error::{Cause, Violations};
 use mundap_domain::idempotency::IdempotencyKey;
-use mundap_domain::image::{Image, Refusal, Upload};
-use mundap_grpc::Said;
+use mundap_domain::image::Refusal;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use self::wording::say;
+use self::wording::{detail, field_errors, summary};
 use crate::rate;
 use crate::words::{Language, Phrase};
 
@@ -422,67 +427,6 @@ impl ResponseError for Problem {
     }
 }
 
-/// What the gRPC face says of an error in this language: of the whole, and of each field.
-#[must_use]
-pub fn say(error: &Error, language: Language) -> Said {
-    match detail(error) {
-        // Signing in is a method here, not a path.
-        Detail::Phrase(_) if matches!(error, Error::Unauthenticated) => {
-            Said { message: Phrase::new("unauthenticated-call").say(language), fields: Vec::new() }
-        }
-        Detail::Phrase(phrase) => Said { message: phrase.say(language), fields: Vec::new() },
-        Detail::Violations(violations) => {
-            let errors = field_errors(&violations, language);
-            Said { message: summary(&errors, language), fields: errors.into_iter().map(|error| error.detail).collect() }
-        }
-    }
-}
-
-/// What is to be said of an error.
-fn detail(error: &Error) -> Detail {
-    let code = error.code();
-    Detail::Phrase(match error {
-        Error::Invalid(violations) => return Detail::Violations(violations.clone()),
-        Error::Image(refusal) => refused_image(*refusal),
-        Error::RateLimited(allowance) => {
-            let seconds = rate::retry_after(allowance);
-            Phrase::new(code).with("limit", allowance.policy.name()).with("seconds", seconds)
-        }
-        Error::Unauthenticated
-        | Error::InvalidToken
-        | Error::InvalidCredentials
-        | Error::InvalidRefreshToken
-        | Error::InvalidMailToken
-        | Error::Suspended
-        | Error::NotAuthor
-        | Error::NotAdmin
-        | Error::OwnAccount
-        | Error::NotFound(_)
-        | Error::EmailTaken
-        | Error::KeyReused
-        | Error::KeyInUse
-        | Error::VersionMismatch
-        | Error::InvalidCursor
-        | Error::Busy(_)
-        | Error::Unavailable(_)
-        | Error::StorageUnavailable(_)
-        | Error::Internal(_) => Phrase::new(code),
-    })
-}
-
-fn refused_image(refusal: Refusal) -> Phrase {
-    let phrase = Phrase::new(refusal.code());
-    match refusal {
-        Refusal::NotAnImage | Refusal::Animated | Refusal::Broken | Refusal::QuotaExceeded => phrase,
-        Refusal::TooLarge => phrase.with("mebibytes", Upload::MAX_BYTES >> 20),
-        Refusal::TooManyPixels => {
-            let phrase = phrase.with("side", Upload::MAX_SIDE).with("mega", Upload::MAX_PIXELS / 1_000_000);
-            phrase.with("frames", Upload::MAX_FRAME_PIXELS / 1_000_000)
-        }
-        Refusal::CommentFull => phrase.with("max", Image::MAX_PER_COMMENT),
-    }
-}
-
 /// RFC 6750, 3: what to bring, and what was wrong with what was brought.
 pub const CHALLENGE: &str = r#"Bearer realm="mundap""#;
 pub const INVALID_TOKEN_CHALLENGE: &str = r#"Bearer realm="mundap", error="invalid_token""#;
@@ -531,236 +475,9 @@ impl From<Violations> for Problem {
     }
 }
 
-fn field_errors(violations: &Violations, language: Language) -> Vec<FieldError> {
-    let error = |violation: &Violation| FieldError {
-        pointer: pointer(&violation.field),
-        code: violation.rule.code(),
-        detail: explain(&violation.rule).say(language),
-    };
-    violations.iter().map(error).collect()
-}
-
-/// All of them in one sentence.
-fn summary(errors: &[FieldError], language: Language) -> String {
-    let field = |error: &FieldError| {
-        let phrase = Phrase::new("validation_failed-field").with("pointer", error.pointer.clone());
-        phrase.with("rule", error.detail.clone()).say(language)
-    };
-    let fields = errors.iter().map(field).collect::<Vec<_>>().join("; ");
-    Phrase::new("validation_failed").with("fields", fields).say(language)
-}
-
 /// An error and its causes in one line.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// RFC 6901, 3: `~` and `/` are escaped.
-fn pointer(field: &str) -> String {
-    format!("/{}", field.replace('~', "~0").replace('/', "~1"))
-}
-
-/// The rule's text, named after its code.
-fn explain(rule: &Broken) -> Phrase {
-    let phrase = Phrase::new(format!("rule-{}", rule.code()));
-    match rule {
-        Broken::Required
-        | Broken::UnknownField
-        | Broken::NotAString
-        | Broken::NotAnInteger
-        | Broken::NotABoolean
-        | Broken::Blank
-        | Broken::ControlCharacter
-        | Broken::NotAnEmail
-        | Broken::NotVisibleAscii
-        | Broken::NotAnEntityTag => phrase,
-        Broken::TooShort { min } => phrase.with("min", *min),
-        Broken::TooLong { max } => phrase.with("max", *max),
-        Broken::OutOfRange { min, max } => phrase.with("min", *min).with("max", *max),
-        Broken::NotOneOf { allowed } => phrase.with("allowed", allowed.join(", ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::path::Path;
-
-    use actix_web::body::to_bytes;
-    use chrono::TimeDelta;
-    use mundap_domain::error::Kind;
-    use mundap_domain::rate::{Allowance, Policy, Quota};
-
-    use super::*;
-
-    /// The `Kind`s' codes, as the entities' files spell them.
-    fn kinds() -> BTreeSet<String> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../domain/src");
-        let mut codes = BTreeSet::new();
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "rs") {
-                let source = std::fs::read_to_string(path).unwrap();
-                let literals = source.lines().filter(|line| line.contains("::new(")).flat_map(|line| line.split('"'));
-                codes.extend(literals.filter(|literal| literal.ends_with("_not_found")).map(str::to_owned));
-            }
-        }
-        assert!(codes.len() >= 3, "{codes:?}");
-        codes
-    }
-
-    /// Every problem there is, each with something to say that no text says by itself.
-    fn problems() -> Vec<Problem> {
-        let cause = || Cause::from("the cause");
-        let errors = [
-            Error::Unauthenticated,
-            Error::InvalidToken,
-            Error::InvalidCredentials,
-            Error::InvalidRefreshToken,
-            Error::InvalidMailToken,
-            Error::Suspended,
-            Error::NotAuthor,
-            Error::NotAdmin,
-            Error::OwnAccount,
-            Error::EmailTaken,
-            Error::KeyReused,
-            Error::KeyInUse,
-            Error::VersionMismatch,
-            Error::InvalidCursor,
-            Error::RateLimited(Allowance {
-                policy: Policy::Writes,
-                quota: Quota::new(60, TimeDelta::minutes(1)).unwrap(),
-                left: 0,
-                more_in: TimeDelta::seconds(37),
-            }),
-            Error::Busy(cause()),
-            Error::Unavailable(cause()),
-            Error::Image(Refusal::NotAnImage),
-            Error::Image(Refusal::Animated),
-            Error::Image(Refusal::Broken),
-            Error::Image(Refusal::TooLarge),
-            Error::Image(Refusal::TooManyPixels),
-            Error::Image(Refusal::CommentFull),
-            Error::Image(Refusal::QuotaExceeded),
-            Error::StorageUnavailable(cause()),
-            Error::Internal(cause()),
-        ];
-        let kinds: Vec<&'static str> = kinds().into_iter().map(|code| &*code.leak()).collect();
-        let missing = kinds.into_iter().map(|code| Error::NotFound(Kind::new("thing", code)));
-        let mut problems: Vec<Problem> = errors.into_iter().chain(missing).map(Problem::from).collect();
-        problems.extend([
-            Problem::not_an_object(&serde_json::from_str::<u8>("{").unwrap_err()),
-            Problem::empty_body(),
-            Problem::broken_off(&PayloadError::EncodingCorrupted),
-            Problem::malformed_form("<name>"),
-            Problem::broken_form(&MultipartError::Incomplete),
-            Problem::form_breaks_off(),
-            Problem::malformed_message(),
-            Problem::invalid_path("<segment>"),
-            Problem::repeated_parameter("<name>"),
-            Problem::unknown_parameter("<name>"),
-            Problem::parameter_is_no_integer("<name>", "<value>".to_owned()),
-            Problem::not_an_entity_tag("<tag>"),
-            Problem::if_match_is_no_text(),
-            Problem::not_an_idempotency_key(),
-            Problem::route_not_found(),
-            Problem::method_not_allowed(&[Method::GET, Method::PATCH]),
-            Problem::target_too_long(8192),
-            Problem::head_too_large(32_768),
-            Problem::body_too_large(524_288),
-            Problem::body_timeout(),
-            Problem::unsupported_media_type("<wanted>"),
-            Problem::range_not_satisfiable(1000),
-            Problem::turned_away(),
-            Problem::too_slow(false, Duration::from_secs(5)),
-            Problem::too_slow(true, Duration::from_secs(5)),
-        ]);
-        problems
-    }
-
-    fn rules() -> Vec<Broken> {
-        vec![
-            Broken::Required,
-            Broken::UnknownField,
-            Broken::NotAString,
-            Broken::NotAnInteger,
-            Broken::NotABoolean,
-            Broken::TooShort { min: 8 },
-            Broken::TooLong { max: 20_000 },
-            Broken::OutOfRange { min: -3, max: 9_007_199_254_740_991 },
-            Broken::Blank,
-            Broken::ControlCharacter,
-            Broken::NotAnEmail,
-            Broken::NotVisibleAscii,
-            Broken::NotAnEntityTag,
-            Broken::NotOneOf { allowed: &["newest", "oldest"] },
-        ]
-    }
-
-    #[test]
-    fn every_code_has_its_texts_and_every_text_its_code_in_every_language() {
-        let problems = problems();
-        let answered: BTreeSet<&str> =
-            problems.iter().map(Problem::code).chain([Problem::from(Violations::default()).code()]).collect();
-        let kinds = kinds();
-        let codes = Error::CODES.into_iter().chain(CODES).chain(kinds.iter().map(String::as_str));
-        assert_eq!(answered, codes.collect(), "a problem of each code");
-        let rules = rules();
-        assert_eq!(rules.iter().map(Broken::code).collect::<Vec<_>>(), Broken::CODES, "each rule");
-
-        let mut used = BTreeSet::from(["validation_failed".to_owned(), "validation_failed-field".to_owned()]);
-        let explained: Vec<Phrase> = rules.iter().map(explain).collect();
-        for problem in &problems {
-            let Detail::Phrase(phrase) = &problem.0.detail else { panic!("{problem:?}") };
-            let (code, name) = (problem.code(), phrase.name());
-            let is_of_code = name == code || name.strip_prefix(code).is_some_and(|rest| rest.starts_with('-'));
-            assert!(is_of_code, "{name} is no text of {code}");
-        }
-        let said = problems.iter().filter_map(|problem| match &problem.0.detail {
-            Detail::Phrase(phrase) => Some(phrase),
-            Detail::Violations(_) => None,
-        });
-        let of_a_call = Phrase::new("unauthenticated-call");
-        for phrase in said.chain(&explained).chain([&of_a_call]) {
-            phrase.must_say_everything();
-            used.insert(phrase.name().to_owned());
-        }
-        for language in Language::ALL {
-            let names = crate::words::inspection::names(language);
-            let missing: Vec<_> = used.difference(&names).collect();
-            let unused: Vec<_> = names.difference(&used).collect();
-            assert!(missing.is_empty() && unused.is_empty(), "{language:?}: missing {missing:?}, unused {unused:?}");
-        }
-    }
-
-    #[test]
-    fn every_broken_rule_is_named_with_its_field() {
-        let mut violations = Violations::default();
-        violations.add("title", Broken::TooShort { min: 1 });
-        violations.add("a/b{c}", Broken::UnknownField);
-        let problem = Problem::from(violations);
-        assert_eq!(problem.detail(Language::English), "/title must not be empty; /a~1b{c} is not a known field.");
-        assert_eq!(problem.detail(Language::Korean), "/title: 비워 둘 수 없습니다; /a~1b{c}: 알 수 없는 필드입니다.");
-    }
-
-    #[actix_web::test]
-    async fn what_is_prepared_says_the_same() {
-        let problem = Problem::turned_away();
-        let prepared = Prepared::new(&problem);
-        for language in Language::ALL {
-            let (made, ready) = (problem.response("an-id", language), prepared.response("an-id", language));
-            assert_eq!(made.status(), ready.status());
-            assert!(ready.headers().contains_key(RETRY_AFTER));
-            assert_eq!(made.headers().len(), ready.headers().len());
-            for (name, value) in made.headers() {
-                assert_eq!(ready.headers().get(name), Some(value));
-            }
-            let body = async |answer: HttpResponse| to_bytes(answer.into_body()).await.map_err(|_| "no body").unwrap();
-            let (made, ready) = (body(made).await, body(ready).await);
-            assert!(String::from_utf8_lossy(&ready).contains("\"request_id\":\"an-id\""), "{ready:?}");
-            assert_eq!(made, ready);
-        }
-    }
 }

@@ -1,0 +1,116 @@
+//! What is said of an error, and of each field that breaks a rule.
+
+use mundap_domain::Error;
+use mundap_domain::error::{Broken, Violation, Violations};
+use mundap_domain::image::{Image, Refusal, Upload};
+use mundap_grpc::Said;
+
+use super::{Detail, FieldError};
+use crate::rate;
+use crate::words::{Language, Phrase};
+
+/// What the gRPC face says of an error in this language: of the whole, and of each field.
+#[must_use]
+pub fn say(error: &Error, language: Language) -> Said {
+    match detail(error) {
+        // Signing in is a method here, not a path.
+        Detail::Phrase(_) if matches!(error, Error::Unauthenticated) => {
+            Said { message: Phrase::new("unauthenticated-call").say(language), fields: Vec::new() }
+        }
+        Detail::Phrase(phrase) => Said { message: phrase.say(language), fields: Vec::new() },
+        Detail::Violations(violations) => {
+            let errors = field_errors(&violations, language);
+            Said { message: summary(&errors, language), fields: errors.into_iter().map(|error| error.detail).collect() }
+        }
+    }
+}
+
+/// What is to be said of an error.
+pub(super) fn detail(error: &Error) -> Detail {
+    let code = error.code();
+    Detail::Phrase(match error {
+        Error::Invalid(violations) => return Detail::Violations(violations.clone()),
+        Error::Image(refusal) => refused_image(*refusal),
+        Error::RateLimited(allowance) => {
+            let seconds = rate::retry_after(allowance);
+            Phrase::new(code).with("limit", allowance.policy.name()).with("seconds", seconds)
+        }
+        Error::Unauthenticated
+        | Error::InvalidToken
+        | Error::InvalidCredentials
+        | Error::InvalidRefreshToken
+        | Error::InvalidMailToken
+        | Error::Suspended
+        | Error::NotAuthor
+        | Error::NotAdmin
+        | Error::OwnAccount
+        | Error::NotFound(_)
+        | Error::EmailTaken
+        | Error::KeyReused
+        | Error::KeyInUse
+        | Error::VersionMismatch
+        | Error::InvalidCursor
+        | Error::Busy(_)
+        | Error::Unavailable(_)
+        | Error::StorageUnavailable(_)
+        | Error::Internal(_) => Phrase::new(code),
+    })
+}
+
+fn refused_image(refusal: Refusal) -> Phrase {
+    let phrase = Phrase::new(refusal.code());
+    match refusal {
+        Refusal::NotAnImage | Refusal::Animated | Refusal::Broken | Refusal::QuotaExceeded => phrase,
+        Refusal::TooLarge => phrase.with("mebibytes", Upload::MAX_BYTES >> 20),
+        Refusal::TooManyPixels => {
+            let phrase = phrase.with("side", Upload::MAX_SIDE).with("mega", Upload::MAX_PIXELS / 1_000_000);
+            phrase.with("frames", Upload::MAX_FRAME_PIXELS / 1_000_000)
+        }
+        Refusal::CommentFull => phrase.with("max", Image::MAX_PER_COMMENT),
+    }
+}
+
+pub(super) fn field_errors(violations: &Violations, language: Language) -> Vec<FieldError> {
+    let error = |violation: &Violation| FieldError {
+        pointer: pointer(&violation.field),
+        code: violation.rule.code(),
+        detail: explain(&violation.rule).say(language),
+    };
+    violations.iter().map(error).collect()
+}
+
+/// All of them in one sentence.
+pub(super) fn summary(errors: &[FieldError], language: Language) -> String {
+    let field = |error: &FieldError| {
+        let phrase = Phrase::new("validation_failed-field").with("pointer", error.pointer.clone());
+        phrase.with("rule", error.detail.clone()).say(language)
+    };
+    let fields = errors.iter().map(field).collect::<Vec<_>>().join("; ");
+    Phrase::new("validation_failed").with("fields", fields).say(language)
+}
+
+/// RFC 6901, 3: `~` and `/` are escaped.
+fn pointer(field: &str) -> String {
+    format!("/{}", field.replace('~', "~0").replace('/', "~1"))
+}
+
+/// The rule's text, named after its code.
+pub(super) fn explain(rule: &Broken) -> Phrase {
+    let phrase = Phrase::new(format!("rule-{}", rule.code()));
+    match rule {
+        Broken::Required
+        | Broken::UnknownField
+        | Broken::NotAString
+        | Broken::NotAnInteger
+        | Broken::NotABoolean
+        | Broken::Blank
+        | Broken::ControlCharacter
+        | Broken::NotAnEmail
+        | Broken::NotVisibleAscii
+        | Broken::NotAnEntityTag => phrase,
+        Broken::TooShort { min } => phrase.with("min", *min),
+        Broken::TooLong { max } => phrase.with("max", *max),
+        Broken::OutOfRange { min, max } => phrase.with("min", *min).with("max", *max),
+        Broken::NotOneOf { allowed } => phrase.with("allowed", allowed.join(", ")),
+    }
+}
