@@ -21,8 +21,6 @@ use sea_orm::{
 use crate::Session;
 use crate::actors::Age;
 use crate::author::ByAuthor;
-use crate::batch::Pool;
-use crate::pages::{self, Pages};
 use crate::row::{Moment, Naming, Reading, Written, one_or_stale};
 use row::{ActiveModel, Column, Entity};
 
@@ -132,19 +130,11 @@ impl WithAuthor {
     }
 }
 
-static LIST: Written = Written {
+pub(crate) static LIST: Written = Written {
     table: "comment",
     columns: "t.comment_id, t.qna_id, t.user_id, t.content, t.created_at, t.updated_at, t.version, t.image_count",
     id: "comment_id",
 };
-
-/// Pages of comments, each read once for all who ask for it at the same time.
-pub(crate) type CommentPages = Pages<WithAuthor>;
-
-/// What reads them from this pool.
-pub(crate) fn pages(pool: Pool) -> CommentPages {
-    pages::pages(&LIST, pool)
-}
 
 impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
     async fn comments(

@@ -102,6 +102,7 @@ pub use token::Ed25519Tokens;
 use actors::Actors;
 use batch::Pool;
 use limit::Limit;
+use pages::{Pages, pages};
 use readers::Readers;
 use timing::{Demand, Watch, Wish};
 use together::{Done, Member, Open, Together, Turn};
@@ -152,8 +153,8 @@ enum Origin {
 /// What is read for all who ask for it at the same time.
 struct Batches {
     questions: qna::Questions,
-    question_pages: qna::QuestionPages,
-    comment_pages: comment::CommentPages,
+    question_pages: Pages<qna::WithAuthor>,
+    comment_pages: Pages<comment::WithAuthor>,
     receipts: receipt::Receipts,
 }
 
@@ -161,8 +162,8 @@ impl Batches {
     fn new(pool: &Pool) -> Self {
         Self {
             questions: qna::questions(pool.clone()),
-            question_pages: qna::pages(pool.clone()),
-            comment_pages: comment::pages(pool.clone()),
+            question_pages: pages(&qna::LIST, pool.clone()),
+            comment_pages: pages(&comment::LIST, pool.clone()),
             receipts: receipt::receipts(pool.clone()),
         }
     }

@@ -18,7 +18,6 @@ use sea_orm::{
 
 use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
-use crate::pages::{self, Pages};
 use crate::row::{Moment, Reading, Written, one_or_stale};
 use crate::{Origin, Session};
 use row::{ActiveModel, Column, Entity};
@@ -133,7 +132,7 @@ impl WithAuthor {
     }
 }
 
-static LIST: Written = Written {
+pub(crate) static LIST: Written = Written {
     table: "qna",
     columns: "t.qna_id, t.user_id, t.title, t.content, t.comment_count, t.created_at, t.updated_at, t.version",
     id: "qna_id",
@@ -145,14 +144,6 @@ pub(crate) type Questions = Batch<i64, Option<WithAuthor>>;
 /// What reads them from this pool.
 pub(crate) fn questions(pool: Pool) -> Questions {
     Batch::on(pool, many)
-}
-
-/// Pages of questions, each read once for all who ask for it at the same time.
-pub(crate) type QuestionPages = Pages<WithAuthor>;
-
-/// What reads them from this pool.
-pub(crate) fn pages(pool: Pool) -> QuestionPages {
-    pages::pages(&LIST, pool)
 }
 
 /// Reads the questions with these ids.
