@@ -259,7 +259,8 @@ pub struct Settings {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub http_requests: Option<u32>,
 
-    /// How many more wait for their turn; who comes then is answered 503 at once [default: twice as many]
+    /// How many more wait for their turn; who comes then is answered 503 at once [default: twice as many, and
+    /// 16 times as many where they have waited for less than a second]
     #[arg(long, global = true, env = "MUNDAP_HTTP_QUEUE", value_name = "N")]
     pub http_queue: Option<u32>,
 

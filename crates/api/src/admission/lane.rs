@@ -1,23 +1,41 @@
 //! Lanes: so many at once, a bounded queue, and a refusal for the rest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+/// How long a queue counts as one that has just begun.
+const BEGUN: Duration = Duration::from_secs(1);
+
+/// How many may wait, and how long each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Queue {
+    pub(super) length: usize,
+    pub(super) patience: Duration,
+}
+
 /// So many at once, and a bounded queue of more, first come, first served.
+///
+/// What comes after a moment in which nothing went on, be it the machine or the disk that halted, is done soon, and a queue
+/// that has just begun may be as long as that takes. One that does not come to its end is overload, in which whoever is let
+/// in only waits longer. It is how `CoDel` tells them apart (Nichols and Jacobson, "Controlling queue delay", ACM Queue 10:5;
+/// for requests: Maurer, "Fail at scale", ACM Queue 13:8).
 pub(crate) struct Lane {
     name: &'static str,
     room: Arc<Semaphore>,
-    /// How many may be inside: in its places and in its queue, counted together. Whoever is called up from the queue and has
+    places: usize,
+    /// How many are inside: in its places and in its queue, counted together. Whoever is called up from the queue and has
     /// not noticed yet would otherwise be counted in both.
-    most: usize,
     inside: AtomicUsize,
-    /// How long one may wait.
-    patience: Duration,
+    standing: Queue,
+    begun: Queue,
+    made: Instant,
+    /// When its queue began, in milliseconds since it was made.
+    began: AtomicU64,
     in_flight: Gauge,
     queued: Gauge,
     queue_full: Counter,
@@ -32,16 +50,25 @@ pub(crate) enum Shed {
 }
 
 impl Lane {
-    pub(super) fn new(name: &'static str, room: usize, queue: usize, patience: Duration) -> Arc<Self> {
+    /// A lane with a queue that is as long when it has just begun.
+    pub(super) fn new(name: &'static str, places: usize, queue: usize, patience: Duration) -> Arc<Self> {
+        let queue = Queue { length: queue, patience };
+        Self::with_queues(name, places, queue, queue)
+    }
+
+    pub(super) fn with_queues(name: &'static str, places: usize, standing: Queue, begun: Queue) -> Arc<Self> {
         metrics::gauge!("mundap_http_lane_places", "lane" => name)
-            .set(f64::from(u32::try_from(room).unwrap_or(u32::MAX)));
+            .set(f64::from(u32::try_from(places).unwrap_or(u32::MAX)));
         let shed = |reason| metrics::counter!("mundap_http_shed_total", "lane" => name, "reason" => reason);
         Arc::new(Self {
             name,
-            room: Arc::new(Semaphore::new(room)),
-            most: room.saturating_add(queue),
+            room: Arc::new(Semaphore::new(places)),
+            places,
             inside: AtomicUsize::new(0),
-            patience,
+            standing,
+            begun,
+            made: Instant::now(),
+            began: AtomicU64::new(0),
             in_flight: metrics::gauge!("mundap_http_lane_in_flight", "lane" => name),
             queued: metrics::gauge!("mundap_http_lane_queued", "lane" => name),
             queue_full: shed("queue_full"),
@@ -50,7 +77,23 @@ impl Lane {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.inside.load(Ordering::Relaxed) >= self.most
+        !self.lets_in(self.inside.load(Ordering::Relaxed))
+    }
+
+    /// Whether there is room for one more beside so many.
+    fn lets_in(&self, inside: usize) -> bool {
+        let room = |queue: Queue| inside < self.places.saturating_add(queue.length);
+        room(self.standing) || (room(self.begun) && self.has_just_begun())
+    }
+
+    fn has_just_begun(&self) -> bool {
+        let began = Duration::from_millis(self.began.load(Ordering::Relaxed));
+        self.made.elapsed().saturating_sub(began) < BEGUN
+    }
+
+    fn begin(&self) {
+        let now = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.began.store(now, Ordering::Relaxed);
     }
 
     /// Whether to turn somebody away at once, who is counted then.
@@ -84,7 +127,8 @@ impl Lane {
     async fn wait(&self) -> Result<OwnedSemaphorePermit, Shed> {
         let _waiting = Waiting::start(&self.queued);
         let start = Instant::now();
-        let turn = timeout(self.patience, self.room.clone().acquire_owned()).await;
+        let queue = if self.has_just_begun() { self.begun } else { self.standing };
+        let turn = timeout(queue.patience, self.room.clone().acquire_owned()).await;
         metrics::histogram!("mundap_http_queue_duration_seconds", "lane" => self.name).record(start.elapsed());
         // The semaphore is never closed.
         let permit = turn.ok().and_then(Result::ok);
@@ -103,8 +147,12 @@ impl Inside {
     fn step(lane: &Arc<Lane>) -> Option<Self> {
         let stepped = lane
             .inside
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |inside| (inside < lane.most).then_some(inside + 1));
-        stepped.is_ok().then(|| Self(lane.clone()))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |inside| lane.lets_in(inside).then_some(inside + 1));
+        let before = stepped.ok()?;
+        if before == lane.places {
+            lane.begin();
+        }
+        Some(Self(lane.clone()))
     }
 }
 
@@ -200,6 +248,41 @@ mod tests {
             assert!(third.as_mut().now_or_never().is_none(), "there is room to wait");
             drop(second.await.unwrap());
             assert!(third.now_or_never().unwrap().is_ok());
+        });
+    }
+
+    #[test]
+    fn a_queue_that_has_just_begun_is_longer_than_one_that_stands() {
+        in_paused_time(async {
+            let standing = Queue { length: 1, patience: PATIENCE };
+            let begun = Queue { length: 3, patience: 4 * PATIENCE };
+            let lane = Lane::with_queues("test", 1, standing, begun);
+            // As long as nobody waits, no time passes for the queue.
+            tokio::time::sleep(2 * BEGUN).await;
+            let first = lane.enter().await.unwrap();
+            let mut queue: Vec<_> = (0..3).map(|_| Box::pin(lane.enter())).collect();
+            for waiting in &mut queue {
+                assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
+            }
+            assert_eq!(lane.enter().now_or_never().unwrap().err(), Some(Shed::QueueFull));
+            let start = Instant::now();
+            assert_eq!(queue.remove(0).await.err(), Some(Shed::Waited));
+            assert_eq!(start.elapsed(), begun.patience);
+            drop(queue);
+
+            // It stands when it has been there for a second, whoever is in it.
+            let mut in_line = pin!(lane.enter());
+            assert!(in_line.as_mut().now_or_never().is_none());
+            tokio::time::sleep(BEGUN).await;
+            assert!(lane.is_full());
+            assert_eq!(lane.enter().now_or_never().unwrap().err(), Some(Shed::QueueFull));
+            drop(first);
+            let second = in_line.await.unwrap();
+            let mut others: Vec<_> = (0..3).map(|_| Box::pin(lane.enter())).collect();
+            for waiting in &mut others {
+                assert!(waiting.as_mut().now_or_never().is_none(), "a new queue");
+            }
+            drop(second);
         });
     }
 }
