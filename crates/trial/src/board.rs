@@ -226,6 +226,17 @@ impl Board {
         Ok(u64::try_from(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())?)
     }
 
+    /// The connections of clients among them, as it counts them itself.
+    ///
+    /// # Errors
+    /// Where it does not say.
+    pub async fn clients(&self) -> Result<f64> {
+        let answer = self.operator("/metrics").await?;
+        let text = std::str::from_utf8(&answer.body)?;
+        let count = text.lines().find_map(|line| line.strip_prefix("mundap_http_connections "));
+        Ok(count.ok_or("no mundap_http_connections")?.parse()?)
+    }
+
     /// What it logged at `info` about its start, and all warnings.
     #[must_use]
     pub fn log(&self) -> Vec<Value> {

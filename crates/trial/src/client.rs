@@ -13,7 +13,7 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::Result;
 
@@ -137,15 +137,21 @@ pub struct Client {
     server: SocketAddr,
     patience: Duration,
     connection: Option<SendRequest<Full<Bytes>>>,
+    /// When an answer came last.
+    used: Instant,
 }
 
 impl Client {
+    /// How long a connection may have been idle to be used once more. The board closes it after 15 s, and a request that is on
+    /// its way by then gets no answer (RFC 9112, 9.5).
+    const IDLE: Duration = Duration::from_secs(10);
+
     /// How long a client waits that was not told otherwise: far above any limit of the board.
     pub const PATIENCE: Duration = Duration::from_secs(15);
 
     #[must_use]
     pub fn new(server: SocketAddr) -> Self {
-        Self { server, patience: Self::PATIENCE, connection: None }
+        Self { server, patience: Self::PATIENCE, connection: None, used: Instant::now() }
     }
 
     #[must_use]
@@ -173,7 +179,7 @@ impl Client {
     }
 
     async fn attempt(&mut self, call: &Call) -> std::result::Result<Answer, Lost> {
-        let kept = self.connection.take().filter(|kept| !kept.is_closed());
+        let kept = self.connection.take().filter(|kept| !kept.is_closed() && self.used.elapsed() < Self::IDLE);
         let reused = kept.is_some();
         let mut connection = match kept {
             Some(kept) => kept,
@@ -193,6 +199,7 @@ impl Client {
         let body = body.collect().await.map_err(|_| Lost::Cut)?.to_bytes();
         let closes = head.headers.get(hyper::header::CONNECTION).is_some_and(|value| value == "close");
         self.connection = (!closes).then_some(connection);
+        self.used = Instant::now();
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
     }
 

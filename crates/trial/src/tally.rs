@@ -67,6 +67,8 @@ pub struct Tally {
     pub slowest_failure: Duration,
     /// When the last one ended that was not accepted.
     pub last_failure: Option<Instant>,
+    /// When requests began to fail, and how many did within a second.
+    pub bursts: Vec<(Instant, u64)>,
     /// Requests that were due and were not sent, since the generator had no connection left.
     pub unsent: u64,
 }
@@ -84,7 +86,12 @@ impl Tally {
             Err(lost) => *self.lost.entry(lost).or_default() += 1,
         }
         self.slowest_failure = self.slowest_failure.max(took);
-        self.last_failure = Some(Instant::now());
+        let now = Instant::now();
+        self.last_failure = Some(now);
+        match self.bursts.last_mut() {
+            Some((began, failed)) if now.duration_since(*began) < Duration::from_secs(1) => *failed += 1,
+            _ => self.bursts.push((now, 1)),
+        }
     }
 
     pub fn add(&mut self, other: &Self) {
@@ -100,6 +107,7 @@ impl Tally {
         }
         self.slowest_failure = self.slowest_failure.max(other.slowest_failure);
         self.last_failure = self.last_failure.max(other.last_failure);
+        self.bursts.extend_from_slice(&other.bursts);
     }
 
     #[must_use]
@@ -117,6 +125,19 @@ impl Tally {
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.accepted.count() + self.refused.count() + self.other.values().sum::<u64>() + self.lost()
+    }
+
+    /// When requests failed, counted from `start`, in words.
+    #[must_use]
+    pub fn failures_since(&self, start: Instant) -> String {
+        let at = |began: &Instant| began.saturating_duration_since(start).as_secs_f64();
+        listed(
+            &self
+                .bursts
+                .iter()
+                .map(|(began, failed)| format!("{failed} from {:.1} s on", at(began)))
+                .collect::<Vec<_>>(),
+        )
     }
 
     /// The improper answers, in words.
@@ -192,5 +213,17 @@ mod tests {
         both.add(&tally);
         both.add(&tally);
         assert_eq!((both.accepted.count(), both.lost(), both.sent()), (200, 2, 202));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_of_one_second_are_one_burst() {
+        let (start, mut tally) = (Instant::now(), Tally::default());
+        assert_eq!(tally.failures_since(start), "none");
+        for after in [1500, 400, 400, 400, 5000] {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            tally.record(Duration::from_millis(1), Ok(&answer(503, Some("1"))));
+            tally.record(Duration::from_millis(1), Ok(&answer(200, None)));
+        }
+        assert_eq!(tally.failures_since(start), "3 from 1.5 s on, 1 from 2.7 s on, 1 from 7.7 s on");
     }
 }

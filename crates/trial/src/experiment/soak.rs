@@ -31,7 +31,7 @@ pub async fn run(setting: &Setting, length: Duration, rate: Option<f64>) -> Resu
         let mix = overload::mix(&board, tokens(&members), "peak").await?;
         overload::peak(board.http, Duration::from_secs(5), &mix).await.0
     };
-    let load = Open { rate: 0.6 * peak, length, connections: 2000 };
+    let load = Open { rate: 0.6 * peak, length, connections: 4000 };
     let mix = renewed(&board, &shared).await?;
     let running = spawn_local(open_on(board.http, load, mix));
     let started = Instant::now();
@@ -42,7 +42,7 @@ pub async fn run(setting: &Setting, length: Duration, rate: Option<f64>) -> Resu
         let at = started.elapsed();
         if at > length / 3 {
             #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-            let (bytes, open) = (board.memory()? as f64, board.descriptors()? as f64);
+            let (bytes, open) = (board.memory()? as f64, board.descriptors()? as f64 - board.clients().await?);
             memory.push((at.as_secs_f64(), bytes));
             files.push((at.as_secs_f64(), open));
         }
@@ -67,12 +67,19 @@ pub async fn run(setting: &Setting, length: Duration, rate: Option<f64>) -> Resu
         grown <= MEMORY,
     );
     let more = slope(&files) * rest;
-    table.limit("descriptors added, likewise", "≤ 10", format!("{more:.1}"), more <= DESCRIPTORS);
+    table.limit(
+        "descriptors added, likewise, those of clients not counted",
+        "≤ 10",
+        format!("{more:.1}"),
+        more <= DESCRIPTORS,
+    );
     table.none(
         "5xx, 429, anything but accepted",
         tally.sent() - tally.accepted.count(),
         format!("{} refused, {}", tally.refused.count(), tally.troubles()),
     );
+    table.note("when those were", tally.failures_since(started));
+    table.none("due and not sent, since 4000 connections were waiting", tally.unsent, tally.unsent.to_string());
     table.note("requests", tally.sent().to_string());
     table.note(
         "p50, p99, slowest",
