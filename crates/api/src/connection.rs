@@ -18,6 +18,11 @@ use socket2::SockRef;
 
 use crate::client::Proxies;
 
+/// How many bytes the system takes on that a client has no room for yet. It would take on megabytes of what nobody reads, and a
+/// stream would have them read from the database. What is on its way to who reads does not count (tcp(7)).
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 256 << 10;
+
 /// The open connections of the public port.
 pub struct Connections {
     /// The most that one address may hold.
@@ -51,8 +56,11 @@ impl Connections {
         let seat = self.seat(peer.ip());
         if seat.is_some() {
             #[cfg(target_os = "linux")]
-            if let Err(error) = socket.set_tcp_user_timeout(Some(self.write_timeout)) {
-                tracing::debug!(%error, "a connection without a time limit for writing");
+            if let Err(error) = socket
+                .set_tcp_user_timeout(Some(self.write_timeout))
+                .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT))
+            {
+                tracing::debug!(%error, "a connection without its limits for writing");
             }
         } else {
             metrics::counter!("mundap_http_connections_refused_total").increment(1);
@@ -171,6 +179,22 @@ mod tests {
             let held: Vec<_> = (0..10).map(|_| connections.seat(ip(address)).unwrap()).collect();
             assert_eq!(held.len(), 10);
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[actix_web::test]
+    async fn the_system_takes_on_little_for_who_does_not_read() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let unread = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (served, _) = listener.accept().await.unwrap();
+        // A window that does not grow.
+        SockRef::from(&unread).set_recv_buffer_size(64 << 10).unwrap();
+        let _seat = three().admit(&served).unwrap();
+        let mut taken = 0;
+        while let Ok(bytes) = served.try_write(&[0; 16 << 10]) {
+            taken += bytes;
+        }
+        assert!(taken < 1 << 20, "{taken}");
     }
 
     #[test]
