@@ -22,26 +22,29 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use chrono::{TimeZone as _, Utc};
+use chrono::{TimeDelta, TimeZone as _, Utc};
 
 use crate::account::{MockAccessTokens, MockPasswordHasher};
 use crate::audit::MockAuditRepository;
 use crate::comment::{Comment, CommentContent, CommentId, CommentRecord, MockCommentRepository};
 use crate::env::{Clock, Entropy, Timestamp};
-use crate::error::StoreError;
+use crate::error::{Kind, StoreError, Violations};
 use crate::event::{Event, Events};
 use crate::idempotency::{FingerprintKey, MockReceiptRepository};
-use crate::image::{Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCleaner, MockImageRepository, Picture};
+use crate::image::{
+    Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCleaner, MockImageRepository, Picture, Refusal,
+};
 use crate::mail::{Mailer, MockMailTokenRepository, MockMailer, MockOutboxRepository};
 use crate::page::CursorKey;
 use crate::qna::{Content, MockQnaRepository, Qna, QnaId, QnaRecord, Title};
-use crate::rate::MockRateRepository;
+use crate::rate::{Allowance, MockRateRepository, Policy, Quota};
 use crate::sign_in::MockSignInRepository;
 use crate::user::{Author, DisplayName, Email, MockUserRepository, Role, User, UserId, UserRecord};
 use crate::version::Version;
 use crate::{
-    AuditRepository, CommentRepository, ImageRepository, MailTokenRepository, OutboxRepository, Ports, QnaRepository,
-    RateRepository, ReceiptRepository, Repositories, Services, SignInRepository, Store, UnitOfWork, UserRepository,
+    AuditRepository, CommentRepository, Error, ImageRepository, MailTokenRepository, OutboxRepository, Ports,
+    QnaRepository, RateRepository, ReceiptRepository, Repositories, Services, SignInRepository, Store, UnitOfWork,
+    UserRepository,
 };
 
 /// One mock a port. A call that no test expects fails that test.
@@ -389,4 +392,44 @@ pub fn an_image(id: i64, comment: i64, owner: i64) -> Image {
         digest: Digest::of(b"an image"),
         created_at: noon(),
     }
+}
+
+/// One error of each code, in the order of [`Error::CODES`], and of each [`Kind`]; where a cause is kept, this one.
+#[must_use]
+pub fn every_error(cause: &str) -> Vec<Error> {
+    let quota = Quota::new(60, TimeDelta::minutes(1)).expect("a quota");
+    let allowance = Allowance { policy: Policy::Writes, quota, left: 0, more_in: TimeDelta::seconds(37) };
+    vec![
+        Error::Invalid(Violations::default()),
+        Error::Unauthenticated,
+        Error::InvalidToken,
+        Error::InvalidCredentials,
+        Error::InvalidRefreshToken,
+        Error::InvalidMailToken,
+        Error::Suspended,
+        Error::NotAuthor,
+        Error::NotAdmin,
+        Error::OwnAccount,
+        Error::NotFound(Kind::QNA),
+        Error::NotFound(Kind::COMMENT),
+        Error::NotFound(Kind::IMAGE),
+        Error::NotFound(Kind::USER),
+        Error::EmailTaken,
+        Error::KeyReused,
+        Error::KeyInUse,
+        Error::VersionMismatch,
+        Error::InvalidCursor,
+        Error::Image(Refusal::NotAnImage),
+        Error::Image(Refusal::Animated),
+        Error::Image(Refusal::Broken),
+        Error::Image(Refusal::TooLarge),
+        Error::Image(Refusal::TooManyPixels),
+        Error::Image(Refusal::CommentFull),
+        Error::Image(Refusal::QuotaExceeded),
+        Error::RateLimited(allowance),
+        Error::Busy(cause.into()),
+        Error::Unavailable(cause.into()),
+        Error::StorageUnavailable(cause.into()),
+        Error::Internal(cause.into()),
+    ]
 }

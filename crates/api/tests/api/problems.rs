@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
-use chrono::TimeDelta;
 use mundap_domain::Error;
 use mundap_domain::error::Broken;
-use mundap_domain::image::{Refusal, Upload};
-use mundap_domain::rate::{Allowance, Policy, Quota};
+use mundap_domain::image::Upload;
+use mundap_domain::testing::every_error;
 use serde_json::json;
 
 use crate::board::Board;
@@ -387,44 +386,7 @@ fn the_list_of_codes_is_whole(_: &Board) {
     assert_eq!(others, general);
     assert_eq!(things, BTreeSet::from(["comment_not_found", "image_not_found", "qna_not_found", "user_not_found"]));
     // The status that the table gives is the one that the error becomes.
-    let errors = [
-        Error::Invalid(mundap_domain::error::Violations::default()),
-        Error::Unauthenticated,
-        Error::InvalidToken,
-        Error::InvalidCredentials,
-        Error::InvalidRefreshToken,
-        Error::InvalidMailToken,
-        Error::Suspended,
-        Error::NotAuthor,
-        Error::NotAdmin,
-        Error::OwnAccount,
-        Error::NotFound(mundap_domain::error::Kind::QNA),
-        Error::NotFound(mundap_domain::error::Kind::COMMENT),
-        Error::NotFound(mundap_domain::error::Kind::IMAGE),
-        Error::NotFound(mundap_domain::error::Kind::USER),
-        Error::EmailTaken,
-        Error::KeyReused,
-        Error::KeyInUse,
-        Error::VersionMismatch,
-        Error::InvalidCursor,
-        Error::Image(Refusal::NotAnImage),
-        Error::Image(Refusal::Animated),
-        Error::Image(Refusal::Broken),
-        Error::Image(Refusal::TooLarge),
-        Error::Image(Refusal::TooManyPixels),
-        Error::Image(Refusal::CommentFull),
-        Error::Image(Refusal::QuotaExceeded),
-        Error::RateLimited(Allowance {
-            policy: Policy::Writes,
-            quota: Quota::new(60, TimeDelta::minutes(1)).unwrap(),
-            left: 0,
-            more_in: TimeDelta::seconds(1),
-        }),
-        Error::Busy("busy".into()),
-        Error::Unavailable("away".into()),
-        Error::StorageUnavailable("full".into()),
-        Error::internal("a fault"),
-    ];
+    let errors = every_error("a fault");
     assert_eq!(errors.len(), Error::CODES.len() + things.len());
     let over_grpc = column("Codes", 3);
     for error in errors {

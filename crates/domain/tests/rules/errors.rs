@@ -3,60 +3,19 @@
 use std::collections::BTreeSet;
 use std::error::Error as _;
 
-use chrono::TimeDelta;
-use mundap_domain::error::{Broken, Cause, Kind, Violations};
-use mundap_domain::image::Refusal;
-use mundap_domain::rate::{Allowance, Policy, Quota};
+use mundap_domain::error::{Broken, Kind, Violations};
+use mundap_domain::testing::every_error;
 use mundap_domain::{Error, StoreError};
 
 use crate::stage::{contention, duplicate, unavailable};
 
-fn every_error() -> Vec<Error> {
-    let cause = || Cause::from("password of the database");
-    vec![
-        Error::Invalid(Violations::default()),
-        Error::Unauthenticated,
-        Error::InvalidToken,
-        Error::InvalidCredentials,
-        Error::InvalidRefreshToken,
-        Error::InvalidMailToken,
-        Error::Suspended,
-        Error::NotAuthor,
-        Error::NotAdmin,
-        Error::OwnAccount,
-        Error::NotFound(Kind::QNA),
-        Error::NotFound(Kind::COMMENT),
-        Error::NotFound(Kind::IMAGE),
-        Error::NotFound(Kind::USER),
-        Error::EmailTaken,
-        Error::KeyReused,
-        Error::KeyInUse,
-        Error::VersionMismatch,
-        Error::InvalidCursor,
-        Error::Image(Refusal::NotAnImage),
-        Error::Image(Refusal::Animated),
-        Error::Image(Refusal::Broken),
-        Error::Image(Refusal::TooLarge),
-        Error::Image(Refusal::TooManyPixels),
-        Error::Image(Refusal::CommentFull),
-        Error::Image(Refusal::QuotaExceeded),
-        Error::RateLimited(exhausted()),
-        Error::Busy(cause()),
-        Error::Unavailable(cause()),
-        Error::StorageUnavailable(cause()),
-        Error::Internal(cause()),
-    ]
-}
-
-fn exhausted() -> Allowance {
-    let quota = Quota::new(60, TimeDelta::minutes(1)).expect("a quota");
-    Allowance { policy: Policy::Writes, quota, left: 0, more_in: TimeDelta::seconds(1) }
-}
+/// What must not be shown.
+const CAUSE: &str = "password of the database";
 
 /// Spelled out here once more: a code that is released never changes.
 #[test]
 fn every_error_has_its_code() {
-    let codes: Vec<&str> = every_error().iter().map(Error::code).collect();
+    let codes: Vec<&str> = every_error(CAUSE).iter().map(Error::code).collect();
     assert_eq!(
         codes,
         [
@@ -142,11 +101,11 @@ fn every_broken_rule_has_its_code() {
 
 #[test]
 fn a_cause_is_kept_for_the_log_and_not_shown() {
-    for error in every_error() {
-        assert!(!error.to_string().contains("password of"), "{error}");
+    for error in every_error(CAUSE) {
+        assert!(!error.to_string().contains(CAUSE), "{error}");
         match &error {
             Error::Busy(_) | Error::Unavailable(_) | Error::StorageUnavailable(_) | Error::Internal(_) => {
-                assert_eq!(error.source().unwrap().to_string(), "password of the database", "{error}");
+                assert_eq!(error.source().unwrap().to_string(), CAUSE, "{error}");
             }
             other => assert!(other.source().is_none(), "{other}"),
         }
