@@ -1,6 +1,7 @@
 //! What the program can do besides serving.
 
 mod carry;
+mod check;
 mod doctor;
 mod import;
 
@@ -19,15 +20,13 @@ use mundap_domain::mail::Mailer;
 use mundap_domain::user::{DisplayName, Email, Role};
 use mundap_domain::{Actor, Error, StoreError};
 use mundap_infra::transfer::TransferError;
-use mundap_infra::{
-    BlobFolder, ConnectError, DatabaseSettings, ImportError, KeyError, SeaStore, SigningKeys, SystemClock,
-};
+use mundap_infra::{ConnectError, DatabaseSettings, ImportError, KeyError, SeaStore, SigningKeys, SystemClock};
 use mundap_migration::MigrationError;
 
 use crate::app::{self, Board};
 use crate::mail;
 use crate::serve::serve;
-use crate::settings::{Cli, Settings, SettingsError, show_quota};
+use crate::settings::{Cli, Settings, SettingsError};
 use crate::words::Language;
 
 #[derive(Debug, Subcommand)]
@@ -239,7 +238,7 @@ pub async fn run(cli: Cli) -> Result<(), Fault> {
         Command::ImportFastapi(args) => import::import(&settings, &args).await,
         Command::Doctor(arguments) => doctor::doctor(&settings, arguments).await,
         Command::Openapi => print(&app::openapi().to_pretty_json().map_err(|error| Fault::Other(error.into()))?),
-        Command::Check => check(&settings).await,
+        Command::Check => check::check(&settings).await,
     }
 }
 
@@ -429,105 +428,6 @@ impl PasswordSource {
             }
         }
     }
-}
-
-/// Prints the settings in force, secrets hidden, and tries what they name.
-async fn check(settings: &Settings) -> Result<(), Fault> {
-    let database = settings.database()?;
-    let mailer = mail::mailer(settings, &settings.public_url(settings.http_addr))?;
-    let shown = [
-        ("MUNDAP_HTTP_ADDR", settings.http_addr.to_string()),
-        ("MUNDAP_GRPC_ADDR", settings.grpc_addr.to_string()),
-        ("MUNDAP_OPS_ADDR", settings.ops_addr.to_string()),
-        ("MUNDAP_DATA_DIR", settings.data_dir.display().to_string()),
-        (DATABASE_URL, without_password(&database.url)),
-        ("MUNDAP_DATABASE_MAX_CONNECTIONS", database.max_connections.to_string()),
-        ("MUNDAP_DATABASE_ACQUIRE_TIMEOUT", format!("{:?}", database.acquire_timeout)),
-        ("MUNDAP_DATABASE_STATEMENT_TIMEOUT", format!("{:?}", database.statement_timeout)),
-        ("MUNDAP_DATABASE_SLOW_QUERY", format!("{:?}", database.slow_query())),
-        ("MUNDAP_DATABASE_CAUSAL_READS", format!("{:?}", settings.database_causal_reads)),
-        ("MUNDAP_IDENTITY", format!("{:?}", settings.identity)),
-        ("MUNDAP_SIGNING_KEY_FILE", settings.signing_key_file().display().to_string()),
-        ("MUNDAP_LOG", settings.log.clone()),
-        ("MUNDAP_LOG_FORMAT", settings.log_format.map_or_else(|| "by terminal".to_owned(), |f| format!("{f:?}"))),
-        (
-            "MUNDAP_OTLP_ENDPOINT",
-            settings.otlp()?.map_or_else(|| "none".to_owned(), |url| without_password(url.as_str())),
-        ),
-        ("MUNDAP_OTLP_SAMPLE", settings.otlp_sample.to_string()),
-        ("MUNDAP_RATE_LIMIT", format!("{:?}", settings.rate_limit)),
-        ("MUNDAP_RATE_LIMIT_ANONYMOUS", show_quota(settings.rate_limit_anonymous)),
-        ("MUNDAP_RATE_LIMIT_SIGN_IN", show_quota(settings.rate_limit_sign_in)),
-        ("MUNDAP_RATE_LIMIT_ATTEMPTS", show_quota(settings.rate_limit_attempts)),
-        ("MUNDAP_RATE_LIMIT_RENEWALS", show_quota(settings.rate_limit_renewals)),
-        ("MUNDAP_RATE_LIMIT_READS", show_quota(settings.rate_limit_reads)),
-        ("MUNDAP_RATE_LIMIT_WRITES", show_quota(settings.rate_limit_writes)),
-        ("MUNDAP_RATE_LIMIT_LETTERS", show_quota(settings.rate_limit_letters)),
-        ("MUNDAP_TRUSTED_PROXIES", listed(&settings.trusted_proxies)),
-        ("MUNDAP_SMTP_URL", settings.smtp()?.map_or("none", |_| "***").to_owned()),
-        ("MUNDAP_MAIL_FROM", settings.mail_from.clone().unwrap_or_else(|| "none".to_owned())),
-        ("MUNDAP_CORS_ORIGINS", settings.cors_origins.join(",")),
-        ("MUNDAP_PUBLIC_URL", settings.public_url(settings.http_addr)),
-        ("MUNDAP_HTTP_BODY_LIMIT", settings.http_body_limit.to_string()),
-        ("MUNDAP_IMAGE_QUOTA", settings.image_quota.to_string()),
-        ("MUNDAP_HTTP_BODY_TIMEOUT", format!("{:?}", settings.http_body_timeout)),
-        ("MUNDAP_HTTP_HEAD_TIMEOUT", format!("{:?}", settings.http_head_timeout)),
-        ("MUNDAP_HTTP_KEEP_ALIVE", format!("{:?}", settings.http_keep_alive)),
-        ("MUNDAP_HTTP_WRITE_TIMEOUT", format!("{:?}", settings.http_write_timeout)),
-        ("MUNDAP_HTTP_CONNECTIONS", settings.http_connections.to_string()),
-        ("MUNDAP_HTTP_CONNECTIONS_PER_ADDRESS", settings.http_connections_per_address.to_string()),
-        ("MUNDAP_HTTP_REQUESTS", settings.http_requests.map_or_else(|| "64 a core".to_owned(), |n| n.to_string())),
-        ("MUNDAP_HTTP_QUEUE", settings.http_queue.map_or_else(|| "twice as many".to_owned(), |n| n.to_string())),
-        ("MUNDAP_HTTP_QUEUE_TIMEOUT", format!("{:?}", settings.http_queue_timeout)),
-        ("MUNDAP_HTTP_STREAMS", settings.http_streams.to_string()),
-        ("MUNDAP_HTTP_REQUEST_TIMEOUT", format!("{:?}", settings.http_request_timeout)),
-        ("MUNDAP_GRPC_CALLS_PER_CONNECTION", settings.grpc_calls_per_connection.to_string()),
-        ("MUNDAP_GRPC_KEEP_ALIVE", format!("{:?}", settings.grpc_keep_alive)),
-        ("MUNDAP_SHUTDOWN_DELAY", format!("{:?}", settings.shutdown_delay)),
-        ("MUNDAP_SHUTDOWN_TIMEOUT", format!("{:?}", settings.shutdown_timeout)),
-        ("MUNDAP_WORKERS", settings.workers.map_or_else(|| "one a core".to_owned(), |n| n.to_string())),
-    ];
-    for (name, value) in shown {
-        print(&format!("{name}={value}"))?;
-    }
-    data_dir(settings)?;
-    tempfile_in(&settings.data_dir)?;
-    print(&format!("data folder: {} can be written", settings.data_dir.display()))?;
-    signing_keys(settings)?;
-    print("signing key: ok")?;
-    let store = store(settings).await?;
-    print(&format!(
-        "database: {}",
-        store.describe().await.map_err(|error| unreachable(DATABASE_URL, &database, &error))?
-    ))?;
-    let pending = mundap_migration::status(store.writer()).await?.iter().filter(|(_, applied)| !applied).count();
-    print(&format!("migrations: {pending} pending"))?;
-    if pending == 0 {
-        let blobs = BlobFolder::new(settings.images_dir());
-        let home = store.home(&blobs).await.map_err(|error| Fault::Other(error.into()))?;
-        home.fault(blobs.root()).map_or(Ok(()), |fault| Err(Fault::LeftOver(fault)))?;
-        print("image folder: ok")?;
-    }
-    store.close().await;
-    if let Some(mailer) = mailer {
-        mailer.try_out().await.map_err(|error| Fault::Mail(error.reason))?;
-        print("mail server: ok")?;
-    }
-    Ok(())
-}
-
-fn listed(values: &[impl ToString]) -> String {
-    if values.is_empty() {
-        return "none".to_owned();
-    }
-    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-/// Whether a file can be made there.
-fn tempfile_in(dir: &Path) -> Result<(), Fault> {
-    let path = dir.join(format!(".check-{}", std::process::id()));
-    let tried = std::fs::write(&path, b"").and_then(|()| std::fs::remove_file(&path));
-    tried.map_err(|source| Fault::DataDir { path: dir.to_owned(), source })
 }
 
 /// A line on standard output. A reader that went away, as in `mundap openapi | head`, is no fault.
