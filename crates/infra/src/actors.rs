@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use moka::sync::Cache;
 use mundap_domain::sign_in::SignInId;
 use mundap_domain::user::{Author, User, UserId};
+use quick_cache::sync::Cache;
+use tokio::time::Instant;
 
 use crate::last::Last;
 
@@ -16,13 +17,13 @@ use crate::last::Last;
 const REMEMBERED: Duration = Duration::from_secs(1);
 
 /// How many, a few MB at the most.
-const MOST: u64 = 8_192;
+const MOST: usize = 8_192;
 
 /// The accounts behind sign-ins, and authors, as they were within the last second. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Actors {
-    known: Cache<(UserId, SignInId), (Age, User)>,
-    authors: Cache<UserId, (Age, Author)>,
+    known: Arc<Cache<(UserId, SignInId), Read<User>>>,
+    authors: Arc<Cache<UserId, Read<Author>>>,
     /// When an author was remembered.
     met: Arc<Last>,
     /// Counts the changes that this process made to any account: there are few, beside the requests that are asked.
@@ -33,11 +34,30 @@ pub(crate) struct Actors {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Age(u64);
 
+/// What was read, in which age and when.
+#[derive(Clone)]
+struct Read<T> {
+    what: T,
+    age: Age,
+    at: Instant,
+}
+
+impl<T: Clone> Read<T> {
+    fn now(what: &T, age: Age) -> Self {
+        Self { what: what.clone(), age, at: Instant::now() }
+    }
+
+    /// Unless it is too old by now.
+    fn still(self, age: Age, now: Instant) -> Option<T> {
+        (self.age == age && now.saturating_duration_since(self.at) < REMEMBERED).then_some(self.what)
+    }
+}
+
 impl Actors {
     pub(crate) fn new() -> Self {
         Self {
-            known: Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).build(),
-            authors: Cache::builder().max_capacity(MOST).time_to_live(REMEMBERED).build(),
+            known: Arc::new(Cache::new(MOST)),
+            authors: Arc::new(Cache::new(MOST)),
             met: Arc::new(Last::never()),
             age: Arc::default(),
         }
@@ -49,13 +69,12 @@ impl Actors {
     }
 
     pub(crate) fn get(&self, user: UserId, sign_in: SignInId) -> Option<User> {
-        let (age, user) = self.known.get(&(user, sign_in))?;
-        (age == self.age()).then_some(user)
+        self.known.get(&(user, sign_in))?.still(self.age(), Instant::now())
     }
 
     /// Remembers what was read in that age.
     pub(crate) fn remember(&self, age: Age, sign_in: SignInId, user: &User) {
-        self.known.insert((user.id, sign_in), (age, user.clone()));
+        self.known.insert((user.id, sign_in), Read::now(user, age));
     }
 
     /// Whether any author may be remembered.
@@ -63,14 +82,15 @@ impl Actors {
         self.met.ago().is_some_and(|ago| ago < REMEMBERED)
     }
 
-    pub(crate) fn author(&self, id: UserId) -> Option<Author> {
-        let (age, author) = self.authors.get(&id)?;
-        (age == self.age()).then_some(author)
+    /// Those of them who are remembered.
+    pub(crate) fn authors(&self, ids: impl Iterator<Item = UserId>) -> Vec<Option<Author>> {
+        let (age, now) = (self.age(), Instant::now());
+        ids.map(|id| self.authors.get(&id)?.still(age, now)).collect()
     }
 
     /// Remembers what was read in that age.
     pub(crate) fn remember_author(&self, age: Age, author: &Author) {
-        self.authors.insert(author.id, (age, author.clone()));
+        self.authors.insert(author.id, Read::now(author, age));
         self.met.mark();
     }
 
@@ -116,5 +136,25 @@ mod tests {
         assert_eq!(actors.get(user.id, sign_in), None);
         actors.remember(actors.age(), sign_in, &user);
         assert_eq!(actors.get(user.id, sign_in), Some(user));
+    }
+
+    #[test]
+    fn nobody_is_remembered_for_longer_than_a_second() {
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(
+            async {
+                let (actors, user, sign_in) = (Actors::new(), a_user(7, Role::Member), SignInId::new(9));
+                let author = user.author();
+                actors.remember(actors.age(), sign_in, &user);
+                actors.remember_author(actors.age(), &author);
+                let known = || (actors.get(user.id, sign_in), actors.authors([user.id].into_iter()));
+                tokio::time::sleep(Duration::from_millis(999)).await;
+                assert_eq!(known(), (Some(user.clone()), vec![Some(author.clone())]));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                assert_eq!(known(), (None, vec![None]));
+                // It counts from when it was read, and others are none the worse.
+                actors.remember_author(actors.age(), &author);
+                assert_eq!(known(), (None, vec![Some(author.clone())]));
+            },
+        );
     }
 }

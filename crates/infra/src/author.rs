@@ -62,8 +62,7 @@ impl<C: ConnectionTrait + Send> Session<C> {
         if naming == Naming::Joined {
             return self.joined(age, rows);
         }
-        let known: Vec<Option<Author>> =
-            rows.iter().map(|row| self.actors.author(UserId::new(row.author_id()))).collect();
+        let known = self.actors.authors(rows.iter().map(|row| UserId::new(row.author_id())));
         let unknown = rows.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(row, _)| row.author_id());
         let read = self.shown(age, unknown.collect()).await?;
         let author = |(row, known): (&R, Option<Author>)| match known.or_else(|| read.get(&row.author_id()).cloned()) {

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::Signature;
-use moka::sync::Cache;
 use mundap_domain::Error;
-use mundap_domain::account::{ACCESS_LIFETIME, AccessClaims, AccessTokens};
+use mundap_domain::account::{AccessClaims, AccessTokens};
 use mundap_domain::env::Timestamp;
 use mundap_domain::sign_in::SignInId;
 use mundap_domain::user::UserId;
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use crate::key::SigningKey;
@@ -45,7 +45,7 @@ struct Claims {
 
 /// How many tokens are remembered whose signature was found to be good: checking one costs more than all else that is
 /// done for a small request. A few MB at the most.
-const REMEMBERED: u64 = 8_192;
+const REMEMBERED: usize = 8_192;
 
 /// Signs and checks access tokens.
 pub struct Ed25519Tokens {
@@ -78,9 +78,7 @@ impl Ed25519Tokens {
     /// Tokens signed with one of `keys` in the name of `issuer`, the board's public URL.
     #[must_use]
     pub fn new(keys: &SigningKeys, issuer: &str) -> Self {
-        let lifetime = ACCESS_LIFETIME.to_std().unwrap_or_default();
-        let opened = Cache::builder().max_capacity(REMEMBERED).time_to_live(lifetime).build();
-        Self { keys: keys.clone(), issuer: issuer.to_owned(), opened }
+        Self { keys: keys.clone(), issuer: issuer.to_owned(), opened: Cache::new(REMEMBERED) }
     }
 
     fn sign(key: &RingKey, claims: &Claims) -> Result<String, Error> {
