@@ -17,7 +17,7 @@ use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, StoreError};
 use crate::event::{Event, Events};
 use crate::user::{Author, UserId};
-use crate::{Ports, Repositories, Store, UnitOfWork};
+use crate::{Ports, Repositories, Store};
 
 /// How long an outcome is remembered.
 pub const REMEMBERED: TimeDelta = TimeDelta::hours(24);
@@ -110,6 +110,47 @@ pub struct Receipt {
     pub created_at: Timestamp,
 }
 
+/// All of a receipt but the id of what is to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub claimant: Claimant,
+    pub key: IdempotencyKey,
+    pub fingerprint: [u8; 32],
+    pub author: Option<Author>,
+    pub created_at: Timestamp,
+}
+
+impl Claim {
+    #[must_use]
+    pub fn receipt(self, id: i64) -> Receipt {
+        let Self { claimant, key, fingerprint, author, created_at } = self;
+        Receipt { claimant, key, fingerprint, id, author, created_at }
+    }
+}
+
+/// Why something was not created together with its receipt: neither is there.
+#[derive(Debug)]
+pub enum NotAdded<E> {
+    /// By itself, or since the unit failed.
+    Thing(E),
+    /// By what its receipt met.
+    Receipt(StoreError),
+}
+
+impl NotAdded<StoreError> {
+    #[must_use]
+    pub const fn cause(&self) -> &StoreError {
+        let (Self::Thing(cause) | Self::Receipt(cause)) = self;
+        cause
+    }
+}
+
+impl<E: From<StoreError>> From<StoreError> for NotAdded<E> {
+    fn from(error: StoreError) -> Self {
+        Self::Thing(error.into())
+    }
+}
+
 impl Receipt {
     fn is_good(&self, now: Timestamp) -> bool {
         now < self.created_at.plus(REMEMBERED)
@@ -124,8 +165,8 @@ pub trait ReceiptRepository: Send + Sync {
     /// MUST be [`StoreError::Duplicate`] where the claimant has used this key; MUST wait for a unit that is about to use
     /// it, and be [`StoreError::Contention`] where that takes too long.
     async fn insert(&self, receipt: &Receipt) -> Result<(), StoreError>;
-    /// Forgets one key; no error where it is not there.
-    async fn delete(&self, claimant: Claimant, key: &IdempotencyKey) -> Result<(), StoreError>;
+    /// Forgets this one. No error where it is not there, and another one of its key MUST stay.
+    async fn delete(&self, receipt: &Receipt) -> Result<(), StoreError>;
     /// Forgets all keys of an account.
     async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError>;
     /// Forgets every receipt that is older than `before`, and says how many there were.
@@ -141,9 +182,6 @@ pub(crate) trait Creation: Clone + Send + Sync {
     const OPERATION: &'static str;
     /// That it was created.
     const EVENT: Event;
-    /// Whether [`store`](Self::store) adds rows and does nothing else, so that it may share a commit, see
-    /// [`Store::begin_shared`].
-    const ONLY_ADDS: bool = false;
 
     /// All that the caller said, and nothing else.
     fn said(&self) -> Vec<&[u8]>;
@@ -157,6 +195,10 @@ pub(crate) trait Creation: Clone + Send + Sync {
     fn stamped(self, created_at: Timestamp, author: Option<Author>) -> Self;
     /// Does it, in an open unit.
     async fn store(&self, unit: &dyn Repositories) -> Result<Self::Entity, Error>;
+    /// Does it in a unit of its own, with its receipt.
+    async fn add(&self, store: &dyn Store, claim: Option<&Claim>) -> Result<Self::Entity, NotAdded<Error>> {
+        add(self, store, claim, None).await
+    }
     fn id(entity: &Self::Entity) -> i64;
     /// What was stored under this id, in its first version.
     fn stored_as(self, id: i64) -> Self::Entity;
@@ -207,10 +249,6 @@ impl Desk {
         Self { store, clock, fingerprints, events }
     }
 
-    async fn begin<C: Creation>(&self) -> Result<Box<dyn UnitOfWork>, StoreError> {
-        if C::ONLY_ADDS { self.store.begin_shared().await } else { self.store.begin().await }
-    }
-
     /// Whether the claimant has used this key, so that [`once`] will answer from its receipt.
     pub(crate) async fn remembers(&self, claimant: Claimant, key: Option<&IdempotencyKey>) -> Result<bool, Error> {
         let Some(key) = key else { return Ok(false) };
@@ -241,54 +279,65 @@ async fn create<C: Creation>(
     key: Option<&IdempotencyKey>,
     creation: C,
 ) -> Result<Outcome<C::Entity>, Error> {
-    let creation = &creation;
+    let (creation, store) = (&creation, &*desk.store);
     let Some(key) = key else {
         return retrying(&*desk.clock, || async move {
-            let unit = desk.begin::<C>().await?;
-            let entity = creation.store(&*unit).await?;
-            unit.commit().await?;
-            Ok(Outcome::Fresh(entity))
+            match creation.add(store, None).await {
+                Ok(entity) => Ok(Outcome::Fresh(entity)),
+                Err(NotAdded::Thing(error)) => Err(error),
+                Err(NotAdded::Receipt(error)) => Err(error.into()),
+            }
         })
         .await;
     };
+    let (now, author) = creation.stamp();
     let fingerprint = desk.fingerprints.of(creation);
+    let claim = &Claim { claimant, key: key.clone(), fingerprint, author: author.cloned(), created_at: now };
     retrying(&*desk.clock, || async move {
-        let (now, author) = creation.stamp();
-        let mut stale = false;
-        if let Some(receipt) = desk.store.reader().receipts().find(claimant, key).await? {
-            if receipt.is_good(now) {
-                return replay(receipt, fingerprint, creation.clone());
-            }
-            stale = true;
-        }
-        let unit = desk.begin::<C>().await?;
-        if stale {
-            unit.receipts().delete(claimant, key).await?;
-        }
-        let entity = match creation.store(&*unit).await {
-            Ok(entity) => entity,
-            Err(error) => {
-                drop(unit);
+        let found = store.reader().receipts().find(claimant, key).await?;
+        let added = match found {
+            None => creation.add(store, Some(claim)).await,
+            Some(receipt) if receipt.is_good(now) => return replay(receipt, fingerprint, creation.clone()),
+            stale => add(creation, store, Some(claim), stale.as_ref()).await,
+        };
+        match added {
+            Ok(entity) => Ok(Outcome::Fresh(entity)),
+            // Neither has to do with another request, and the next try looks by itself.
+            Err(NotAdded::Thing(error @ (Error::Unavailable(_) | Error::Busy(_)))) => Err(error),
+            Err(NotAdded::Thing(error)) => {
                 // Perhaps it failed because the first request came between, as a second registration does.
-                let receipt = desk.store.reader().receipts().find(claimant, key).await?;
-                return match receipt.filter(|receipt| receipt.is_good(now)) {
+                let receipt = store.reader().receipts().find(claimant, key).await?;
+                match receipt.filter(|receipt| receipt.is_good(now)) {
                     Some(receipt) => replay(receipt, fingerprint, creation.clone()),
                     None => Err(error),
-                };
+                }
             }
-        };
-        let (id, key, author) = (C::id(&entity), key.clone(), author.cloned());
-        let receipt = Receipt { claimant, key, fingerprint, id, author, created_at: now };
-        match unit.receipts().insert(&receipt).await {
-            Ok(()) => unit.commit().await?,
             // Somebody was faster: the next try finds what came of it.
-            Err(error @ StoreError::Duplicate(_)) => return Err(Error::Busy(error.into())),
-            Err(StoreError::Contention(_)) => return Err(Error::KeyInUse),
-            Err(error) => return Err(error.into()),
+            Err(NotAdded::Receipt(error @ StoreError::Duplicate(_))) => Err(Error::Busy(error.into())),
+            Err(NotAdded::Receipt(StoreError::Contention(_))) => Err(Error::KeyInUse),
+            Err(NotAdded::Receipt(error)) => Err(error.into()),
         }
-        Ok(Outcome::Fresh(entity))
     })
     .await
+}
+
+/// Creates something and stores its receipt, in the place of a stale one, in a unit of their own.
+async fn add<C: Creation>(
+    creation: &C,
+    store: &dyn Store,
+    claim: Option<&Claim>,
+    stale: Option<&Receipt>,
+) -> Result<C::Entity, NotAdded<Error>> {
+    let unit = store.begin().await?;
+    if let Some(stale) = stale {
+        unit.receipts().delete(stale).await?;
+    }
+    let entity = creation.store(&*unit).await.map_err(NotAdded::Thing)?;
+    if let Some(claim) = claim {
+        unit.receipts().insert(&claim.clone().receipt(C::id(&entity))).await.map_err(NotAdded::Receipt)?;
+    }
+    unit.commit().await?;
+    Ok(entity)
 }
 
 fn replay<C: Creation>(receipt: Receipt, fingerprint: [u8; 32], creation: C) -> Result<Outcome<C::Entity>, Error> {

@@ -6,7 +6,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`actor`] | who is asking, and **the ownership table**: [`actor::Actor::must`] |
-//! | [`qna`] | questions: [`Qna`](qna::Qna), [`QnaService`] |
+//! | [`qna`] | questions: [`Qna`], [`QnaService`] |
 //! | [`comment`] | answers and discussion below a QnA |
 //! | [`image`] | images on comments, and the blobs that hold their bytes |
 //! | [`user`] | people: e-mail, display name, role, profile |
@@ -59,6 +59,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use idempotency::{Claim, NotAdded};
+use qna::{NewQna, Qna};
+
 pub use account::AccountService;
 pub use actor::Actor;
 pub use admin::AdminService;
@@ -108,11 +111,18 @@ pub trait Store: Send + Sync {
     /// Opens a unit of work. Fails with [`StoreError::Contention`] or [`StoreError::Unavailable`] within the pool's
     /// acquire time limit.
     async fn begin(&self) -> Result<Box<dyn UnitOfWork>, StoreError>;
-    /// As [`begin`](Self::begin), for a unit that only adds rows: it MUST decide nothing by what it reads, and MUST be dropped
-    /// where one of its statements fails. Such units MAY share a commit, and those that do MUST succeed or fail together:
-    /// with [`StoreError::Contention`] where one of them is dropped.
-    async fn begin_shared(&self) -> Result<Box<dyn UnitOfWork>, StoreError> {
-        self.begin().await
+    /// Stores a new question and, where there is a claim, its receipt: both or neither, as a unit of its own would. Since it
+    /// only adds rows, what comes at the same time MAY be stored together; whoever could be stored alone MUST then hear nothing
+    /// but [`StoreError::Contention`] or [`StoreError::Unavailable`], as a unit that met another one. Dropping it before it ends MUST
+    /// leave nothing, save where it is being committed.
+    async fn add_qna(&self, qna: &NewQna, claim: Option<&Claim>) -> Result<Qna, NotAdded<StoreError>> {
+        let unit = self.begin().await?;
+        let stored = unit.qnas().insert(qna).await?;
+        if let Some(claim) = claim {
+            unit.receipts().insert(&claim.clone().receipt(stored.id.get())).await.map_err(NotAdded::Receipt)?;
+        }
+        unit.commit().await?;
+        Ok(stored)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, Kind, StoreError, Violations};
 use crate::event::{Event, Events};
 use crate::id::id;
-use crate::idempotency::{Claimant, Creation, Desk, IdempotencyKey, Outcome, once};
+use crate::idempotency::{Claim, Claimant, Creation, Desk, IdempotencyKey, NotAdded, Outcome, once};
 use crate::page::{CursorKey, Order, Page, PageRequest, PageSize, Slice};
 use crate::text::{length, not_blank, printable, text_value};
 use crate::user::{Author, UserId};
@@ -138,7 +138,6 @@ impl Creation for NewQna {
 
     const OPERATION: &'static str = "ask";
     const EVENT: Event = Event::Asked;
-    const ONLY_ADDS: bool = true;
 
     fn said(&self) -> Vec<&[u8]> {
         vec![self.title.as_str().as_bytes(), self.content.as_str().as_bytes()]
@@ -154,6 +153,13 @@ impl Creation for NewQna {
 
     async fn store(&self, unit: &dyn Repositories) -> Result<Qna, Error> {
         Ok(unit.qnas().insert(self).await?)
+    }
+
+    async fn add(&self, store: &dyn Store, claim: Option<&Claim>) -> Result<Qna, NotAdded<Error>> {
+        store.add_qna(self, claim).await.map_err(|error| match error {
+            NotAdded::Thing(error) => NotAdded::Thing(error.into()),
+            NotAdded::Receipt(error) => NotAdded::Receipt(error),
+        })
     }
 
     fn id(entity: &Qna) -> i64 {

@@ -17,16 +17,16 @@ use crate::breaker::{Breaker, Look};
 use crate::failure::is_contention;
 use crate::limit::{Limit, Trouble};
 use crate::readers::Readers;
-use crate::together::Together;
+use crate::together::Lines;
 use crate::{DatabaseKind, SeaStore};
 
-/// Lines of small units on a server, see [`Together`]: threads share one only where there are more of them.
+/// Lines of new questions on a server, see [`Lines`]: threads share one only where there are more of them.
 const LINES: usize = 16;
 
-/// Transactions of small units that are open at the same time in each line: while one is being committed, another goes on.
+/// Transactions that store them at the same time in each line: while one is being committed, another goes on.
 const HEADS: usize = 2;
 
-/// How long a small unit waits for those before it, while there are other connections.
+/// How long a new question waits for those before it, while there are other connections.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Which database, and how long to wait for it.
@@ -201,7 +201,7 @@ async fn sqlite(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
         Readers::sqlite(reader, settings.max_connections.max(1), settings.acquire_timeout, limit.trouble.clone());
     let writer = SqlxSqliteConnector::from_sqlx_sqlite_pool(writer);
     // All wait for the one writer anyway.
-    let together = Together::new(1, 1, settings.acquire_timeout);
+    let together = Lines { count: 1, heads: 1, patience: settings.acquire_timeout };
     Ok(SeaStore::new(DatabaseKind::Sqlite, reader, writer.clone(), writer, limit, together))
 }
 
@@ -263,7 +263,7 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
     let readers = Readers::mysql(requests.clone(), readers, settings.acquire_timeout, limit.trouble.clone());
     let requests = SqlxMySqlConnector::from_sqlx_mysql_pool(requests);
     let migrations = SqlxMySqlConnector::from_sqlx_mysql_pool(migrations);
-    let together = Together::new(LINES, HEADS, PATIENCE.min(settings.acquire_timeout));
+    let together = Lines { count: LINES, heads: HEADS, patience: PATIENCE.min(settings.acquire_timeout) };
     Ok(SeaStore::new(kind, readers, requests, migrations, limit, together))
 }
 

@@ -9,7 +9,8 @@
 //! | `author` | who wrote what a list shows |
 //! | `batch` | small reads that come together, as one statement |
 //! | `pages` | pages of lists, read once for all who ask at the same time |
-//! | `together` | small units that come together, committed as one |
+//! | `together` | small writes that come together, by one transaction |
+//! | `units` | transactions: where they begin, and their limits |
 //! | `readers` | connections to read with, kept at hand |
 //! | `breaker` | failing at once while the database is away |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
@@ -70,6 +71,7 @@ mod timing;
 mod together;
 mod token;
 pub mod transfer;
+mod units;
 mod user;
 
 use std::fmt;
@@ -77,14 +79,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use mundap_domain::env::retrying_while;
+use mundap_domain::idempotency::{Claim, NotAdded};
+use mundap_domain::qna::{NewQna, Qna};
 use mundap_domain::{
     AuditRepository, CommentRepository, ImageRepository, MailTokenRepository, OutboxRepository, QnaRepository,
     RateRepository, ReceiptRepository, Repositories, SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
 };
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, Statement, StreamTrait,
-    TransactionOptions, TransactionTrait as _,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, Statement, StreamTrait};
 
 pub use blob::BlobFolder;
 pub use connect::{ConnectError, DatabaseSettings, connect};
@@ -103,9 +104,11 @@ use actors::Actors;
 use batch::Pool;
 use limit::Limit;
 use pages::{Pages, pages};
+use qna::{Asked, Asking};
 use readers::Readers;
 use timing::{Demand, Watch, Wish};
-use together::{Done, Member, Open, Together, Turn};
+use together::{Lines, Together};
+use units::{Units, commit};
 
 /// Which database engine a store stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,8 +148,6 @@ enum Origin {
         wish: Wish,
         /// Whether it changes an account, or ends a sign-in.
         changes_actors: AtomicBool,
-        /// Where others may share its commit.
-        shared: Option<Sharing>,
     },
 }
 
@@ -167,13 +168,6 @@ impl Batches {
             receipts: receipt::receipts(pool.clone()),
         }
     }
-}
-
-/// What a unit has to do with others.
-struct Sharing {
-    member: Member<DatabaseTransaction>,
-    /// Whether one of its statements has failed: nobody knows then what is left of what the others wrote before it.
-    has_failed: AtomicBool,
 }
 
 impl<C: ConnectionTrait + Send> Session<C> {
@@ -200,11 +194,7 @@ impl<C: ConnectionTrait + Send> Session<C> {
             Origin::Unit { .. } => None,
         };
         let watch = Watch::start(query, limit);
-        let outcome = watch.settle(limit.run(statement).await);
-        if let (Err(_), Origin::Unit { shared: Some(sharing), .. }) = (&outcome, &self.origin) {
-            sharing.has_failed.store(true, Ordering::Relaxed);
-        }
-        outcome
+        watch.settle(limit.run(statement).await)
     }
 
     /// Waits for what others read along, under no limit but its own.
@@ -270,34 +260,10 @@ impl UnitOfWork for Session<DatabaseTransaction> {
     async fn commit(self: Box<Self>) -> Result<(), StoreError> {
         let Self { connection, limit, origin, actors, .. } = *self;
         // What the unit wanted of the pool is given back behind its commit.
-        let Origin::Unit { wish, changes_actors, shared } = origin else { return commit(&limit, connection).await };
+        let Origin::Unit { wish: _wish, changes_actors } = origin else { return commit(&limit, connection).await };
         let _changes = changes_actors.load(Ordering::Relaxed).then(|| actors.behind());
-        let Some(Sharing { member, has_failed }) = shared else { return commit(&limit, connection).await };
-        if has_failed.load(Ordering::Relaxed) {
-            drop(connection);
-            return Err(StoreError::Contention("a statement of this unit had failed".into()));
-        }
-        match member.done(connection) {
-            Done::Alone(connection, _head) => commit(&limit, connection).await,
-            Done::Handed(outcome) => {
-                drop(wish);
-                outcome.wait().await
-            }
-            Done::Last(Open { transaction, member }, outcome) => {
-                // To its end, whoever is given up meanwhile: it is the commit of others too.
-                tokio::spawn(async move {
-                    let _wish = wish;
-                    member.settle(commit(&limit, transaction).await);
-                });
-                outcome.wait().await
-            }
-        }
+        commit(&limit, connection).await
     }
-}
-
-async fn commit(limit: &Limit, transaction: DatabaseTransaction) -> Result<(), StoreError> {
-    let watch = Watch::start("unit.commit", limit);
-    watch.settle(limit.run(transaction.commit()).await)
 }
 
 /// The board's database. Cloning it is cheap and shares the connections.
@@ -305,13 +271,12 @@ async fn commit(limit: &Limit, transaction: DatabaseTransaction) -> Result<(), S
 pub struct SeaStore {
     kind: DatabaseKind,
     reader: std::sync::Arc<Session<Readers>>,
-    /// Where units of work begin.
-    units: DatabaseConnection,
+    /// How many want a connection to read: on SQLite others than those that write.
+    reading: Demand,
+    units: Units,
+    questions: Together<Asked, Asking>,
     migrations: DatabaseConnection,
     limit: Limit,
-    /// How many want a connection to read, and to write: the same ones save on SQLite.
-    demands: [Demand; 2],
-    together: Together<DatabaseTransaction>,
 }
 
 impl SeaStore {
@@ -321,7 +286,7 @@ impl SeaStore {
         units: DatabaseConnection,
         migrations: DatabaseConnection,
         limit: Limit,
-        together: Together<DatabaseTransaction>,
+        together: Lines,
     ) -> Self {
         let reading = Demand::default();
         let writing = if kind == DatabaseKind::Sqlite { Demand::default() } else { reading.clone() };
@@ -329,7 +294,9 @@ impl SeaStore {
         let origin = Origin::Pool { demand: reading.clone(), batches: Batches::new(&pool) };
         let actors = Actors::new();
         let reader = Session { connection: reader, limit: limit.clone(), locks_rows: false, origin, actors };
-        Self { kind, reader: reader.into(), units, migrations, limit, demands: [reading, writing], together }
+        let units = Units::new(units, writing, limit.clone());
+        let questions = Together::new(Asking { kind, units: units.clone() }, together);
+        Self { kind, reader: reader.into(), reading, units, questions, migrations, limit }
     }
 
     /// For migrations alone: connections that may write and that no statement time limit ends.
@@ -419,7 +386,7 @@ impl SeaStore {
         let closing = async {
             // The readers first: on SQLite the last one to go tidies up, and that needs a writer.
             self.reader.connection.close().await;
-            for connection in [&self.units, &self.migrations] {
+            for connection in [&self.units.connection, &self.migrations] {
                 if let Err(error) = connection.close_by_ref().await {
                     tracing::warn!(%error, "A database connection could not be closed cleanly");
                 }
@@ -453,45 +420,25 @@ impl Store for SeaStore {
         Ok(Box::new(self.unit().await?))
     }
 
-    async fn begin_shared(&self) -> Result<Box<dyn UnitOfWork>, StoreError> {
-        let wish = self.demands[1].wish();
-        let (connection, member) = match self.together.turn().await {
-            Turn::Begin(None) => (self.transaction().await?, None),
-            Turn::Begin(Some(head)) => (self.transaction().await?, Some(head.first())),
-            Turn::Join(Open { transaction, member }) => (transaction, Some(member)),
-        };
-        Ok(Box::new(self.session(connection, wish, member)))
+    async fn add_qna(&self, qna: &NewQna, claim: Option<&Claim>) -> Result<Qna, NotAdded<StoreError>> {
+        let watch = Watch::start("qna.add", &self.limit);
+        let answer = self.questions.add((qna.clone(), claim.cloned())).await;
+        watch.end(answer.as_ref().err().map(NotAdded::cause));
+        answer
     }
 }
 
 impl SeaStore {
     async fn unit(&self) -> Result<Session<DatabaseTransaction>, StoreError> {
-        let wish = self.demands[1].wish();
-        Ok(self.session(self.transaction().await?, wish, None))
-    }
-
-    async fn transaction(&self) -> Result<DatabaseTransaction, StoreError> {
-        // A transaction that starts by reading cannot always become a writing one on SQLite: it begins as one.
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let watch = Watch::start("unit.begin", &self.limit);
-        watch.settle(self.limit.run(self.units.begin_with_options(options)).await)
-    }
-
-    fn session(
-        &self,
-        connection: DatabaseTransaction,
-        wish: Wish,
-        member: Option<Member<DatabaseTransaction>>,
-    ) -> Session<DatabaseTransaction> {
-        let locks_rows = self.kind != DatabaseKind::Sqlite;
-        // What has begun may come to its end.
-        let limit = self.limit.past_the_breaker();
-        let shared = member.map(|member| Sharing { member, has_failed: AtomicBool::new(false) });
-        let origin = Origin::Unit { wish, changes_actors: AtomicBool::new(false), shared };
-        Session { connection, limit, locks_rows, origin, actors: self.reader.actors.clone() }
+        let (connection, wish) = self.units.begin().await?;
+        let origin = Origin::Unit { wish, changes_actors: AtomicBool::new(false) };
+        Ok(Session {
+            connection,
+            limit: self.units.within.clone(),
+            locks_rows: self.kind != DatabaseKind::Sqlite,
+            origin,
+            actors: self.reader.actors.clone(),
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use mundap_domain::StoreError;
 use mundap_domain::env::Timestamp;
+use mundap_domain::idempotency::{Claim, NotAdded, Receipt};
 use mundap_domain::page::Slice;
 use mundap_domain::qna::{Content, NewQna, Qna, QnaId, QnaRecord, QnaRepository, Title};
 use mundap_domain::user::{Author, UserId};
@@ -12,14 +13,17 @@ use mundap_domain::version::Version;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, FromQueryResult, QueryFilter as _, QueryResult,
-    QuerySelect as _, StreamTrait,
+    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, FromQueryResult,
+    QueryFilter as _, QueryResult, QuerySelect as _, Statement, StreamTrait, Value,
 };
 
 use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
+use crate::failure::store_error;
 use crate::row::{Moment, Reading, Written, one_or_stale};
-use crate::{Origin, Session};
+use crate::timing::Wish;
+use crate::together::Writer;
+use crate::{DatabaseKind, Origin, Session, Units, receipt};
 use row::{ActiveModel, Column, Entity};
 
 pub(crate) mod row {
@@ -170,6 +174,83 @@ pub(crate) fn active(author: UserId, title: &Title, content: &Content, created_a
         updated_at: Set(created_at.into()),
         version: Set(Version::FIRST.get()),
     }
+}
+
+/// A new question, and the claim to its receipt.
+pub(crate) type Asked = (NewQna, Option<Claim>);
+
+/// Stores new questions with their receipts, several by one transaction.
+pub(crate) struct Asking {
+    pub(crate) kind: DatabaseKind,
+    pub(crate) units: Units,
+}
+
+#[async_trait]
+impl Writer<Asked> for Asking {
+    type Open = (DatabaseTransaction, Wish);
+    type Written = Qna;
+
+    async fn write(&self, all: &[Asked]) -> Result<(Self::Open, Vec<Qna>), NotAdded<StoreError>> {
+        let (transaction, wish) = self.units.begin().await?;
+        let ids = self.insert(&transaction, all).await?;
+        let stored = all.iter().zip(&ids).map(|((new, _), id)| new.clone().stored(QnaId::new(*id)));
+        let receipts = all.iter().zip(&ids).filter_map(|((_, claim), id)| Some(claim.clone()?.receipt(*id)));
+        let (stored, receipts): (Vec<Qna>, Vec<Receipt>) = (stored.collect(), receipts.collect());
+        if !receipts.is_empty() {
+            let insert = receipt::insertion(self.units.backend(), &receipts);
+            self.units.run("receipt.insert", transaction.execute_raw(insert)).await.map_err(NotAdded::Receipt)?;
+        }
+        Ok(((transaction, wish), stored))
+    }
+
+    async fn commit(&self, (transaction, _wish): Self::Open) -> Result<(), StoreError> {
+        self.units.commit(transaction).await
+    }
+}
+
+impl Asking {
+    /// The ids that the questions are stored under. Those of one statement grow with its rows, in whatever order they are told;
+    /// MySQL tells only the first, and the step to the next is its own business.
+    async fn insert(&self, transaction: &DatabaseTransaction, all: &[Asked]) -> Result<Vec<i64>, StoreError> {
+        let db = self.units.backend();
+        let mut ids = Vec::with_capacity(all.len());
+        if self.kind == DatabaseKind::MySql {
+            for one in all {
+                let insert = transaction.execute_raw(insertion(db, std::slice::from_ref(one)));
+                let stored = self.units.run("qna.insert", insert).await?;
+                ids.push(i64::try_from(stored.last_insert_id()).map_err(|error| StoreError::Backend(error.into()))?);
+            }
+        } else {
+            let mut insert = insertion(db, all);
+            insert.sql.push_str(" RETURNING qna_id");
+            let rows = self.units.run("qna.insert", transaction.query_all_raw(insert)).await?;
+            for row in rows {
+                ids.push(row.try_get_by_index(0).map_err(store_error)?);
+            }
+            ids.sort_unstable();
+        }
+        if ids.len() == all.len() { Ok(ids) } else { Err(StoreError::Backend("not one id for each question".into())) }
+    }
+}
+
+/// The statement that stores these in their first version.
+fn insertion(db: DbBackend, all: &[Asked]) -> Statement {
+    let sql = format!(
+        "INSERT INTO qna (user_id, title, content, comment_count, created_at, updated_at, version) VALUES {}",
+        vec!["(?, ?, ?, 0, ?, ?, ?)"; all.len()].join(", ")
+    );
+    let values = all.iter().flat_map(|(new, _)| {
+        let created_at = Moment::from(new.created_at);
+        [
+            new.author.id.get().into(),
+            new.title.as_str().into(),
+            new.content.as_str().into(),
+            created_at.into(),
+            created_at.into(),
+            Version::FIRST.get().into(),
+        ]
+    });
+    Statement::from_sql_and_values(db, sql, values.collect::<Vec<Value>>())
 }
 
 #[async_trait]

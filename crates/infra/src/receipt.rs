@@ -7,14 +7,12 @@ use mundap_domain::StoreError;
 use mundap_domain::env::Timestamp;
 use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt, ReceiptRepository};
 use mundap_domain::user::{Author, UserId};
-use sea_orm::{
-    ActiveValue::Set, ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _, Statement, Value,
-};
+use sea_orm::{ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _, Statement, Value};
 
 use crate::batch::{Answer, Batch, Pool};
 use crate::row::{Moment, Reading, padded};
 use crate::{Origin, Session};
-use row::{ActiveModel, Column, Entity, Model};
+use row::{Column, Entity, Model};
 
 pub(crate) mod row {
     use sea_orm::entity::prelude::*;
@@ -64,6 +62,27 @@ async fn many(pool: Pool, keys: Vec<(i64, String)>) -> Result<Vec<Answer<Option<
     Ok(keys.iter().map(|(claimant, key)| Ok(found.get(&(*claimant, key.as_str())).copied().cloned())).collect())
 }
 
+/// The statement that stores these.
+pub(crate) fn insertion(db: DbBackend, receipts: &[Receipt]) -> Statement {
+    let sql = format!(
+        "INSERT INTO receipt (claimant, idem_key, fingerprint, created_id, display_name, email, created_at) VALUES {}",
+        vec!["(?, ?, ?, ?, ?, ?, ?)"; receipts.len()].join(", ")
+    );
+    let values = receipts.iter().flat_map(|receipt| {
+        let author = receipt.author.as_ref();
+        [
+            receipt.claimant.get().into(),
+            receipt.key.as_str().into(),
+            receipt.fingerprint.as_slice().into(),
+            receipt.id.into(),
+            author.and_then(|author| Some(author.display_name.as_ref()?.as_str())).into(),
+            author.and_then(|author| Some(author.email.as_ref()?.as_str())).into(),
+            Moment::from(receipt.created_at).into(),
+        ]
+    });
+    Statement::from_sql_and_values(db, sql, values.collect::<Vec<Value>>())
+}
+
 fn read(row: Model, claimant: Claimant, key: &IdempotencyKey) -> Result<Receipt, StoreError> {
     let reading = Reading { table: "receipt", id: row.created_id };
     let fingerprint = row.fingerprint.try_into();
@@ -93,22 +112,14 @@ impl<C: ConnectionTrait + Send> ReceiptRepository for Session<C> {
     }
 
     async fn insert(&self, receipt: &Receipt) -> Result<(), StoreError> {
-        let author = receipt.author.as_ref();
-        let row = ActiveModel {
-            claimant: Set(receipt.claimant.get()),
-            idem_key: Set(receipt.key.as_str().to_owned()),
-            fingerprint: Set(receipt.fingerprint.to_vec()),
-            created_id: Set(receipt.id),
-            display_name: Set(author.and_then(|author| Some(author.display_name.as_ref()?.as_str().to_owned()))),
-            email: Set(author.and_then(|author| Some(author.email.as_ref()?.as_str().to_owned()))),
-            created_at: Set(receipt.created_at.into()),
-        };
-        self.run("receipt.insert", Entity::insert(row).exec_without_returning(&self.connection)).await?;
+        let insert = insertion(self.connection.get_database_backend(), std::slice::from_ref(receipt));
+        self.run("receipt.insert", self.connection.execute_raw(insert)).await?;
         Ok(())
     }
 
-    async fn delete(&self, claimant: Claimant, key: &IdempotencyKey) -> Result<(), StoreError> {
-        let delete = Entity::delete_by_id((claimant.get(), key.as_str().to_owned()));
+    async fn delete(&self, receipt: &Receipt) -> Result<(), StoreError> {
+        let delete = Entity::delete_by_id((receipt.claimant.get(), receipt.key.as_str().to_owned()))
+            .filter(Column::CreatedAt.eq(Moment::from(receipt.created_at)));
         self.run("receipt.delete", delete.exec(&self.connection)).await?;
         Ok(())
     }

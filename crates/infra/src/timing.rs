@@ -50,9 +50,14 @@ impl Watch {
     }
 
     /// Takes down how it ended.
-    pub(crate) fn settle<T>(mut self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
-        self.outcome = outcome(&answer);
+    pub(crate) fn settle<T>(self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.end(answer.as_ref().err());
         answer
+    }
+
+    /// As [`settle`](Self::settle): with this error, or well.
+    pub(crate) fn end(mut self, error: Option<&StoreError>) {
+        self.outcome = outcome(error);
     }
 }
 
@@ -101,16 +106,16 @@ fn system(kind: DatabaseKind) -> &'static str {
     }
 }
 
-fn outcome<T>(answer: &Result<T, StoreError>) -> &'static str {
-    match answer {
-        Ok(_) => "ok",
-        Err(StoreError::Duplicate(_)) => "duplicate",
-        Err(StoreError::MissingReference(_)) => "missing_reference",
-        Err(StoreError::Stale) => "stale",
-        Err(StoreError::Contention(_)) => "contention",
-        Err(StoreError::Unavailable(_)) => "unavailable",
-        Err(StoreError::Corrupt { .. }) => "corrupt",
-        Err(StoreError::Backend(_)) => "backend",
+fn outcome(error: Option<&StoreError>) -> &'static str {
+    match error {
+        None => "ok",
+        Some(StoreError::Duplicate(_)) => "duplicate",
+        Some(StoreError::MissingReference(_)) => "missing_reference",
+        Some(StoreError::Stale) => "stale",
+        Some(StoreError::Contention(_)) => "contention",
+        Some(StoreError::Unavailable(_)) => "unavailable",
+        Some(StoreError::Corrupt { .. }) => "corrupt",
+        Some(StoreError::Backend(_)) => "backend",
     }
 }
 
@@ -142,14 +147,16 @@ impl Drop for Wish {
 impl SeaStore {
     /// Sets the gauges of the pools to what they are now.
     pub fn report_pools(&self) {
-        let [reading, writing] = &self.demands;
+        let (reading, writing) = (&self.reading, &self.units.demand);
         let kept = self.reader.connection.idle();
         match self.kind {
             DatabaseKind::Sqlite => {
                 report("read", self.figures(self.looking(), kept), reading);
-                report("write", self.figures(&self.units, 0), writing);
+                report("write", self.figures(&self.units.connection, 0), writing);
             }
-            DatabaseKind::MariaDb | DatabaseKind::MySql => report("all", self.figures(&self.units, kept), writing),
+            DatabaseKind::MariaDb | DatabaseKind::MySql => {
+                report("all", self.figures(&self.units.connection, kept), writing);
+            }
         }
     }
 

@@ -1,371 +1,323 @@
-//! Small units that come together, committed as one: a commit costs the database a wait for its disk, and two round trips.
+//! Small writes that come together, by one transaction: a commit costs a database a wait for its disk, and each statement a
+//! round trip.
 //!
-//! A unit that comes while nobody else is at work begins at once, and commits alone. Those that come meanwhile wait in a line,
-//! and whoever is done hands its open transaction to the first of them instead of committing it; the last one commits for
-//! all. Each unit has the transaction for itself while it works. Where one of them is dropped, or its transaction fails, the
-//! others are told that they met somebody, as after a deadlock, and for a while nobody shares: a unit that is tried again does
-//! not meet the next one.
+//! What comes while nothing is written goes at once. What comes meanwhile waits in a line, and all of it goes with the next
+//! transaction. Nothing is committed for somebody who has gone: it is rolled back, and the others are told that they met
+//! somebody, as after a deadlock. So they are where one of them cannot be written; for a while each goes alone then, so that what is
+//! tried again does not meet the same one again.
 
 use std::collections::VecDeque;
-use std::mem;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use futures_util::future::{Either, join_all, select};
 use mundap_domain::StoreError;
+use mundap_domain::idempotency::NotAdded;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::{Instrument as _, Span};
 
 use crate::batch::{home, share};
 use crate::last::Last;
 
-/// Units of one commit at the most: what one of them waits for the others is bounded by it.
+/// How many go together at the most: what one of them waits for the others is bounded by it.
 const MOST: usize = 16;
 
-/// How long nobody shares after a shared transaction has failed.
+/// How long each goes alone after a common transaction has failed.
 const CALM: Duration = Duration::from_millis(100);
 
-/// Lines of units, and what is open at the heads of each. Cloning shares them. `T` is an open transaction.
-pub(crate) struct Together<T>(Arc<Shared<T>>);
+pub(crate) type Answer<R> = Result<R, NotAdded<StoreError>>;
 
-impl<T> Clone for Together<T> {
+/// How it is written.
+#[async_trait]
+pub(crate) trait Writer<T>: Send + Sync + 'static {
+    /// A transaction in which something was written. Dropping it rolls it back.
+    type Open: Send;
+    type Written: Send + 'static;
+
+    /// Writes all of it, and gives what came of each in the same order.
+    async fn write(&self, all: &[T]) -> Result<(Self::Open, Vec<Self::Written>), NotAdded<StoreError>>;
+    async fn commit(&self, open: Self::Open) -> Result<(), StoreError>;
+}
+
+/// How it waits: in so many lines, at the head of each of which so many transactions may be open. Where those before it are held
+/// up, by a lock or a database that hangs, it waits for no longer than `patience` and goes by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lines {
+    pub(crate) count: usize,
+    pub(crate) heads: usize,
+    pub(crate) patience: Duration,
+}
+
+/// What is to be written, in lines. Cloning shares them.
+pub(crate) struct Together<T, W: Writer<T>>(Arc<Shared<T, W>>);
+
+impl<T, W: Writer<T>> Clone for Together<T, W> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-struct Shared<T> {
-    lines: Vec<Mutex<Line<T>>>,
+struct Shared<T, W: Writer<T>> {
+    writer: W,
+    lines: Vec<Mutex<Line<T, W::Written>>>,
     patience: Duration,
     failed: Last,
 }
 
-struct Line<T> {
-    waiting: VecDeque<oneshot::Sender<Turn<T>>>,
-    /// How many more may be at its head.
+struct Line<T, R> {
+    waiting: VecDeque<Waiting<T, R>>,
+    /// How many more transactions may be at its head.
     free: usize,
+    /// The number of the next one who comes.
+    next: u64,
 }
 
-/// What a unit is given when its turn has come.
-pub(crate) enum Turn<T> {
-    /// To begin a transaction; without the head of a line, one of its own.
-    Begin(Option<Head<T>>),
-    /// To go on in this one.
-    Join(Open<T>),
+struct Waiting<T, R> {
+    number: u64,
+    item: T,
+    tell: oneshot::Sender<Answer<R>>,
+    /// Of whoever waits, for the statements that are made for it.
+    span: Span,
 }
 
-/// A transaction in which units have worked that wait for its commit.
-pub(crate) struct Open<T> {
-    // Dropped in this order: a transaction is rolled back before anybody hears of it and tries again.
-    pub(crate) transaction: T,
-    pub(crate) member: Member<T>,
-}
-
-/// What a unit holds besides its transaction: those who wait for the commit, and the head of the line.
-pub(crate) struct Member<T> {
-    voters: Voters<T>,
-    head: Head<T>,
-}
-
-/// What becomes of a unit that is done.
-pub(crate) enum Done<T> {
-    /// Nobody else has to do with it: it commits as any other.
-    Alone(T, Head<T>),
-    /// It commits for all, without waiting for anybody: whoever is given up here would take the others along.
-    Last(Open<T>, Outcome),
-    /// Somebody else will.
-    Handed(Outcome),
-}
-
-/// What comes of a commit that others share.
-pub(crate) struct Outcome(oneshot::Receiver<Result<(), StoreError>>);
-
-impl Outcome {
-    pub(crate) async fn wait(self) -> Result<(), StoreError> {
-        self.0.await.unwrap_or_else(|_| Err(met()))
-    }
-}
-
-fn met() -> StoreError {
-    StoreError::Contention("a unit that shared this one's commit was given up".into())
-}
-
-impl<T> Together<T> {
-    /// With so many lines, at the head of each of which so many transactions may be open; the units of one thread wait in the
-    /// same line. Where those before it are held up, by a lock or a database that hangs, a unit waits for no longer than
-    /// `patience` and begins a transaction of its own.
-    pub(crate) fn new(lines: usize, heads: usize, patience: Duration) -> Self {
-        let line = || Mutex::new(Line { waiting: VecDeque::new(), free: heads });
-        let lines = std::iter::repeat_with(line).take(lines.max(1)).collect();
-        Self(Arc::new(Shared { lines, patience, failed: Last::never() }))
+impl<T: Send + Sync + 'static, W: Writer<T>> Together<T, W> {
+    pub(crate) fn new(writer: W, lines: Lines) -> Self {
+        let line = || Mutex::new(Line { waiting: VecDeque::new(), free: lines.heads, next: 0 });
+        let all = std::iter::repeat_with(line).take(lines.count.max(1)).collect();
+        Self(Arc::new(Shared { writer, lines: all, patience: lines.patience, failed: Last::never() }))
     }
 
-    /// Waits for a turn, but not for long.
-    pub(crate) async fn turn(&self) -> Turn<T> {
+    /// Writes this, with whatever has come by then. What comes by one thread waits in the same line.
+    pub(crate) async fn add(&self, item: T) -> Answer<W::Written> {
         let place = home() % self.0.lines.len();
-        let told = {
-            let mut line = self.0.line(place);
-            if line.free > 0 {
-                line.free -= 1;
-                return Turn::Begin(Some(Head { shared: self.0.clone(), place }));
+        let (number, told) = self.join(place, item);
+        let mut told = pin!(told);
+        let mut answer = timeout(self.0.patience, told.as_mut()).await.ok();
+        if answer.is_none() {
+            // A statement of its own: the line is free while it is written.
+            let taken_back = self.0.line(place).take_back(number);
+            if let Some(item) = taken_back {
+                return self.0.alone(item).await;
             }
-            let (tell, told) = oneshot::channel();
-            line.waiting.push_back(tell);
-            told
-        };
-        match timeout(self.0.patience, told).await {
-            Ok(Ok(turn)) => turn,
-            Ok(Err(_)) | Err(_) => Turn::Begin(None),
+            answer = Some(told.await);
         }
+        let given_up = || StoreError::Unavailable("what was written together was given up".into());
+        answer.and_then(Result::ok).unwrap_or_else(|| Err(given_up().into()))
+    }
+
+    /// Waits in line, and sees to it that somebody writes.
+    fn join(&self, place: usize, item: T) -> (u64, oneshot::Receiver<Answer<W::Written>>) {
+        let (tell, told) = oneshot::channel();
+        let mut line = self.0.line(place);
+        let number = line.next;
+        line.next += 1;
+        line.waiting.push_back(Waiting { number, item, tell, span: Span::current() });
+        if line.free > 0 {
+            line.free -= 1;
+            tokio::spawn(Head { shared: self.0.clone(), place, ended: false }.run());
+        }
+        (number, told)
     }
 }
 
-impl<T> Shared<T> {
-    fn line(&self, place: usize) -> MutexGuard<'_, Line<T>> {
+impl<T, R> Line<T, R> {
+    fn take_back(&mut self, number: u64) -> Option<T> {
+        let place = self.waiting.iter().position(|waiting| waiting.number == number)?;
+        Some(self.waiting.remove(place)?.item)
+    }
+}
+
+impl<T: Send + Sync, W: Writer<T>> Shared<T, W> {
+    fn line(&self, place: usize) -> MutexGuard<'_, Line<T, W::Written>> {
         self.lines[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_calm(&self) -> bool {
-        self.failed.ago().is_some_and(|ago| ago < CALM)
+    /// How many may go together now.
+    fn most(&self) -> usize {
+        if self.failed.ago().is_some_and(|ago| ago < CALM) { 1 } else { MOST }
     }
 
-    /// Gives this to the first who still waits, or back.
-    fn give(&self, place: usize, mut turn: Turn<T>) -> Option<Turn<T>> {
-        loop {
-            // A statement of its own: the line is free while somebody is told.
-            let next = self.line(place).next();
-            match next {
-                Some(next) => turn = next.send(turn).err()?,
-                None => return Some(turn),
+    async fn alone(&self, item: T) -> Answer<W::Written> {
+        let (open, mut written) = self.writer.write(&[item]).await?;
+        self.writer.commit(open).await?;
+        written.pop().ok_or_else(|| StoreError::Backend("nothing was written".into()).into())
+    }
+
+    /// Writes what has come, and tells each what came of it.
+    async fn write(&self, all: Vec<Waiting<T, W::Written>>) {
+        let (items, mut tell): (Vec<T>, Vec<_>) = all.into_iter().map(|waiting| (waiting.item, waiting.tell)).unzip();
+        let written = {
+            let gone = pin!(join_all(tell.iter_mut().map(oneshot::Sender::closed)));
+            match select(self.writer.write(&items), gone).await {
+                Either::Left((written, _)) => written,
+                // Dropped as any unit whose request is given up.
+                Either::Right(_) => return,
             }
-        }
-    }
-}
-
-impl<T> Line<T> {
-    fn next(&mut self) -> Option<oneshot::Sender<Turn<T>>> {
-        std::iter::from_fn(|| self.waiting.pop_front()).find(|next| !next.is_closed())
-    }
-
-    /// While the line is held: who comes after has to see that there is room at its head.
-    fn next_or_free(&mut self) -> Option<oneshot::Sender<Turn<T>>> {
-        let next = self.next();
-        self.free += usize::from(next.is_none());
-        next
-    }
-}
-
-/// A place at the head of a line; the next one's when it is dropped.
-pub(crate) struct Head<T> {
-    shared: Arc<Shared<T>>,
-    place: usize,
-}
-
-impl<T> Drop for Head<T> {
-    fn drop(&mut self) {
-        // A statement of its own, which lets go of the line: what nobody takes is dropped below, and comes back to here.
-        let next = self.shared.line(self.place).next_or_free();
-        if let Some(next) = next {
-            let _ = next.send(Turn::Begin(Some(Self { shared: self.shared.clone(), place: self.place })));
-        }
-    }
-}
-
-/// Those who are done and wait for a commit.
-struct Voters<T> {
-    tell: Vec<oneshot::Sender<Result<(), StoreError>>>,
-    shared: Arc<Shared<T>>,
-}
-
-impl<T> Voters<T> {
-    fn settle(mut self, outcome: Result<(), StoreError>) {
-        let tell = mem::take(&mut self.tell);
+        };
+        let outcome = match written {
+            Ok((open, written)) if tell.iter().all(|tell| !tell.is_closed()) => {
+                self.writer.commit(open).await.map(|()| written).map_err(NotAdded::from)
+            }
+            // What was written for somebody who has gone is rolled back, before anybody hears of it and tries again.
+            Ok((open, _)) => {
+                drop(open);
+                Err(StoreError::Contention("somebody that this was written with was given up".into()).into())
+            }
+            Err(error) => Err(error),
+        };
         match outcome {
-            Ok(()) => {
-                for tell in tell {
-                    // Whoever has gone wants no answer.
-                    let _ = tell.send(Ok(()));
+            Ok(written) => {
+                for (tell, written) in tell.into_iter().zip(written) {
+                    // Whoever has gone by now wants no answer.
+                    let _ = tell.send(Ok(written));
                 }
+            }
+            Err(error) if tell.len() == 1 => {
+                let _ = tell.remove(0).send(Err(error));
             }
             Err(error) => {
-                self.shared.failed.mark();
-                let error = Arc::new(error);
+                self.failed.mark();
+                let error = Arc::new(for_all(error));
                 for tell in tell {
-                    let _ = tell.send(Err(share(&error)));
+                    let _ = tell.send(Err(share(&error).into()));
                 }
             }
         }
     }
 }
 
-/// Where their transaction came to nothing.
-impl<T> Drop for Voters<T> {
+/// What all hear of an error that is the fault of one of them, or of none.
+fn for_all(error: NotAdded<StoreError>) -> StoreError {
+    let (NotAdded::Thing(error) | NotAdded::Receipt(error)) = error;
+    match error {
+        away @ StoreError::Unavailable(_) => away,
+        error => StoreError::Contention(error.into()),
+    }
+}
+
+/// One transaction after the other, while there is something to write.
+struct Head<T: Send + Sync, W: Writer<T>> {
+    shared: Arc<Shared<T, W>>,
+    place: usize,
+    ended: bool,
+}
+
+impl<T: Send + Sync, W: Writer<T>> Head<T, W> {
+    async fn run(mut self) {
+        while let Some(all) = self.next() {
+            let span = all.first().map_or_else(Span::none, |first| first.span.clone());
+            self.shared.write(all).instrument(span).await;
+        }
+    }
+
+    /// What is to be written next; the head's end where that is nothing.
+    fn next(&mut self) -> Option<Vec<Waiting<T, W::Written>>> {
+        let most = self.shared.most();
+        let mut line = self.shared.line(self.place);
+        line.waiting.retain(|waiting| !waiting.tell.is_closed());
+        if line.waiting.is_empty() {
+            // While the line is held: who comes after has to see it.
+            line.free += 1;
+            self.ended = true;
+            return None;
+        }
+        let count = line.waiting.len().min(most);
+        Some(line.waiting.drain(..count).collect())
+    }
+}
+
+/// Where a thread ends with its work undone: who still waits goes by itself.
+impl<T: Send + Sync, W: Writer<T>> Drop for Head<T, W> {
     fn drop(&mut self) {
-        if !self.tell.is_empty() {
-            self.shared.failed.mark();
+        if !self.ended {
+            self.shared.line(self.place).free += 1;
         }
-        for tell in self.tell.drain(..) {
-            let _ = tell.send(Err(met()));
-        }
-    }
-}
-
-impl<T> Head<T> {
-    /// Whoever begins a transaction here.
-    pub(crate) fn first(self) -> Member<T> {
-        Member { voters: Voters { tell: Vec::new(), shared: self.shared.clone() }, head: self }
-    }
-}
-
-impl<T> Member<T> {
-    /// This unit is done with the transaction.
-    pub(crate) fn done(self, transaction: T) -> Done<T> {
-        let Self { mut voters, head } = self;
-        let (shared, place) = (head.shared.clone(), head.place);
-        let may_share = voters.tell.len() + 1 < MOST && !shared.is_calm();
-        let has_next = || !shared.line(place).waiting.is_empty();
-        if voters.tell.is_empty() && !(may_share && has_next()) {
-            return Done::Alone(transaction, head);
-        }
-        let (tell, told) = oneshot::channel();
-        voters.tell.push(tell);
-        let open = Open { transaction, member: Self { voters, head } };
-        if !may_share {
-            return Done::Last(open, Outcome(told));
-        }
-        match shared.give(place, Turn::Join(open)) {
-            Some(Turn::Join(open)) => Done::Last(open, Outcome(told)),
-            Some(Turn::Begin(_)) | None => Done::Handed(Outcome(told)),
-        }
-    }
-
-    /// Says what came of the commit to all who wait for it; the next in the line begins meanwhile.
-    pub(crate) fn settle(self, outcome: Result<(), StoreError>) {
-        let Self { voters, head } = self;
-        drop(head);
-        voters.settle(outcome);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
     use tokio::sync::Semaphore;
-    use tokio::task::{JoinHandle, yield_now};
-    use tokio::time::{advance, sleep};
+    use tokio::task::JoinHandle;
 
     use super::*;
 
-    /// What happens, in order.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<String>>>);
+    const PATIENCE: Duration = Duration::from_millis(50);
 
-    impl Log {
-        fn write(&self, line: impl Into<String>) {
-            self.0.lock().unwrap().push(line.into());
-        }
-
-        fn take(&self) -> Vec<String> {
-            mem::take(&mut self.0.lock().unwrap())
-        }
+    /// Writes numbers into a list, each step when it may. It refuses 13, and the receipt of 99.
+    #[derive(Clone)]
+    struct List {
+        committed: Arc<Mutex<Vec<Vec<i64>>>>,
+        /// What has begun to be written, in order.
+        begun: Arc<Mutex<Vec<Vec<i64>>>>,
+        may_write: Arc<Semaphore>,
+        may_commit: Arc<Semaphore>,
+        commit: Arc<Mutex<Result<(), StoreError>>>,
     }
 
-    /// A transaction that is rolled back unless it is committed.
-    struct Fake(Option<Log>);
+    #[async_trait]
+    impl Writer<i64> for List {
+        type Open = Vec<i64>;
+        type Written = i64;
 
-    impl Fake {
-        fn begin(log: &Log) -> Self {
-            log.write("begin");
-            Self(Some(log.clone()))
-        }
-
-        fn commit(mut self) {
-            self.0.take().unwrap().write("commit");
-        }
-    }
-
-    impl Drop for Fake {
-        fn drop(&mut self) {
-            if let Some(log) = &self.0 {
-                log.write("roll back");
+        async fn write(&self, all: &[i64]) -> Result<(Vec<i64>, Vec<i64>), NotAdded<StoreError>> {
+            self.begun.lock().unwrap().push(all.to_vec());
+            self.may_write.acquire().await.unwrap().forget();
+            if all.contains(&13) {
+                return Err(StoreError::MissingReference("13".into()).into());
             }
-        }
-    }
-
-    const PATIENCE: Duration = Duration::from_secs(1);
-
-    struct Test {
-        together: Together<Fake>,
-        log: Log,
-        /// Each unit takes one when it works.
-        may: Arc<Semaphore>,
-        commit: Arc<dyn Fn() -> Result<(), StoreError> + Send + Sync>,
-    }
-
-    impl Test {
-        fn new() -> Self {
-            Self::where_commits(|| Ok(()))
-        }
-
-        fn where_commits(commit: impl Fn() -> Result<(), StoreError> + Send + Sync + 'static) -> Self {
-            let together = Together::new(1, 1, PATIENCE);
-            Self { together, log: Log::default(), may: Arc::new(Semaphore::new(0)), commit: Arc::new(commit) }
-        }
-
-        /// A whole unit, as a store runs it.
-        fn unit(&self, name: &'static str) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-            let (together, log, may, commit) =
-                (self.together.clone(), self.log.clone(), self.may.clone(), self.commit.clone());
-            async move {
-                let (transaction, member) = match together.turn().await {
-                    Turn::Begin(None) => {
-                        log.write(format!("{name} on its own"));
-                        return Ok(());
-                    }
-                    Turn::Begin(Some(head)) => (Fake::begin(&log), head.first()),
-                    Turn::Join(Open { transaction, member }) => (transaction, member),
-                };
-                may.acquire().await.unwrap().forget();
-                log.write(name);
-                match member.done(transaction) {
-                    Done::Alone(transaction, _head) => {
-                        transaction.commit();
-                        commit()
-                    }
-                    Done::Handed(outcome) => outcome.wait().await,
-                    Done::Last(Open { transaction, member }, outcome) => {
-                        tokio::spawn(async move {
-                            transaction.commit();
-                            member.settle(commit());
-                        });
-                        outcome.wait().await
-                    }
-                }
+            if all.contains(&99) {
+                return Err(NotAdded::Receipt(StoreError::Duplicate("99".into())));
             }
+            Ok((all.to_vec(), all.iter().map(|item| item * 2).collect()))
         }
 
-        /// Starts one after the other, each when those before are as far as they come.
-        async fn start_each<const N: usize>(
-            &self,
-            names: [&'static str; N],
-        ) -> [JoinHandle<Result<(), StoreError>>; N] {
-            let mut started = Vec::new();
-            for name in names {
-                started.push(tokio::spawn(self.unit(name)));
+        async fn commit(&self, open: Vec<i64>) -> Result<(), StoreError> {
+            self.may_commit.acquire().await.unwrap().forget();
+            std::mem::replace(&mut *self.commit.lock().unwrap(), Ok(()))?;
+            self.committed.lock().unwrap().push(open);
+            Ok(())
+        }
+    }
+
+    struct Stage {
+        together: Together<i64, List>,
+        list: List,
+    }
+
+    impl Stage {
+        /// One line with so many heads, which may do so much.
+        fn new(heads: usize, writes: usize, commits: usize) -> Self {
+            let list = List {
+                committed: Arc::default(),
+                begun: Arc::default(),
+                may_write: Arc::new(Semaphore::new(writes)),
+                may_commit: Arc::new(Semaphore::new(commits)),
+                commit: Arc::new(Mutex::new(Ok(()))),
+            };
+            Self { together: Together::new(list.clone(), Lines { count: 1, heads, patience: PATIENCE }), list }
+        }
+
+        /// Adds one after the other, each when those before are as far as they come.
+        async fn add(&self, items: impl IntoIterator<Item = i64>) -> Vec<JoinHandle<Answer<i64>>> {
+            let mut added = Vec::new();
+            for item in items {
+                let together = self.together.clone();
+                added.push(tokio::spawn(async move { together.add(item).await }));
                 settled().await;
             }
-            started.try_into().unwrap()
+            added
         }
 
-        async fn let_work(&self, count: usize) -> Vec<String> {
-            self.may.add_permits(count);
-            settled().await;
-            self.log.take()
+        fn begun(&self) -> Vec<Vec<i64>> {
+            self.list.begun.lock().unwrap().clone()
         }
-    }
 
-    async fn settled() {
-        for _ in 0..100 {
-            yield_now().await;
+        fn committed(&self) -> Vec<Vec<i64>> {
+            self.list.committed.lock().unwrap().clone()
         }
     }
 
@@ -373,172 +325,172 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
     }
 
-    #[track_caller]
-    fn met_others(outcome: &Result<(), StoreError>) {
-        assert!(matches!(outcome, Err(StoreError::Contention(_))), "{outcome:?}");
+    async fn settled() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn answers(added: Vec<JoinHandle<Answer<i64>>>) -> Vec<Answer<i64>> {
+        join_all(added).await.into_iter().map(Result::unwrap).collect()
+    }
+
+    async fn values(added: Vec<JoinHandle<Answer<i64>>>) -> Vec<i64> {
+        answers(added).await.into_iter().map(Result::unwrap).collect()
     }
 
     #[test]
-    fn who_comes_alone_begins_and_commits_alone() {
+    fn what_comes_alone_goes_at_once_and_what_comes_meanwhile_goes_together() {
         run(async {
-            let test = Test::new();
-            test.may.add_permits(2);
-            for name in ["a", "b"] {
-                // Nothing is waited for.
-                test.unit(name).now_or_never().unwrap().unwrap();
-                assert_eq!(test.log.take(), ["begin", name, "commit"]);
-            }
-        });
-    }
-
-    #[test]
-    fn who_comes_meanwhile_shares_the_commit_one_after_the_other() {
-        run(async {
-            let test = Test::new();
-            let [a, b, c] = test.start_each(["a", "b", "c"]).await;
-            assert_eq!(test.log.take(), ["begin"]);
-            assert_eq!(test.let_work(2).await, ["a", "b"]);
-            assert!(!a.is_finished() && !b.is_finished(), "nothing is committed yet");
-            assert_eq!(test.let_work(1).await, ["c", "commit"]);
-            for unit in [a, b, c] {
-                unit.await.unwrap().unwrap();
-            }
-            // And the line is free again.
-            test.may.add_permits(1);
-            test.unit("d").now_or_never().unwrap().unwrap();
-        });
-    }
-
-    #[test]
-    fn no_more_share_than_so_many() {
-        run(async {
-            let test = Test::new();
-            let started: Vec<_> = (0..2 * MOST).map(|_| tokio::spawn(test.unit("u"))).collect();
+            let stage = Stage::new(2, 0, 10);
+            let added = stage.add(1..=5).await;
+            assert_eq!(stage.begun(), [vec![1], vec![2]], "each at a head of its own");
+            stage.list.may_write.add_permits(1);
             settled().await;
-            let log = test.let_work(2 * MOST).await;
-            for unit in started {
-                unit.await.unwrap().unwrap();
-            }
-            let commits: Vec<usize> =
-                log.iter().enumerate().filter(|(_, line)| *line == "commit").map(|(place, _)| place).collect();
-            assert_eq!(commits, [MOST + 1, 2 * MOST + 3], "{log:?}");
+            assert_eq!(stage.begun(), [vec![1], vec![2], vec![3, 4, 5]]);
+            stage.list.may_write.add_permits(10);
+            assert_eq!(values(added).await, [2, 4, 6, 8, 10]);
+            assert_eq!(stage.committed().len(), 3);
+            // And the heads are there again.
+            assert_eq!(stage.together.add(6).await.unwrap(), 12);
         });
     }
 
     #[test]
-    fn who_is_given_up_takes_the_others_along_and_then_nobody_shares_for_a_while() {
+    fn a_transaction_has_a_limit() {
         run(async {
-            let test = Test::new();
-            let [a, b, c, d] = test.start_each(["a", "b", "c", "d"]).await;
-            assert_eq!(test.let_work(1).await, ["begin", "a"]);
-            b.abort();
-            met_others(&a.await.unwrap());
+            let stage = Stage::new(1, 0, 10);
+            let added = stage.add(20..60).await;
+            stage.list.may_write.add_permits(10);
+            assert_eq!(values(added).await.len(), 40);
+            assert_eq!(stage.committed().iter().map(Vec::len).collect::<Vec<_>>(), [1, MOST, MOST, 7]);
+        });
+    }
+
+    #[test]
+    fn who_is_held_up_in_line_goes_by_itself() {
+        run(async {
+            let stage = Stage::new(1, 0, 10);
+            let added = stage.add(1..=3).await;
+            tokio::time::sleep(PATIENCE).await;
             settled().await;
-            // The next begins anew.
-            assert_eq!(test.log.take(), ["roll back", "begin"]);
-            assert_eq!(test.let_work(2).await, ["c", "commit", "begin", "d", "commit"]);
-            for unit in [c, d] {
-                unit.await.unwrap().unwrap();
-            }
-            sleep(CALM).await;
-            let again = test.start_each(["e", "f"]).await;
-            assert_eq!(test.let_work(2).await, ["begin", "e", "f", "commit"]);
-            for unit in again {
-                unit.await.unwrap().unwrap();
-            }
+            assert_eq!(stage.begun(), [vec![1], vec![2], vec![3]]);
+            stage.list.may_write.add_permits(10);
+            assert_eq!(values(added).await, [2, 4, 6]);
         });
     }
 
     #[test]
-    fn who_is_given_up_while_others_commit_for_it_does_not_take_them_along() {
+    fn nothing_is_committed_for_who_has_gone() {
         run(async {
-            let test = Test::new();
-            let [a, b, c] = test.start_each(["a", "b", "c"]).await;
-            assert_eq!(test.let_work(1).await, ["begin", "a"]);
-            a.abort();
-            assert_eq!(test.let_work(2).await, ["b", "c", "commit"]);
-            for unit in [b, c] {
-                unit.await.unwrap().unwrap();
-            }
-        });
-    }
-
-    #[test]
-    fn who_goes_while_it_waits_is_passed_over() {
-        run(async {
-            let test = Test::new();
-            let [a, b, c] = test.start_each(["a", "b", "c"]).await;
-            b.abort();
+            // In line, before anything is written for it.
+            let stage = Stage::new(1, 0, 10);
+            let added = stage.add(1..=3).await;
+            added[1].abort();
             settled().await;
-            assert_eq!(test.let_work(2).await, ["begin", "a", "c", "commit"]);
-            for unit in [a, c] {
-                unit.await.unwrap().unwrap();
-            }
-            // Alone, for nobody is left who waits.
-            let [a, b] = test.start_each(["a", "b"]).await;
-            b.abort();
+            stage.list.may_write.add_permits(10);
             settled().await;
-            assert_eq!(test.let_work(1).await, ["begin", "a", "commit"]);
-            a.await.unwrap().unwrap();
-        });
-    }
+            assert_eq!(stage.committed(), [vec![1], vec![3]]);
 
-    #[test]
-    fn who_goes_with_the_transaction_in_hand_leaves_nobody_waiting() {
-        run(async {
-            let test = Test::new();
-            let Turn::Begin(Some(head)) = test.together.turn().await else { panic!() };
-            let mut next = Box::pin(test.together.turn());
-            assert!(next.as_mut().now_or_never().is_none());
-            let [c] = test.start_each(["c"]).await;
-            let Done::Handed(outcome) = head.first().done(Fake::begin(&test.log)) else { panic!() };
-            // It is there, and is never looked at.
-            drop(next);
-            met_others(&outcome.wait().await);
-            assert_eq!(test.let_work(1).await, ["begin", "roll back", "begin", "c", "commit"]);
-            c.await.unwrap().unwrap();
-            // The same with the leave to begin.
-            let Turn::Begin(Some(head)) = test.together.turn().await else { panic!() };
-            let mut next = Box::pin(test.together.turn());
-            assert!(next.as_mut().now_or_never().is_none());
-            let [d] = test.start_each(["d"]).await;
-            drop(head);
-            drop(next);
-            assert_eq!(test.let_work(1).await, ["begin", "d", "commit"]);
-            d.await.unwrap().unwrap();
-        });
-    }
-
-    #[test]
-    fn all_hear_what_became_of_the_commit() {
-        run(async {
-            let test = Test::where_commits(|| Err(StoreError::Unavailable("the disk is full".into())));
-            let started = test.start_each(["a", "b", "c"]).await;
-            assert_eq!(test.let_work(3).await, ["begin", "a", "b", "c", "commit"]);
-            for unit in started {
-                let outcome = unit.await.unwrap();
-                assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
-            }
-            // Which counts as a failure too.
-            let [d, e] = test.start_each(["d", "e"]).await;
-            assert_eq!(test.let_work(2).await, ["begin", "d", "commit", "begin", "e", "commit"]);
-            for unit in [d, e] {
-                unit.await.unwrap().unwrap_err();
-            }
-        });
-    }
-
-    #[test]
-    fn nobody_waits_for_long_behind_one_who_is_held_up() {
-        run(async {
-            let test = Test::new();
-            let [a, b] = test.start_each(["a", "b"]).await;
-            advance(PATIENCE).await;
+            // Alone: what it waits for is given up with it.
+            let stage = Stage::new(1, 0, 10);
+            let added = stage.add([1]).await;
+            added[0].abort();
             settled().await;
-            assert_eq!(test.log.take(), ["begin", "b on its own"]);
-            b.await.unwrap().unwrap();
-            assert_eq!(test.let_work(1).await, ["a", "commit"]);
-            a.await.unwrap().unwrap();
+            assert_eq!(stage.together.0.line(0).free, 1, "nobody is at the head");
+            stage.list.may_write.add_permits(10);
+            settled().await;
+            assert!(stage.committed().is_empty());
+
+            // With others: they meet it, and are tried again without it.
+            let stage = Stage::new(1, 0, 10);
+            let mut added = stage.add(1..=4).await;
+            stage.list.may_write.add_permits(1);
+            settled().await;
+            assert_eq!(stage.begun(), [vec![1], vec![2, 3, 4]]);
+            added.remove(2).abort();
+            settled().await;
+            stage.list.may_write.add_permits(1);
+            let answers = answers(added).await;
+            assert!(
+                matches!(
+                    answers[..],
+                    [
+                        Ok(2),
+                        Err(NotAdded::Thing(StoreError::Contention(_))),
+                        Err(NotAdded::Thing(StoreError::Contention(_)))
+                    ]
+                ),
+                "{answers:?}"
+            );
+            assert_eq!(stage.committed(), [[1]]);
+        });
+    }
+
+    #[test]
+    fn who_goes_while_it_is_committed_takes_nobody_along() {
+        run(async {
+            let stage = Stage::new(1, 10, 0);
+            let mut added = stage.add(1..=3).await;
+            stage.list.may_commit.add_permits(1);
+            settled().await;
+            assert_eq!(stage.begun(), [vec![1], vec![2, 3]]);
+            added.remove(1).abort();
+            settled().await;
+            stage.list.may_commit.add_permits(1);
+            assert_eq!(values(added).await, [2, 6]);
+            assert_eq!(stage.committed(), [vec![1], vec![2, 3]]);
+        });
+    }
+
+    #[test]
+    fn an_error_is_one_s_own_where_it_is_alone_and_a_meeting_for_others() {
+        run(async {
+            let stage = Stage::new(1, 10, 10);
+            let alone = answers(stage.add([13]).await).await;
+            assert!(matches!(alone[..], [Err(NotAdded::Thing(StoreError::MissingReference(_)))]), "{alone:?}");
+            let alone = answers(stage.add([99]).await).await;
+            assert!(matches!(alone[..], [Err(NotAdded::Receipt(StoreError::Duplicate(_)))]), "{alone:?}");
+
+            for bad in [13, 99] {
+                tokio::time::sleep(CALM).await;
+                let stage = Stage::new(1, 0, 10);
+                let added = stage.add([1, 2, bad, 3]).await;
+                stage.list.may_write.add_permits(2);
+                let met = answers(added).await;
+                let all_met =
+                    met[1..].iter().all(|answer| matches!(answer, Err(NotAdded::Thing(StoreError::Contention(_)))));
+                assert!(all_met && matches!(met[0], Ok(2)), "{met:?}");
+                // Each goes alone then, and so the innocent do not meet it once more.
+                let added = stage.add([2, bad, 3]).await;
+                stage.list.may_write.add_permits(10);
+                let tried_again = answers(added).await;
+                assert!(matches!(tried_again[..], [Ok(4), Err(_), Ok(6)]), "{tried_again:?}");
+                // And together again after a while.
+                tokio::time::sleep(CALM).await;
+                let before = stage.begun().len();
+                stage.list.may_write.forget_permits(100);
+                let added = stage.add(1..=3).await;
+                stage.list.may_write.add_permits(10);
+                assert_eq!(values(added).await, [2, 4, 6]);
+                assert_eq!(stage.begun()[before..], [vec![1], vec![2, 3]]);
+            }
+        });
+    }
+
+    #[test]
+    fn a_commit_that_fails_fails_for_all() {
+        run(async {
+            let stage = Stage::new(1, 0, 10);
+            let added = stage.add([1, 2, 3]).await;
+            stage.list.may_write.add_permits(1);
+            settled().await;
+            *stage.list.commit.lock().unwrap() = Err(StoreError::Unavailable("gone".into()));
+            stage.list.may_write.add_permits(1);
+            let answers = answers(added).await;
+            let is_away = |answer: &Answer<i64>| matches!(answer, Err(NotAdded::Thing(StoreError::Unavailable(_))));
+            assert!(answers[1..].iter().all(is_away), "{answers:?}");
+            assert_eq!(stage.committed(), [[1]]);
         });
     }
 }

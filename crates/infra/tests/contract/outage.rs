@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all, try_join_all};
-use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt};
+use mundap_domain::idempotency::{Claimant, IdempotencyKey, NotAdded, Receipt};
 use mundap_domain::testing::noon;
 use mundap_domain::{Store as _, StoreError};
 use mundap_infra::{ConnectError, DatabaseSettings, connect};
@@ -72,6 +72,11 @@ async fn assert_unavailable(board: &Board, author: &mundap_domain::user::User, l
         assert_outcome!(write.await, Err(StoreError::Unavailable(_)));
         let write = start.elapsed().saturating_sub(read);
         assert!(write < limit, "a write took {write:?}");
+        let start = Instant::now();
+        let added = board.store.add_qna(&new_qna(author), None).await;
+        assert!(matches!(added, Err(NotAdded::Thing(StoreError::Unavailable(_)))), "{added:?}");
+        let added = start.elapsed();
+        assert!(added < limit, "to add took {added:?}");
     });
     join_all(requests).await;
 }
@@ -86,7 +91,10 @@ async fn assert_good(board: &Board, author: &mundap_domain::user::User) {
             unit.qnas().insert(&new_qna(author)).await?;
             unit.commit().await?;
         }
-        Ok::<_, StoreError>(())
+        match board.store.add_qna(&new_qna(author), None).await {
+            Ok(_) => Ok(()),
+            Err(NotAdded::Thing(error) | NotAdded::Receipt(error)) => Err(error),
+        }
     };
     loop {
         match all_at_once().await {

@@ -15,7 +15,8 @@ crate::tests![
     insert_waits_for_a_unit_that_is_about_to_use_the_key,
     keys_differ_in_case_and_by_claimant,
     keys_that_are_looked_for_together_are_told_apart,
-    delete_forgets_one_key_and_is_no_error_where_there_is_none,
+    delete_forgets_one_receipt_and_is_no_error_where_there_is_none,
+    delete_spares_another_receipt_of_the_same_key,
     delete_all_of_forgets_every_key_of_that_account_alone,
     delete_older_spares_what_is_not_older,
     times_come_back_to_the_microsecond,
@@ -103,16 +104,25 @@ async fn keys_that_are_looked_for_together_are_told_apart(board: Board) {
     }
 }
 
-async fn delete_forgets_one_key_and_is_no_error_where_there_is_none(board: Board) {
+async fn delete_forgets_one_receipt_and_is_no_error_where_there_is_none(board: Board) {
     let receipt = new(&board).await;
     let kept = Receipt { key: key("kept"), ..receipt.clone() };
     insert(&board, &receipt).await.unwrap();
     insert(&board, &kept).await.unwrap();
     for _ in 0..2 {
-        board.unit(async |unit| unit.receipts().delete(receipt.claimant, &receipt.key).await).await.unwrap();
+        board.unit(async |unit| unit.receipts().delete(&receipt).await).await.unwrap();
         assert_eq!(stored(&board, &receipt).await, None);
     }
     assert_eq!(stored(&board, &kept).await, Some(kept));
+}
+
+async fn delete_spares_another_receipt_of_the_same_key(board: Board) {
+    let receipt = new(&board).await;
+    insert(&board, &receipt).await.unwrap();
+    // Who looked for it before somebody else renewed it.
+    let stale = Receipt { created_at: noon().plus(-TimeDelta::hours(25)), ..receipt.clone() };
+    board.unit(async |unit| unit.receipts().delete(&stale).await).await.unwrap();
+    assert_eq!(stored(&board, &receipt).await, Some(receipt));
 }
 
 async fn delete_all_of_forgets_every_key_of_that_account_alone(board: Board) {

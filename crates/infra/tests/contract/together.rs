@@ -1,159 +1,145 @@
-//! Units that share a commit.
+//! `Store::add_qna`: questions with their receipts, also those that come together.
 
-use std::collections::HashSet;
-use std::pin::pin;
+use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{LocalBoxFuture, join_all};
-use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt};
+use futures_util::future::join_all;
+use mundap_domain::env::Clock as _;
+use mundap_domain::idempotency::{Claim, Claimant, IdempotencyKey, NotAdded, Receipt};
 use mundap_domain::page::Order;
-use mundap_domain::qna::Qna;
+use mundap_domain::qna::{NewQna, Qna, Title};
 use mundap_domain::testing::noon;
-use mundap_domain::user::User;
-use mundap_domain::{Store as _, StoreError, UnitOfWork};
-use mundap_infra::DatabaseKind;
+use mundap_domain::user::{User, UserId};
+use mundap_domain::{Store as _, StoreError};
+use mundap_infra::SystemClock;
 
-use crate::board::{Board, assert_outcome, new_qna, slice};
+use crate::board::{Board, new_qna, slice};
 
 crate::tests![
-    units_that_come_together_all_commit,
-    units_that_share_a_commit_succeed_together,
-    units_that_share_a_commit_fail_together,
-    a_unit_that_is_given_up_in_its_commit_does_not_take_others_along,
-    a_unit_whose_statement_failed_commits_nothing,
-    an_exclusive_unit_shares_with_nobody,
+    what_comes_together_is_stored_each_under_its_own_id,
+    either_the_question_and_its_receipt_are_stored_or_neither,
+    what_cannot_be_stored_keeps_nobody_else_from_it,
+    one_key_stores_one_question,
+    what_is_given_up_is_not_stored,
 ];
 
-async fn exist(board: &Board, qnas: [&Qna; 2]) -> [bool; 2] {
-    let found = join_all(qnas.map(|qna| board.reader().qnas().find(qna.id))).await;
-    found.into_iter().map(|found| found.unwrap().is_some()).collect::<Vec<_>>().try_into().unwrap()
+fn titled(author: &User, title: &str) -> NewQna {
+    NewQna { title: Title::parse(title).unwrap(), ..new_qna(author) }
 }
 
-async fn begin_shared(board: &Board) -> Box<dyn UnitOfWork> {
-    board.store.begin_shared().await.unwrap()
-}
-
-/// Whoever comes now has to wait for a unit that is open. What is returned keeps it so.
-async fn all_heads_but_one(board: &Board) -> Vec<Box<dyn UnitOfWork>> {
-    match board.store.kind() {
-        DatabaseKind::Sqlite => Vec::new(),
-        DatabaseKind::MariaDb | DatabaseKind::MySql => vec![begin_shared(board).await],
+fn claim(author: &User, key: &str) -> Claim {
+    Claim {
+        claimant: Claimant::account(author.id),
+        key: IdempotencyKey::parse(key).unwrap(),
+        fingerprint: [7; 32],
+        author: Some(author.author()),
+        created_at: noon(),
     }
 }
 
-async fn insert(unit: &dyn UnitOfWork, author: &User) -> Qna {
-    unit.qnas().insert(&new_qna(author)).await.unwrap()
-}
-
-/// Two units in one transaction: the first says that it commits, and the second is at work.
-struct Two {
-    first: LocalBoxFuture<'static, Result<(), StoreError>>,
-    second: Box<dyn UnitOfWork>,
-    of_first: Qna,
-    of_second: Qna,
-}
-
-async fn two_in_one(board: &Board, user: &User) -> Two {
-    let first = begin_shared(board).await;
-    let mut second = pin!(begin_shared(board));
-    assert!(second.as_mut().now_or_never().is_none(), "there is nothing to wait for");
-    let of_first = insert(&*first, user).await;
-    let mut first: LocalBoxFuture<'static, _> = Box::pin(first.commit());
-    assert!(first.as_mut().now_or_never().is_none(), "nothing is committed yet");
-    let second = second.await;
-    let of_second = insert(&*second, user).await;
-    Two { first, second, of_first, of_second }
-}
-
-async fn units_that_come_together_all_commit(board: Board) {
-    let user = board.user().await;
-    let ask = async || {
-        let unit = begin_shared(&board).await;
-        let qna = insert(&*unit, &user).await;
-        unit.commit().await.unwrap();
-        // Not before it is there for all.
-        assert_eq!(board.reader().qnas().find(qna.id).await.unwrap().as_ref(), Some(&qna));
-        qna.id
-    };
-    let ids: HashSet<_> = join_all((0..50).map(|_| ask())).await.into_iter().collect();
-    assert_eq!(ids.len(), 50);
-    let listed = board.reader().qnas().list(Some(user.id), &slice(Order::Oldest, None, 100)).await.unwrap();
-    assert_eq!(listed.into_iter().map(|qna| qna.id).collect::<HashSet<_>>(), ids);
-}
-
-async fn units_that_share_a_commit_succeed_together(board: Board) {
-    let board = board.own().await;
-    let user = board.user().await;
-    let _others = all_heads_but_one(&board).await;
-    let Two { first, second, of_first, of_second } = two_in_one(&board, &user).await;
-    assert_eq!(second.qnas().find(of_first.id).await.unwrap().as_ref(), Some(&of_first));
-    assert_eq!(exist(&board, [&of_first, &of_second]).await, [false, false]);
-    second.commit().await.unwrap();
-    first.await.unwrap();
-    assert_eq!(exist(&board, [&of_first, &of_second]).await, [true, true]);
-}
-
-async fn units_that_share_a_commit_fail_together(board: Board) {
-    let board = board.own().await;
-    let user = board.user().await;
-    let others = all_heads_but_one(&board).await;
-    let Two { first, second, of_first, of_second } = two_in_one(&board, &user).await;
-    drop(second);
-    // So that it is tried again.
-    assert_outcome!(first.await, Err(StoreError::Contention(_)));
-    assert_eq!(exist(&board, [&of_first, &of_second]).await, [false, false]);
-    // And nobody is left waiting.
-    drop(others);
-    let unit = begin_shared(&board).await;
-    insert(&*unit, &user).await;
-    unit.commit().await.unwrap();
-}
-
-async fn a_unit_that_is_given_up_in_its_commit_does_not_take_others_along(board: Board) {
-    let board = board.own().await;
-    let user = board.user().await;
-    let _others = all_heads_but_one(&board).await;
-    let Two { first, second, of_first, of_second } = two_in_one(&board, &user).await;
-    // It has said that it commits, and does not hear that it has.
-    assert!(second.commit().now_or_never().is_none(), "nothing is committed yet");
-    first.await.unwrap();
-    assert_eq!(exist(&board, [&of_first, &of_second]).await, [true, true]);
-}
-
-async fn a_unit_whose_statement_failed_commits_nothing(board: Board) {
-    let user = board.user().await;
-    let unit = begin_shared(&board).await;
-    let qna = insert(&*unit, &user).await;
-    let receipt = Receipt {
-        claimant: Claimant::account(user.id),
-        key: IdempotencyKey::parse("twice").unwrap(),
-        fingerprint: [1; 32],
-        id: qna.id.get(),
-        author: Some(user.author()),
-        created_at: noon(),
-    };
-    unit.receipts().insert(&receipt).await.unwrap();
-    assert_outcome!(unit.receipts().insert(&receipt).await, Err(StoreError::Duplicate(_)));
-    assert_outcome!(unit.commit().await, Err(StoreError::Contention(_)));
-    assert!(board.reader().qnas().find(qna.id).await.unwrap().is_none());
-}
-
-async fn an_exclusive_unit_shares_with_nobody(board: Board) {
-    let board = board.own().await;
-    let user = board.user().await;
-    let unit = board.begin().await;
-    let qna = insert(&*unit, &user).await;
-    let mut shared = pin!(begin_shared(&board));
-    let shared = match board.store.kind() {
-        // There is one writer: whoever comes waits until it is free.
-        DatabaseKind::Sqlite => {
-            assert!(shared.as_mut().now_or_never().is_none(), "two may write");
-            drop(unit);
-            shared.await
+/// Meets others the way the domain does, by trying again.
+async fn add(board: &Board, qna: &NewQna, claim: Option<&Claim>) -> Result<Qna, NotAdded<StoreError>> {
+    let mut attempt = 0;
+    loop {
+        match board.store.add_qna(qna, claim).await {
+            Err(NotAdded::Thing(StoreError::Contention(_))) if attempt < 10 => {
+                attempt += 1;
+                SystemClock.pause_before(attempt).await;
+            }
+            outcome => return outcome,
         }
-        DatabaseKind::MariaDb | DatabaseKind::MySql => shared.await,
-    };
-    assert!(shared.qnas().find(qna.id).await.unwrap().is_none());
-    insert(&*shared, &user).await;
-    shared.commit().await.unwrap();
+    }
+}
+
+async fn receipt(board: &Board, claim: &Claim) -> Option<Receipt> {
+    board.reader().receipts().find(claim.claimant, &claim.key).await.unwrap()
+}
+
+/// The questions of somebody, the oldest first.
+async fn all_of(board: &Board, author: &User) -> Vec<Qna> {
+    board.reader().qnas().list(Some(author.id), &slice(Order::Oldest, None, 100)).await.unwrap()
+}
+
+async fn what_comes_together_is_stored_each_under_its_own_id(board: Board) {
+    let board = board.own().await;
+    let user = board.user().await;
+    // With a connection at hand: to open one takes longer than anybody stands in line.
+    let first = add(&board, &titled(&user, "first"), None).await.unwrap();
+    let stored = join_all((0..60).map(async |n: usize| {
+        let qna = titled(&user, &format!("question {n}"));
+        let claim = claim(&user, &format!("key-{n}"));
+        let claim = (!n.is_multiple_of(3)).then_some(claim);
+        let stored = add(&board, &qna, claim.as_ref()).await.unwrap();
+        assert_eq!(stored, qna.stored(stored.id));
+        // Not told before it is there for all.
+        assert_eq!(board.reader().qnas().find(stored.id).await.unwrap().as_ref(), Some(&stored));
+        if let Some(claim) = claim {
+            assert_eq!(receipt(&board, &claim).await, Some(claim.receipt(stored.id.get())));
+        }
+        stored
+    }));
+    let mut stored = stored.await;
+    stored.push(first);
+    stored.sort_by_key(|qna| qna.id);
+    assert_eq!(all_of(&board, &user).await, stored);
+}
+
+async fn either_the_question_and_its_receipt_are_stored_or_neither(board: Board) {
+    let user = board.user().await;
+    let claim = claim(&user, "used");
+    let first = board.store.add_qna(&titled(&user, "first"), Some(&claim)).await.unwrap();
+    let second = board.store.add_qna(&titled(&user, "second"), Some(&claim)).await;
+    assert!(matches!(second, Err(NotAdded::Receipt(StoreError::Duplicate(_)))), "{second:?}");
+    assert_eq!(receipt(&board, &claim).await, Some(claim.receipt(first.id.get())));
+    assert_eq!(all_of(&board, &user).await, [first]);
+}
+
+async fn what_cannot_be_stored_keeps_nobody_else_from_it(board: Board) {
+    let user = board.user().await;
+    let taken = claim(&user, "taken");
+    board.store.add_qna(&titled(&user, "first"), Some(&taken)).await.unwrap();
+    let mut nobody = titled(&user, "of nobody");
+    nobody.author.id = UserId::new(9_007_199_254_740_990);
+    let outcomes = join_all((0..30).map(async |n: usize| match n % 10 {
+        3 => Some(matches!(
+            add(&board, &titled(&user, "twice"), Some(&taken)).await,
+            Err(NotAdded::Receipt(StoreError::Duplicate(_)))
+        )),
+        6 => Some(matches!(add(&board, &nobody, None).await, Err(NotAdded::Thing(StoreError::MissingReference(_))))),
+        _ => {
+            add(&board, &titled(&user, &format!("question {n}")), None).await.unwrap();
+            None
+        }
+    }));
+    assert_eq!(outcomes.await.into_iter().flatten().collect::<Vec<_>>(), [true; 6]);
+    let mut titles: Vec<_> = all_of(&board, &user).await.into_iter().map(|qna| qna.title.as_str().to_owned()).collect();
+    titles.sort_unstable();
+    titles.dedup();
+    assert_eq!((titles.len(), titles.contains(&"twice".to_owned())), (25, false));
+}
+
+async fn one_key_stores_one_question(board: Board) {
+    let user = board.user().await;
+    let claim = claim(&user, "once");
+    let qna = new_qna(&user);
+    let outcomes = join_all((0..20).map(|_| add(&board, &qna, Some(&claim)))).await;
+    let stored: Vec<_> = outcomes.iter().flatten().collect();
+    assert_eq!(stored.len(), 1, "{outcomes:?}");
+    assert_eq!(all_of(&board, &user).await.iter().collect::<Vec<_>>(), stored);
+    assert_eq!(receipt(&board, &claim).await, Some(claim.receipt(stored[0].id.get())));
+}
+
+async fn what_is_given_up_is_not_stored(board: Board) {
+    let board = board.own().await;
+    let user = board.user().await;
+    // Nobody writes for this author while their row is held, and on SQLite nobody at all.
+    let held = board.begin().await;
+    held.users().find_locked(user.id).await.unwrap();
+    let given_up = join_all((0..5).map(|_| {
+        let (board, qna) = (&board, titled(&user, "given up"));
+        async move { tokio::time::timeout(Duration::from_millis(100), board.store.add_qna(&qna, None)).await }
+    }));
+    assert!(given_up.await.iter().all(Result::is_err), "they are held up");
+    held.commit().await.unwrap();
+    let stays = add(&board, &titled(&user, "stays"), None).await.unwrap();
+    assert_eq!(all_of(&board, &user).await, [stays]);
 }
