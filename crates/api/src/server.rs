@@ -3,7 +3,7 @@
 //!
 //! actix-http reads its clock twice a second. Thousands of silent connections that came within such a tick would be given
 //! up at the same instant, and whoever is answered then waits for all of them. So a worker has many
-//! [sets of time limits](Patience), each a hundredth of a second shorter than the one before, and deals them out in turn.
+//! [sets of time limits](Patience), each by 2.5 ms shorter than the one before, and deals them out in turn.
 
 use std::cell::Cell;
 use std::fmt::Debug;
@@ -33,7 +33,7 @@ pub(crate) struct Patience {
 
 impl Patience {
     /// Sets of limits that a worker deals out.
-    const SETS: u32 = 100;
+    const SETS: u32 = 400;
     /// By how much the shortest is below what was set: two ticks of the clock that they are measured by.
     const SPREAD: Duration = Duration::from_secs(1);
 
@@ -130,9 +130,12 @@ mod tests {
     fn limits_are_a_little_shorter_each_and_never_longer() {
         let set = Patience::new(Duration::from_secs(5), Duration::from_secs(2));
         let sets: Vec<_> = set.sets().collect();
-        assert_eq!(sets.len(), 100);
+        assert_eq!(sets.len(), 400);
         assert_eq!((sets[0].head, sets[0].keep_alive), (set.head, set.keep_alive));
-        assert_eq!((sets[1].head, sets[1].keep_alive), (Duration::from_millis(4990), Duration::from_millis(1996)));
-        assert_eq!((sets[99].head, sets[99].keep_alive), (Duration::from_millis(4010), Duration::from_millis(1604)));
+        assert_eq!((sets[1].head, sets[1].keep_alive), (Duration::from_micros(4_997_500), Duration::from_millis(1999)));
+        assert_eq!(
+            (sets[399].head, sets[399].keep_alive),
+            (Duration::from_micros(4_002_500), Duration::from_millis(1601))
+        );
     }
 }
