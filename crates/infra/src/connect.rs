@@ -24,7 +24,7 @@ use crate::{DatabaseKind, SeaStore};
 const LINES: usize = 16;
 
 /// Transactions that store them at the same time in each line: while one is being committed, another goes on.
-const HEADS: usize = 2;
+const HEADS: usize = 1;
 
 /// How long a new question waits for those before it, while there are other connections.
 const PATIENCE: Duration = Duration::from_millis(50);
