@@ -17,7 +17,7 @@ use crate::env::{Clock, Timestamp, retrying};
 use crate::error::{Error, StoreError};
 use crate::event::{Event, Events};
 use crate::user::{Author, UserId};
-use crate::{Ports, Repositories, Store};
+use crate::{Ports, Repositories, Store, UnitOfWork};
 
 /// How long an outcome is remembered.
 pub const REMEMBERED: TimeDelta = TimeDelta::hours(24);
@@ -333,11 +333,20 @@ async fn add<C: Creation>(
         unit.receipts().delete(stale).await?;
     }
     let entity = creation.store(&*unit).await.map_err(NotAdded::Thing)?;
-    if let Some(claim) = claim {
-        unit.receipts().insert(&claim.clone().receipt(C::id(&entity))).await.map_err(NotAdded::Receipt)?;
-    }
-    unit.commit().await?;
+    commit(unit, claim, C::id(&entity)).await?;
     Ok(entity)
+}
+
+/// Stores the receipt of what a unit has created under this id, and commits both.
+pub(crate) async fn commit<E: From<StoreError>>(
+    unit: Box<dyn UnitOfWork>,
+    claim: Option<&Claim>,
+    id: i64,
+) -> Result<(), NotAdded<E>> {
+    if let Some(claim) = claim {
+        unit.receipts().insert(&claim.clone().receipt(id)).await.map_err(NotAdded::Receipt)?;
+    }
+    Ok(unit.commit().await?)
 }
 
 fn replay<C: Creation>(receipt: Receipt, fingerprint: [u8; 32], creation: C) -> Result<Outcome<C::Entity>, Error> {

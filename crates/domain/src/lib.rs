@@ -118,10 +118,7 @@ pub trait Store: Send + Sync {
     async fn add_qna(&self, qna: &NewQna, claim: Option<&Claim>) -> Result<Qna, NotAdded<StoreError>> {
         let unit = self.begin().await?;
         let stored = unit.qnas().insert(qna).await?;
-        if let Some(claim) = claim {
-            unit.receipts().insert(&claim.clone().receipt(stored.id.get())).await.map_err(NotAdded::Receipt)?;
-        }
-        unit.commit().await?;
+        idempotency::commit(unit, claim, stored.id.get()).await?;
         Ok(stored)
     }
 }

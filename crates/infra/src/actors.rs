@@ -119,6 +119,7 @@ mod tests {
     use mundap_domain::user::Role;
 
     use super::*;
+    use crate::batch::tests::in_paused_time;
 
     #[test]
     fn what_was_read_before_a_change_does_not_count_behind_it() {
@@ -140,21 +141,19 @@ mod tests {
 
     #[test]
     fn nobody_is_remembered_for_longer_than_a_second() {
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(
-            async {
-                let (actors, user, sign_in) = (Actors::new(), a_user(7, Role::Member), SignInId::new(9));
-                let author = user.author();
-                actors.remember(actors.age(), sign_in, &user);
-                actors.remember_author(actors.age(), &author);
-                let known = || (actors.get(user.id, sign_in), actors.authors([user.id].into_iter()));
-                tokio::time::sleep(Duration::from_millis(999)).await;
-                assert_eq!(known(), (Some(user.clone()), vec![Some(author.clone())]));
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                assert_eq!(known(), (None, vec![None]));
-                // It counts from when it was read, and others are none the worse.
-                actors.remember_author(actors.age(), &author);
-                assert_eq!(known(), (None, vec![Some(author.clone())]));
-            },
-        );
+        in_paused_time(async {
+            let (actors, user, sign_in) = (Actors::new(), a_user(7, Role::Member), SignInId::new(9));
+            let author = user.author();
+            actors.remember(actors.age(), sign_in, &user);
+            actors.remember_author(actors.age(), &author);
+            let known = || (actors.get(user.id, sign_in), actors.authors([user.id].into_iter()));
+            tokio::time::sleep(Duration::from_millis(999)).await;
+            assert_eq!(known(), (Some(user.clone()), vec![Some(author.clone())]));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(known(), (None, vec![None]));
+            // It counts from when it was read, and others are none the worse.
+            actors.remember_author(actors.age(), &author);
+            assert_eq!(known(), (None, vec![Some(author.clone())]));
+        });
     }
 }

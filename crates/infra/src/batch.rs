@@ -255,7 +255,7 @@ pub(crate) fn home() -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use futures_util::future::join_all;
     use tokio::sync::Semaphore;
 
@@ -303,11 +303,12 @@ mod tests {
         }
     }
 
-    fn run(test: impl Future<Output = ()>) {
+    pub(crate) fn in_paused_time(test: impl Future<Output = ()>) {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
     }
 
-    async fn settled() {
+    /// When everybody is as far as they come.
+    pub(crate) async fn settled() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -315,7 +316,7 @@ mod tests {
 
     #[test]
     fn who_comes_together_goes_together_and_each_gets_its_own() {
-        run(async {
+        in_paused_time(async {
             let doubling = Doubling::new();
             doubling.may.add_permits(10);
             let answers = join_all((1..=10).map(|key| doubling.batch.get(key))).await;
@@ -329,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_statement_has_a_limit() {
-        run(async {
+        in_paused_time(async {
             let doubling = Doubling::new();
             doubling.may.add_permits(10);
             let keys = 100..100 + 2 * i64::try_from(MOST).unwrap();
@@ -340,7 +341,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_while_there_is_a_lane_and_then_all_go_with_the_next() {
-        run(async {
+        in_paused_time(async {
             let doubling = Doubling::new();
             let started = doubling.start_each(1..=5).await;
             assert_eq!(doubling.together(), [vec![1], vec![2]]);
@@ -358,7 +359,7 @@ mod tests {
 
     #[test]
     fn each_group_has_its_own_lanes_and_none_is_kept() {
-        run(async {
+        in_paused_time(async {
             let together = Arc::new(Mutex::new(Vec::new()));
             let (seen, may) = (together.clone(), Arc::new(Semaphore::new(0)));
             let turn = may.clone();
@@ -391,7 +392,7 @@ mod tests {
 
     #[test]
     fn an_error_is_one_s_own_or_everybody_s() {
-        run(async {
+        in_paused_time(async {
             let doubling = Doubling::new();
             doubling.may.add_permits(10);
             let answers = join_all([1, -1, 2].map(|key| doubling.batch.get(key))).await;
@@ -406,7 +407,7 @@ mod tests {
 
     #[test]
     fn whoever_has_gone_is_not_worked_for() {
-        run(async {
+        in_paused_time(async {
             let doubling = Doubling::new();
             let mut started = doubling.start_each(1..=5).await;
             started[2].abort();
@@ -422,7 +423,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_longer_than_the_limit() {
-        run(async {
+        in_paused_time(async {
             let doubling = Doubling::new();
             let start = tokio::time::Instant::now();
             let answers = join_all([1, 2].map(|key| doubling.batch.get(key))).await;
@@ -433,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_lane_that_dies_leaves_nobody_waiting() {
-        run(async {
+        in_paused_time(async {
             let doubling = Doubling::new();
             let started = doubling.start_each([13, 13, 1]).await;
             let start = tokio::time::Instant::now();

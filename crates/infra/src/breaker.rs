@@ -134,10 +134,7 @@ fn show(is_open: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn in_paused_time(test: impl Future<Output = ()>) {
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
-    }
+    use crate::batch::tests::in_paused_time;
 
     #[derive(Clone, Copy, PartialEq)]
     enum Answer {

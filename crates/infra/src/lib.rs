@@ -145,7 +145,7 @@ enum Origin {
     Pool { demand: Demand, batches: Batches },
     /// The unit holds one to its end.
     Unit {
-        wish: Wish,
+        _wish: Wish,
         /// Whether it changes an account, or ends a sign-in.
         changes_actors: AtomicBool,
     },
@@ -258,10 +258,10 @@ impl<C: ConnectionTrait + StreamTrait + Send> Repositories for Session<C> {
 #[async_trait]
 impl UnitOfWork for Session<DatabaseTransaction> {
     async fn commit(self: Box<Self>) -> Result<(), StoreError> {
-        let Self { connection, limit, origin, actors, .. } = *self;
+        let changes_actors = self.changes_actors();
         // What the unit wanted of the pool is given back behind its commit.
-        let Origin::Unit { wish: _wish, changes_actors } = origin else { return commit(&limit, connection).await };
-        let _changes = changes_actors.load(Ordering::Relaxed).then(|| actors.behind());
+        let Self { connection, limit, origin: _origin, actors, .. } = *self;
+        let _changes = changes_actors.then(|| actors.behind());
         commit(&limit, connection).await
     }
 }
@@ -431,7 +431,7 @@ impl Store for SeaStore {
 impl SeaStore {
     async fn unit(&self) -> Result<Session<DatabaseTransaction>, StoreError> {
         let (connection, wish) = self.units.begin().await?;
-        let origin = Origin::Unit { wish, changes_actors: AtomicBool::new(false) };
+        let origin = Origin::Unit { _wish: wish, changes_actors: AtomicBool::new(false) };
         Ok(Session {
             connection,
             limit: self.units.within.clone(),

@@ -152,6 +152,7 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::tests::in_paused_time;
 
     fn limit() -> Limit {
         Limit {
@@ -162,10 +163,6 @@ mod tests {
             breaker: Some(Breaker::new(Box::new(|| Box::pin(std::future::ready(false))))),
             is_gated: true,
         }
-    }
-
-    fn in_paused_time(test: impl Future<Output = ()>) {
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
     }
 
     #[test]

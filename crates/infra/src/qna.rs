@@ -190,12 +190,15 @@ impl Writer<Asked> for Asking {
     type Open = (DatabaseTransaction, Wish);
     type Written = Qna;
 
-    async fn write(&self, all: &[Asked]) -> Result<(Self::Open, Vec<Qna>), NotAdded<StoreError>> {
+    async fn write(&self, all: Vec<Asked>) -> Result<(Self::Open, Vec<Qna>), NotAdded<StoreError>> {
         let (transaction, wish) = self.units.begin().await?;
-        let ids = self.insert(&transaction, all).await?;
-        let stored = all.iter().zip(&ids).map(|((new, _), id)| new.clone().stored(QnaId::new(*id)));
-        let receipts = all.iter().zip(&ids).filter_map(|((_, claim), id)| Some(claim.clone()?.receipt(*id)));
-        let (stored, receipts): (Vec<Qna>, Vec<Receipt>) = (stored.collect(), receipts.collect());
+        let ids = self.insert(&transaction, &all).await?;
+        let stored = all
+            .into_iter()
+            .zip(ids)
+            .map(|((new, claim), id)| (new.stored(QnaId::new(id)), claim.map(|claim| claim.receipt(id))));
+        let (stored, receipts): (Vec<Qna>, Vec<Option<Receipt>>) = stored.unzip();
+        let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
         if !receipts.is_empty() {
             let insert = receipt::insertion(self.units.backend(), &receipts);
             self.units.run("receipt.insert", transaction.execute_raw(insert)).await.map_err(NotAdded::Receipt)?;

@@ -38,7 +38,7 @@ pub(crate) trait Writer<T>: Send + Sync + 'static {
     type Written: Send + 'static;
 
     /// Writes all of it, and gives what came of each in the same order.
-    async fn write(&self, all: &[T]) -> Result<(Self::Open, Vec<Self::Written>), NotAdded<StoreError>>;
+    async fn write(&self, all: Vec<T>) -> Result<(Self::Open, Vec<Self::Written>), NotAdded<StoreError>>;
     async fn commit(&self, open: Self::Open) -> Result<(), StoreError>;
 }
 
@@ -141,7 +141,7 @@ impl<T: Send + Sync, W: Writer<T>> Shared<T, W> {
     }
 
     async fn alone(&self, item: T) -> Answer<W::Written> {
-        let (open, mut written) = self.writer.write(&[item]).await?;
+        let (open, mut written) = self.writer.write(vec![item]).await?;
         self.writer.commit(open).await?;
         written.pop().ok_or_else(|| StoreError::Backend("nothing was written".into()).into())
     }
@@ -151,7 +151,7 @@ impl<T: Send + Sync, W: Writer<T>> Shared<T, W> {
         let (items, mut tell): (Vec<T>, Vec<_>) = all.into_iter().map(|waiting| (waiting.item, waiting.tell)).unzip();
         let written = {
             let gone = pin!(join_all(tell.iter_mut().map(oneshot::Sender::closed)));
-            match select(self.writer.write(&items), gone).await {
+            match select(self.writer.write(items), gone).await {
                 Either::Left((written, _)) => written,
                 // Dropped as any unit whose request is given up.
                 Either::Right(_) => return,
@@ -244,6 +244,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::batch::tests::{in_paused_time, settled};
 
     const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -263,8 +264,8 @@ mod tests {
         type Open = Vec<i64>;
         type Written = i64;
 
-        async fn write(&self, all: &[i64]) -> Result<(Vec<i64>, Vec<i64>), NotAdded<StoreError>> {
-            self.begun.lock().unwrap().push(all.to_vec());
+        async fn write(&self, all: Vec<i64>) -> Result<(Vec<i64>, Vec<i64>), NotAdded<StoreError>> {
+            self.begun.lock().unwrap().push(all.clone());
             self.may_write.acquire().await.unwrap().forget();
             if all.contains(&13) {
                 return Err(StoreError::MissingReference("13".into()).into());
@@ -272,7 +273,8 @@ mod tests {
             if all.contains(&99) {
                 return Err(NotAdded::Receipt(StoreError::Duplicate("99".into())));
             }
-            Ok((all.to_vec(), all.iter().map(|item| item * 2).collect()))
+            let written = all.iter().map(|item| item * 2).collect();
+            Ok((all, written))
         }
 
         async fn commit(&self, open: Vec<i64>) -> Result<(), StoreError> {
@@ -321,16 +323,6 @@ mod tests {
         }
     }
 
-    fn run(test: impl Future<Output = ()>) {
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
-    }
-
-    async fn settled() {
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
-    }
-
     async fn answers(added: Vec<JoinHandle<Answer<i64>>>) -> Vec<Answer<i64>> {
         join_all(added).await.into_iter().map(Result::unwrap).collect()
     }
@@ -341,7 +333,7 @@ mod tests {
 
     #[test]
     fn what_comes_alone_goes_at_once_and_what_comes_meanwhile_goes_together() {
-        run(async {
+        in_paused_time(async {
             let stage = Stage::new(2, 0, 10);
             let added = stage.add(1..=5).await;
             assert_eq!(stage.begun(), [vec![1], vec![2]], "each at a head of its own");
@@ -358,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_transaction_has_a_limit() {
-        run(async {
+        in_paused_time(async {
             let stage = Stage::new(1, 0, 10);
             let added = stage.add(20..60).await;
             stage.list.may_write.add_permits(10);
@@ -369,7 +361,7 @@ mod tests {
 
     #[test]
     fn who_is_held_up_in_line_goes_by_itself() {
-        run(async {
+        in_paused_time(async {
             let stage = Stage::new(1, 0, 10);
             let added = stage.add(1..=3).await;
             tokio::time::sleep(PATIENCE).await;
@@ -382,7 +374,7 @@ mod tests {
 
     #[test]
     fn nothing_is_committed_for_who_has_gone() {
-        run(async {
+        in_paused_time(async {
             // In line, before anything is written for it.
             let stage = Stage::new(1, 0, 10);
             let added = stage.add(1..=3).await;
@@ -429,7 +421,7 @@ mod tests {
 
     #[test]
     fn who_goes_while_it_is_committed_takes_nobody_along() {
-        run(async {
+        in_paused_time(async {
             let stage = Stage::new(1, 10, 0);
             let mut added = stage.add(1..=3).await;
             stage.list.may_commit.add_permits(1);
@@ -445,7 +437,7 @@ mod tests {
 
     #[test]
     fn an_error_is_one_s_own_where_it_is_alone_and_a_meeting_for_others() {
-        run(async {
+        in_paused_time(async {
             let stage = Stage::new(1, 10, 10);
             let alone = answers(stage.add([13]).await).await;
             assert!(matches!(alone[..], [Err(NotAdded::Thing(StoreError::MissingReference(_)))]), "{alone:?}");
@@ -480,7 +472,7 @@ mod tests {
 
     #[test]
     fn a_commit_that_fails_fails_for_all() {
-        run(async {
+        in_paused_time(async {
             let stage = Stage::new(1, 0, 10);
             let added = stage.add([1, 2, 3]).await;
             stage.list.may_write.add_permits(1);
