@@ -1,7 +1,8 @@
 //! Small statements that come together, as one: a round trip costs a database and its driver more than a row does.
 //!
-//! Whoever comes while nobody else does is not kept waiting: a statement starts as soon as there is somebody to work for and
-//! a lane to do it in, and takes along all who have come by then. Nothing is remembered: every answer was read by a
+//! Whoever comes while nobody else does is not kept waiting: a statement starts as soon as there is somebody to work for,
+//! beside one for somebody else too, and takes along all who have come by then. Where it is for several, who comes waits until
+//! it is back. Nothing is remembered: every answer was read by a
 //! statement that began after it was asked for.
 
 use std::collections::HashMap;
@@ -26,8 +27,8 @@ use crate::timing::Demand;
 /// Keys of one statement at the most.
 const MOST: usize = 64;
 
-/// Statements of one thread at a time: with the first there and back, those who came meanwhile go together. Nobody's answer
-/// has to wake another thread.
+/// Statements of one thread at a time, the second only beside one for a single key: where several ask, who comes goes with the
+/// next. Nobody's answer has to wake another thread.
 const LANES: usize = 2;
 
 /// Queues: threads share one only where there are more of them.
@@ -58,11 +59,13 @@ type Queues<G, K, V> = HashMap<G, Queue<K, V>>;
 struct Queue<K, V> {
     waiting: Vec<(K, oneshot::Sender<Answer<V>>)>,
     running: usize,
+    /// Keys of the statements that are on their way.
+    carried: usize,
 }
 
 impl<K, V> Default for Queue<K, V> {
     fn default() -> Self {
-        Self { waiting: Vec::new(), running: 0 }
+        Self { waiting: Vec::new(), running: 0, carried: 0 }
     }
 }
 
@@ -105,9 +108,9 @@ impl<K: Send + 'static, V: Send + 'static, G: Clone + Eq + Hash + Send + 'static
         let mut queues = self.0.queues(home);
         let queue = queues.entry(group.clone()).or_default();
         queue.waiting.push((key, tell));
-        if queue.running < LANES {
+        if queue.running == 0 || (queue.running < LANES && queue.carried == 1) {
             queue.running += 1;
-            tokio::spawn(Lane { shared: self.0.clone(), home, group, ended: false }.run());
+            tokio::spawn(Lane { shared: self.0.clone(), home, group, carried: 0, ended: false }.run());
         }
         told
     }
@@ -124,6 +127,8 @@ struct Lane<G: Eq + Hash, K, V> {
     shared: Arc<Shared<G, K, V>>,
     home: usize,
     group: G,
+    /// Keys of its statement.
+    carried: usize,
     ended: bool,
 }
 
@@ -152,15 +157,18 @@ impl<G: Clone + Eq + Hash + Send + 'static, K: Send + 'static, V: Send + 'static
     fn next(&mut self) -> Option<Vec<(K, oneshot::Sender<Answer<V>>)>> {
         let mut queues = self.shared.queues(self.home);
         let queue = queues.get_mut(&self.group)?;
+        queue.carried -= mem::take(&mut self.carried);
         queue.waiting.retain(|(_, tell)| !tell.is_closed());
-        if queue.waiting.is_empty() {
-            // While the queue is held: who comes after has to see it.
+        if queue.waiting.is_empty() || queue.carried > 1 {
+            // Or somebody else takes them along. While the queue is held: who comes after has to see it.
             self.ended = true;
             leave(&mut queues, &self.group);
             return None;
         }
         let count = queue.waiting.len().min(MOST);
         let rest = queue.waiting.split_off(count);
+        queue.carried += count;
+        self.carried = count;
         Some(mem::replace(&mut queue.waiting, rest))
     }
 }
@@ -169,7 +177,11 @@ impl<G: Clone + Eq + Hash + Send + 'static, K: Send + 'static, V: Send + 'static
 impl<G: Eq + Hash, K, V> Drop for Lane<G, K, V> {
     fn drop(&mut self) {
         if !self.ended {
-            leave(&mut self.shared.queues(self.home), &self.group);
+            let mut queues = self.shared.queues(self.home);
+            if let Some(queue) = queues.get_mut(&self.group) {
+                queue.carried -= self.carried;
+            }
+            leave(&mut queues, &self.group);
         }
     }
 }
@@ -258,6 +270,7 @@ pub(crate) fn home() -> usize {
 pub(crate) mod tests {
     use futures_util::future::join_all;
     use tokio::sync::Semaphore;
+    use tokio::task::JoinHandle;
 
     use super::*;
 
@@ -288,7 +301,7 @@ pub(crate) mod tests {
         }
 
         /// Asks for one after the other, each when those before are as far as they come.
-        async fn start_each(&self, keys: impl IntoIterator<Item = i64>) -> Vec<tokio::task::JoinHandle<Answer<i64>>> {
+        async fn start_each(&self, keys: impl IntoIterator<Item = i64>) -> Vec<JoinHandle<Answer<i64>>> {
             let mut started = Vec::new();
             for key in keys {
                 let batch = self.batch.clone();
@@ -354,6 +367,28 @@ pub(crate) mod tests {
             }
             // And the lanes are there again.
             assert_eq!(doubling.batch.get(7).await.unwrap(), 14);
+        });
+    }
+
+    #[test]
+    fn beside_a_statement_for_several_there_is_no_other() {
+        in_paused_time(async {
+            let doubling = Doubling::new();
+            let first = doubling.start_each([1]).await;
+            let batch = doubling.batch.clone();
+            let more = tokio::spawn(async move { join_all((2..=3).map(|key| batch.get(key))).await });
+            settled().await;
+            let last = doubling.start_each(4..=5).await;
+            assert_eq!(doubling.together(), [vec![1], vec![2, 3]]);
+            doubling.may.add_permits(1);
+            settled().await;
+            // The first is back, and the several are not.
+            assert!(first.iter().all(JoinHandle::is_finished));
+            assert_eq!(doubling.together().len(), 2);
+            doubling.may.add_permits(2);
+            assert!(more.await.unwrap().into_iter().all(|answer| answer.is_ok()));
+            assert!(join_all(last).await.into_iter().all(|answer| answer.unwrap().is_ok()));
+            assert_eq!(doubling.together(), [vec![1], vec![2, 3], vec![4, 5]]);
         });
     }
 
