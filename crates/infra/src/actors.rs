@@ -11,6 +11,7 @@ use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
 use crate::last::Last;
+use crate::row::Naming;
 
 /// How long. What another process changes of an account (its role, its suspension, its sign-ins, its name) is seen here after
 /// so long at the latest; what this one changes, at once.
@@ -77,9 +78,10 @@ impl Actors {
         self.known.insert((user.id, sign_in), Read::now(user, age));
     }
 
-    /// Whether any author may be remembered.
-    pub(crate) fn know_authors(&self) -> bool {
-        self.met.ago().is_some_and(|ago| ago < REMEMBERED)
+    /// How to read several rows now: without their authors while any may be remembered.
+    pub(crate) fn naming(&self) -> Naming {
+        let remembered = self.met.ago().is_some_and(|ago| ago < REMEMBERED);
+        if remembered { Naming::Remembered } else { Naming::Joined }
     }
 
     /// Those of them who are remembered.

@@ -49,8 +49,8 @@ impl FromQueryResult for Shown {
 impl<C: ConnectionTrait + Send> Session<C> {
     /// How to read a list now, and the age of what is read.
     pub(crate) fn naming(&self) -> (Naming, Age) {
-        let remembered = !self.changes_actors() && self.actors.know_authors();
-        (if remembered { Naming::Remembered } else { Naming::Joined }, self.actors.age())
+        let naming = if self.changes_actors() { Naming::Joined } else { self.actors.naming() };
+        (naming, self.actors.age())
     }
 
     /// The authors of rows that were read in this way, one for each: one more statement where some are not remembered.

@@ -184,7 +184,7 @@ pub(crate) fn active(qna: QnaId, author: UserId, content: &CommentContent, creat
 impl<C: ConnectionTrait + StreamTrait + Send> CommentRepository for Session<C> {
     async fn find(&self, id: CommentId) -> Result<Option<Comment>, StoreError> {
         let age = self.actors.age();
-        let found = LIST.with_ids(ConnectionTrait::get_database_backend(&self.connection), &[id.get()]);
+        let found = LIST.with_ids(ConnectionTrait::get_database_backend(&self.connection), &[id.get()], Naming::Joined);
         let row = self.run("comment.find", WithAuthor::find_by_statement(found).one(&self.connection)).await?;
         Ok(self.whole((Naming::Joined, age), row.into_iter().collect()).await?.pop())
     }

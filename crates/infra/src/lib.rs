@@ -160,9 +160,9 @@ struct Batches {
 }
 
 impl Batches {
-    fn new(pool: &Pool) -> Self {
+    fn new(pool: &Pool, actors: &Actors) -> Self {
         Self {
-            questions: qna::questions(pool.clone()),
+            questions: qna::questions(pool.clone(), actors.clone()),
             question_pages: pages(&qna::LIST, pool.clone()),
             comment_pages: pages(&comment::LIST, pool.clone()),
             receipts: receipt::receipts(pool.clone()),
@@ -291,8 +291,8 @@ impl SeaStore {
         let reading = Demand::default();
         let writing = if kind == DatabaseKind::Sqlite { Demand::default() } else { reading.clone() };
         let pool = Pool { connection: reader.clone(), limit: limit.clone(), demand: reading.clone() };
-        let origin = Origin::Pool { demand: reading.clone(), batches: Batches::new(&pool) };
         let actors = Actors::new();
+        let origin = Origin::Pool { demand: reading.clone(), batches: Batches::new(&pool, &actors) };
         let reader = Session { connection: reader, limit: limit.clone(), locks_rows: false, origin, actors };
         let units = Units::new(units, writing, limit.clone());
         let questions = Together::new(Asking { kind, units: units.clone() }, together);

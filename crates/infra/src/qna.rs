@@ -17,10 +17,11 @@ use sea_orm::{
     QueryFilter as _, QueryResult, QuerySelect as _, Statement, StreamTrait, Value,
 };
 
+use crate::actors::{Actors, Age};
 use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
 use crate::failure::store_error;
-use crate::row::{Moment, Reading, Written, one_or_stale};
+use crate::row::{Moment, Naming, Reading, Unnamed, Written, one_or_stale};
 use crate::timing::Wish;
 use crate::together::Writer;
 use crate::{DatabaseKind, Origin, Session, Units, receipt};
@@ -116,11 +117,6 @@ impl ByAuthor for WithAuthor {
 }
 
 impl WithAuthor {
-    fn read(self) -> Result<Qna, StoreError> {
-        let author = self.reading().author(self.user_id, self.display_name.as_deref(), self.email.as_deref())?;
-        self.read_by(author)
-    }
-
     fn read_by(self, author: Author) -> Result<Qna, StoreError> {
         let row = self.reading();
         Ok(Qna::restore(QnaRecord {
@@ -142,22 +138,33 @@ pub(crate) static LIST: Written = Written {
     id: "qna_id",
 };
 
-/// Questions by their ids, those that are asked for together by one statement.
-pub(crate) type Questions = Batch<i64, Option<WithAuthor>>;
+/// Questions by their ids, those that are asked for together by one statement; each with how it was read.
+pub(crate) type Questions = Batch<i64, Option<Found>>;
+
+type Found = (WithAuthor, (Naming, Age));
 
 /// What reads them from this pool.
-pub(crate) fn questions(pool: Pool) -> Questions {
-    Batch::on(pool, many)
+pub(crate) fn questions(pool: Pool, actors: Actors) -> Questions {
+    Batch::on(pool, move |pool, ids| many(pool, actors.clone(), ids))
 }
 
-/// Reads the questions with these ids.
-async fn many(pool: Pool, ids: Vec<i64>) -> Result<Vec<Answer<Option<WithAuthor>>>, StoreError> {
-    let rows: Vec<WithAuthor> = pool.all(LIST.with_ids(pool.connection.get_database_backend(), &ids)).await?;
+/// Reads the questions with these ids: one that is asked for alone with its author, who need not be remembered.
+async fn many(pool: Pool, actors: Actors, ids: Vec<i64>) -> Result<Vec<Answer<Option<Found>>>, StoreError> {
+    let naming = if ids.len() == 1 { Naming::Joined } else { actors.naming() };
+    let age = actors.age();
+    let statement = LIST.with_ids(pool.connection.get_database_backend(), &ids, naming);
+    let rows = match naming {
+        Naming::Joined => pool.all(statement).await?,
+        Naming::Remembered => {
+            pool.all(statement).await?.into_iter().map(|Unnamed(row)| row).collect::<Vec<WithAuthor>>()
+        }
+    };
     let mut found: HashMap<i64, WithAuthor> = rows.into_iter().map(|row| (row.qna_id, row)).collect();
     // Each is given away at the last place that it is asked for at.
     let last: HashMap<i64, usize> = ids.iter().copied().zip(0..).collect();
     let answer = |(place, id): (usize, i64)| {
-        Ok(if last.get(&id) == Some(&place) { found.remove(&id) } else { found.get(&id).cloned() })
+        let row = if last.get(&id) == Some(&place) { found.remove(&id) } else { found.get(&id).cloned() };
+        Ok(row.map(|row| (row, (naming, age))))
     };
     Ok(ids.into_iter().enumerate().map(answer).collect())
 }
@@ -259,14 +266,18 @@ fn insertion(db: DbBackend, all: &[Asked]) -> Statement {
 #[async_trait]
 impl<C: ConnectionTrait + StreamTrait + Send> QnaRepository for Session<C> {
     async fn find(&self, id: QnaId) -> Result<Option<Qna>, StoreError> {
-        let row = match &self.origin {
+        let found = match &self.origin {
             Origin::Pool { batches, .. } => self.timed("qna.find", batches.questions.get(id.get())).await?,
             Origin::Unit { .. } => {
-                let found = LIST.with_ids(ConnectionTrait::get_database_backend(&self.connection), &[id.get()]);
-                self.run("qna.find", WithAuthor::find_by_statement(found).one(&self.connection)).await?
+                let naming = (Naming::Joined, self.actors.age());
+                let backend = ConnectionTrait::get_database_backend(&self.connection);
+                let found = WithAuthor::find_by_statement(LIST.with_ids(backend, &[id.get()], Naming::Joined));
+                self.run("qna.find", found.one(&self.connection)).await?.map(|row| (row, naming))
             }
         };
-        row.map(WithAuthor::read).transpose()
+        let Some((row, naming)) = found else { return Ok(None) };
+        let author = self.authors(naming, std::slice::from_ref(&row)).await?.pop();
+        author.map(|author| row.read_by(author)).transpose()
     }
 
     async fn find_locked(&self, id: QnaId) -> Result<Option<Qna>, StoreError> {

@@ -119,14 +119,10 @@ impl Written {
         }
     }
 
-    /// The statement of those with these ids, with their authors.
-    pub(crate) fn with_ids(&self, db: DbBackend, ids: &[i64]) -> Statement {
+    /// The statement of those with these ids.
+    pub(crate) fn with_ids(&self, db: DbBackend, ids: &[i64], naming: Naming) -> Statement {
         let (places, values) = among(ids);
-        Statement::from_sql_and_values(
-            db,
-            format!("{} WHERE t.{} IN ({places})", self.select(Naming::Joined), self.id),
-            values,
-        )
+        Statement::from_sql_and_values(db, format!("{} WHERE t.{} IN ({places})", self.select(naming), self.id), values)
     }
 
     /// The rows of a slice of it, of those where `of` has this value, until they hold as many bytes as it wants at most.
@@ -223,7 +219,7 @@ pub(crate) enum Naming {
 }
 
 /// A row without those who wrote it.
-struct Unnamed<M>(M);
+pub(crate) struct Unnamed<M>(pub(crate) M);
 
 impl<M: ByAuthor> FromQueryResult for Unnamed<M> {
     fn from_query_result(row: &QueryResult, _: &str) -> Result<Self, DbErr> {
