@@ -15,13 +15,14 @@ use tracing::log::LevelFilter;
 
 use crate::breaker::{Breaker, Look};
 use crate::failure::is_contention;
+use crate::kept::Kept;
 use crate::limit::{Limit, Trouble};
 use crate::readers::Readers;
 use crate::together::Lines;
 use crate::{DatabaseKind, SeaStore};
 
 /// Lines of new questions on a server, see [`Lines`]: threads share one only where there are more of them.
-const LINES: usize = 16;
+const LINES: u32 = 16;
 
 /// Transactions that store them at the same time in each line: two wait less, and share less.
 const HEADS: usize = 1;
@@ -202,7 +203,7 @@ async fn sqlite(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
     let writer = SqlxSqliteConnector::from_sqlx_sqlite_pool(writer);
     // All wait for the one writer anyway.
     let together = Lines { count: 1, heads: 1, patience: settings.acquire_timeout };
-    Ok(SeaStore::new(DatabaseKind::Sqlite, reader, writer.clone(), writer, limit, together))
+    Ok(SeaStore::new(DatabaseKind::Sqlite, reader, writer.clone(), writer, limit, together, None))
 }
 
 /// Opens the writer. Switching a new file to WAL needs it alone, which the busy time limit does not wait for: where
@@ -258,13 +259,15 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
         .idle_timeout(Duration::from_secs(10))
         .after_connect(|connection, _| Box::pin(execute(connection, "SET SESSION sql_mode = 'TRADITIONAL'".to_owned())))
         .connect_lazy_with(options);
-    // The rest is for units of work.
+    // The rest is for units of work, of which those that only add rows keep some: one for each core unless it is set otherwise.
     let readers = (settings.max_connections.saturating_mul(2) / 3).max(1);
+    let writers = (settings.max_connections / 8).min(LINES);
+    let kept = Kept::new(requests.clone(), writers, limit.trouble.clone());
     let readers = Readers::mysql(requests.clone(), readers, settings.acquire_timeout, limit.trouble.clone());
     let requests = SqlxMySqlConnector::from_sqlx_mysql_pool(requests);
     let migrations = SqlxMySqlConnector::from_sqlx_mysql_pool(migrations);
-    let together = Lines { count: LINES, heads: HEADS, patience: PATIENCE.min(settings.acquire_timeout) };
-    Ok(SeaStore::new(kind, readers, requests, migrations, limit, together))
+    let together = Lines { count: LINES as usize, heads: HEADS, patience: PATIENCE.min(settings.acquire_timeout) };
+    Ok(SeaStore::new(kind, readers, requests, migrations, limit, together, Some(kept)))
 }
 
 /// Where a server is, and which database there; the driver logs no statement.

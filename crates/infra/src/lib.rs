@@ -11,7 +11,9 @@
 //! | `pages` | pages of lists, read once for all who ask at the same time |
 //! | `together` | small writes that come together, by one transaction |
 //! | `units` | transactions: where they begin, and their limits |
-//! | `readers` | connections to read with, kept at hand |
+//! | `kept` | connections that are kept at hand |
+//! | `readers` | those to read with |
+//! | `writers` | those that small writes go by |
 //! | `breaker` | failing at once while the database is away |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
 //! | `tally` | [`Tally`] |
@@ -48,6 +50,7 @@ mod failure;
 mod fastapi;
 mod home;
 mod image;
+mod kept;
 mod key;
 mod keyring;
 mod last;
@@ -73,6 +76,7 @@ mod token;
 pub mod transfer;
 mod units;
 mod user;
+mod writers;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,6 +89,7 @@ use mundap_domain::{
     AuditRepository, CommentRepository, ImageRepository, MailTokenRepository, OutboxRepository, QnaRepository,
     RateRepository, ReceiptRepository, Repositories, SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
 };
+use sea_orm::sqlx::MySql;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, Statement, StreamTrait};
 
 pub use blob::BlobFolder;
@@ -102,13 +107,15 @@ pub use token::Ed25519Tokens;
 
 use actors::Actors;
 use batch::Pool;
+use kept::Kept;
 use limit::Limit;
 use pages::{Pages, pages};
 use qna::{Asked, Asking};
 use readers::Readers;
 use timing::{Demand, Watch, Wish};
 use together::{Lines, Together};
-use units::{Units, commit};
+use units::{Units, committed};
+use writers::Writers;
 
 /// Which database engine a store stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,7 +269,7 @@ impl UnitOfWork for Session<DatabaseTransaction> {
         // What the unit wanted of the pool is given back behind its commit.
         let Self { connection, limit, origin: _origin, actors, .. } = *self;
         let _changes = changes_actors.then(|| actors.behind());
-        commit(&limit, connection).await
+        committed(&limit, connection.commit()).await
     }
 }
 
@@ -274,6 +281,7 @@ pub struct SeaStore {
     /// How many want a connection to read: on SQLite others than those that write.
     reading: Demand,
     units: Units,
+    writers: Writers,
     questions: Together<Asked, Asking>,
     migrations: DatabaseConnection,
     limit: Limit,
@@ -287,6 +295,7 @@ impl SeaStore {
         migrations: DatabaseConnection,
         limit: Limit,
         together: Lines,
+        kept: Option<Kept<MySql>>,
     ) -> Self {
         let reading = Demand::default();
         let writing = if kind == DatabaseKind::Sqlite { Demand::default() } else { reading.clone() };
@@ -295,8 +304,9 @@ impl SeaStore {
         let origin = Origin::Pool { demand: reading.clone(), batches: Batches::new(&pool, &actors) };
         let reader = Session { connection: reader, limit: limit.clone(), locks_rows: false, origin, actors };
         let units = Units::new(units, writing, limit.clone());
-        let questions = Together::new(Asking { kind, units: units.clone() }, together);
-        Self { kind, reader: reader.into(), reading, units, questions, migrations, limit }
+        let writers = Writers::new(units.clone(), kept);
+        let questions = Together::new(Asking { kind, writers: writers.clone() }, together);
+        Self { kind, reader: reader.into(), reading, units, writers, questions, migrations, limit }
     }
 
     /// For migrations alone: connections that may write and that no statement time limit ends.
@@ -385,7 +395,9 @@ impl SeaStore {
         self.limit.end();
         let closing = async {
             // The readers first: on SQLite the last one to go tidies up, and that needs a writer.
-            self.reader.connection.close().await;
+            let closing = self.reader.connection.close();
+            self.writers.give_back();
+            closing.await;
             for connection in [&self.units.connection, &self.migrations] {
                 if let Err(error) = connection.close_by_ref().await {
                     tracing::warn!(%error, "A database connection could not be closed cleanly");

@@ -13,8 +13,8 @@ use mundap_domain::version::Version;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait as _, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait as _, FromQueryResult,
-    QueryFilter as _, QueryResult, QuerySelect as _, Statement, StreamTrait, Value,
+    ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult, QueryFilter as _,
+    QueryResult, QuerySelect as _, Statement, StreamTrait, Value,
 };
 
 use crate::actors::{Actors, Age};
@@ -22,9 +22,9 @@ use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
 use crate::failure::store_error;
 use crate::row::{Moment, Naming, Reading, Unnamed, Written, one_or_stale};
-use crate::timing::Wish;
 use crate::together::Writer;
-use crate::{DatabaseKind, Origin, Session, Units, receipt};
+use crate::writers::{Transaction, Writers};
+use crate::{DatabaseKind, Origin, Session, receipt};
 use row::{ActiveModel, Column, Entity};
 
 pub(crate) mod row {
@@ -189,17 +189,35 @@ pub(crate) type Asked = (NewQna, Option<Claim>);
 /// Stores new questions with their receipts, several by one transaction.
 pub(crate) struct Asking {
     pub(crate) kind: DatabaseKind,
-    pub(crate) units: Units,
+    pub(crate) writers: Writers,
 }
 
 #[async_trait]
 impl Writer<Asked> for Asking {
-    type Open = (DatabaseTransaction, Wish);
+    type Open = Transaction;
     type Written = Qna;
 
-    async fn write(&self, all: Vec<Asked>) -> Result<(Self::Open, Vec<Qna>), NotAdded<StoreError>> {
-        let (transaction, wish) = self.units.begin().await?;
-        let ids = self.insert(&transaction, &all).await?;
+    async fn write(&self, all: Vec<Asked>) -> Result<(Transaction, Vec<Qna>), NotAdded<StoreError>> {
+        let mut transaction = self.writers.begin().await?;
+        match self.store(&mut transaction, all).await {
+            Ok(stored) => Ok((transaction, stored)),
+            Err(error) => {
+                if !matches!(error.cause(), StoreError::Unavailable(_)) {
+                    self.writers.roll_back(transaction).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
+        self.writers.commit(transaction).await
+    }
+}
+
+impl Asking {
+    async fn store(&self, transaction: &mut Transaction, all: Vec<Asked>) -> Result<Vec<Qna>, NotAdded<StoreError>> {
+        let ids = self.insert(transaction, &all).await?;
         let stored = all
             .into_iter()
             .zip(ids)
@@ -207,33 +225,27 @@ impl Writer<Asked> for Asking {
         let (stored, receipts): (Vec<Qna>, Vec<Option<Receipt>>) = stored.unzip();
         let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
         if !receipts.is_empty() {
-            let insert = receipt::insertion(self.units.backend(), &receipts);
-            self.units.run("receipt.insert", transaction.execute_raw(insert)).await.map_err(NotAdded::Receipt)?;
+            let insert = receipt::insertion(self.writers.backend(), &receipts);
+            self.writers.run("receipt.insert", transaction.execute(insert)).await.map_err(NotAdded::Receipt)?;
         }
-        Ok(((transaction, wish), stored))
+        Ok(stored)
     }
 
-    async fn commit(&self, (transaction, _wish): Self::Open) -> Result<(), StoreError> {
-        self.units.commit(transaction).await
-    }
-}
-
-impl Asking {
     /// The ids that the questions are stored under. Those of one statement grow with its rows, in whatever order they are told;
     /// MySQL tells only the first, and the step to the next is its own business.
-    async fn insert(&self, transaction: &DatabaseTransaction, all: &[Asked]) -> Result<Vec<i64>, StoreError> {
-        let db = self.units.backend();
+    async fn insert(&self, transaction: &mut Transaction, all: &[Asked]) -> Result<Vec<i64>, StoreError> {
+        let db = self.writers.backend();
         let mut ids = Vec::with_capacity(all.len());
         if self.kind == DatabaseKind::MySql {
             for one in all {
-                let insert = transaction.execute_raw(insertion(db, std::slice::from_ref(one)));
-                let stored = self.units.run("qna.insert", insert).await?;
+                let insert = transaction.execute(insertion(db, std::slice::from_ref(one)));
+                let stored = self.writers.run("qna.insert", insert).await?;
                 ids.push(i64::try_from(stored.last_insert_id()).map_err(|error| StoreError::Backend(error.into()))?);
             }
         } else {
             let mut insert = insertion(db, all);
             insert.sql.push_str(" RETURNING qna_id");
-            let rows = self.units.run("qna.insert", transaction.query_all_raw(insert)).await?;
+            let rows = self.writers.run("qna.insert", transaction.all(insert)).await?;
             for row in rows {
                 ids.push(row.try_get_by_index(0).map_err(store_error)?);
             }

@@ -155,7 +155,7 @@ impl SeaStore {
                 report("write", self.figures(&self.units.connection, 0), writing);
             }
             DatabaseKind::MariaDb | DatabaseKind::MySql => {
-                report("all", self.figures(&self.units.connection, kept), writing);
+                report("all", self.figures(&self.units.connection, kept + self.writers.idle()), writing);
             }
         }
     }

@@ -31,15 +31,27 @@ impl Units {
 
     /// A transaction, and what it wants of the pool, to be kept until it has ended.
     pub(crate) async fn begin(&self) -> Result<(DatabaseTransaction, Wish), StoreError> {
+        self.beginning(self.open()).await
+    }
+
+    /// Opens one in this way.
+    pub(crate) async fn beginning<T>(
+        &self,
+        open: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<(T, Wish), StoreError> {
         let wish = self.demand.wish();
+        let watch = Watch::start("unit.begin", &self.limit);
+        Ok((watch.settle(self.limit.run(open).await)?, wish))
+    }
+
+    /// A transaction of the pool's.
+    pub(crate) async fn open(&self) -> Result<DatabaseTransaction, DbErr> {
         // A transaction that starts by reading cannot always become a writing one on SQLite: it begins as one.
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let watch = Watch::start("unit.begin", &self.limit);
-        let begun = watch.settle(self.limit.run(self.connection.begin_with_options(options)).await);
-        Ok((begun?, wish))
+        self.connection.begin_with_options(options).await
     }
 
     /// Runs one statement of a transaction.
@@ -52,12 +64,16 @@ impl Units {
         watch.settle(self.within.run(statement).await)
     }
 
-    pub(crate) async fn commit(&self, transaction: DatabaseTransaction) -> Result<(), StoreError> {
-        commit(&self.within, transaction).await
+    pub(crate) async fn commit(&self, commit: impl Future<Output = Result<(), DbErr>>) -> Result<(), StoreError> {
+        committed(&self.within, commit).await
     }
 }
 
-pub(crate) async fn commit(limit: &Limit, transaction: DatabaseTransaction) -> Result<(), StoreError> {
+/// Commits in this way.
+pub(crate) async fn committed(
+    limit: &Limit,
+    commit: impl Future<Output = Result<(), DbErr>>,
+) -> Result<(), StoreError> {
     let watch = Watch::start("unit.commit", limit);
-    watch.settle(limit.run(transaction.commit()).await)
+    watch.settle(limit.run(commit).await)
 }

@@ -57,7 +57,7 @@ impl Board {
     /// A database of the test's own, with other settings.
     pub(crate) async fn own_with(&self, change: impl FnOnce(&mut DatabaseSettings)) -> Self {
         let mut settings = self.server.new_database().await;
-        settings.max_connections = 6;
+        settings.max_connections = 8;
         change(&mut settings);
         self.on(&settings).await
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use mundap_domain::env::Clock as _;
 use mundap_domain::idempotency::{Claim, Claimant, IdempotencyKey, NotAdded, Receipt};
 use mundap_domain::page::Order;
@@ -11,6 +11,7 @@ use mundap_domain::testing::noon;
 use mundap_domain::user::{User, UserId};
 use mundap_domain::{Store as _, StoreError};
 use mundap_infra::SystemClock;
+use sea_orm::{ConnectionTrait as _, DbBackend, Statement, TransactionTrait as _};
 
 use crate::board::{Board, new_qna, slice};
 
@@ -20,6 +21,7 @@ crate::tests![
     what_cannot_be_stored_keeps_nobody_else_from_it,
     one_key_stores_one_question,
     what_is_given_up_is_not_stored,
+    connections_that_others_find_commit_by_themselves,
 ];
 
 fn titled(author: &User, title: &str) -> NewQna {
@@ -142,4 +144,32 @@ async fn what_is_given_up_is_not_stored(board: Board) {
     held.commit().await.unwrap();
     let stays = add(&board, &titled(&user, "stays"), None).await.unwrap();
     assert_eq!(all_of(&board, &user).await, [stays]);
+}
+
+async fn connections_that_others_find_commit_by_themselves(board: Board) {
+    if board.server.is_sqlite() {
+        return; // keeps none for what is stored together
+    }
+    let board = board.own().await;
+    let user = board.user().await;
+    add(&board, &new_qna(&user), None).await.unwrap();
+    // Something is given up while the next one is stored, so that nothing is kept for a while.
+    let held = board.begin().await;
+    held.users().find_locked(user.id).await.unwrap();
+    let trouble = async {
+        let unit = board.begin().await;
+        let held_up = tokio::time::timeout(Duration::from_millis(20), unit.users().find_locked(user.id)).await;
+        assert!(held_up.is_err(), "the row is held");
+        drop(unit);
+        held.commit().await.unwrap();
+    };
+    let qna = new_qna(&user);
+    let (added, ()) = join(board.store.add_qna(&qna, None), trouble).await;
+    added.unwrap();
+    let all: Vec<_> = join_all((0..8).map(|_| board.store.looking().begin())).await;
+    for connection in all {
+        let autocommit = Statement::from_string(DbBackend::MySql, "SELECT CAST(@@autocommit AS SIGNED)");
+        let row = connection.unwrap().query_one_raw(autocommit).await.unwrap().unwrap();
+        assert_eq!(row.try_get_by_index::<i64>(0).unwrap(), 1);
+    }
 }

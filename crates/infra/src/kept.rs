@@ -1,0 +1,221 @@
+//! Connections that are kept at hand instead of being given back.
+//!
+//! The driver's pool tests each connection that is given back, which is a round trip: as much as a short statement takes by
+//! itself. So a connection whose work came to a good end is kept for what its thread does next. Whatever failed or was
+//! given up goes back to the pool and is tested there; what lay idle for long, or was idle while there was trouble, is tested before
+//! it is used. Not all of a pool's connections may be kept: others find some too.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sea_orm::sea_query::Values;
+use sea_orm::sqlx::pool::PoolConnection;
+use sea_orm::sqlx::query::Query;
+use sea_orm::sqlx::{self, AssertSqlSafe, Connection as _, Database, IntoArguments, Pool};
+use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, Statement};
+use sea_query_sqlx::SqlxValues;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use crate::batch::home;
+use crate::limit::Trouble;
+
+/// Where connections are kept: threads share a place only where there are more of them.
+const PLACES: usize = 16;
+
+/// After so long without use a connection is in doubt, and one that is not needed is closed.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// And after so long anyway: the pool knows how old one may become.
+const AWAY: Duration = Duration::from_mins(10);
+
+/// How long it may take to say good-bye to a server that may have gone.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Those of a pool that are kept.
+pub(crate) struct Kept<DB: Database> {
+    pool: Pool<DB>,
+    /// How many more may be kept.
+    room: Arc<Semaphore>,
+    places: [Mutex<Vec<Idle<DB>>>; PLACES],
+    trouble: Trouble,
+}
+
+/// A connection that waits for its next use.
+struct Idle<DB: Database> {
+    connection: Out<DB>,
+    since: Instant,
+}
+
+/// A connection that is not in the pool. Dropping it gives it back, and it is tested there.
+pub(crate) struct Out<DB: Database> {
+    pub(crate) connection: PoolConnection<DB>,
+    /// Whether nothing has been done with it since it came from the pool.
+    pub(crate) is_new: bool,
+    /// Where it was opened, so that its thread hears first of what arrives for it.
+    place: usize,
+    since: Instant,
+    /// That it may be kept.
+    _room: OwnedSemaphorePermit,
+}
+
+impl<DB: Database> Out<DB> {
+    /// Closes it: its server may have gone, or it is in the middle of something. The pool may open another at once.
+    pub(crate) fn discard(self) {
+        let connection = self.connection.detach();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(timeout(GOODBYE, connection.close()));
+        }
+    }
+}
+
+/// A connection that is tested. Unless that ends well it is closed: the pool would test it again, without a time limit, and
+/// be one short meanwhile.
+struct Doubtful<DB: Database>(Option<Out<DB>>);
+
+impl<DB: Database> Doubtful<DB> {
+    /// The connection, if it answers.
+    async fn tested(mut self) -> Option<Out<DB>> {
+        self.0.as_mut()?.connection.ping().await.ok()?;
+        self.0.take()
+    }
+}
+
+impl<DB: Database> Drop for Doubtful<DB> {
+    fn drop(&mut self) {
+        if let Some(out) = self.0.take() {
+            out.discard();
+        }
+    }
+}
+
+impl<DB: Database> Kept<DB> {
+    /// Keeps so many of the pool's connections. `trouble` says when they are in doubt.
+    pub(crate) fn new(pool: Pool<DB>, most: u32, trouble: Trouble) -> Self {
+        let places = std::array::from_fn(|_| Mutex::new(Vec::new()));
+        Self { pool, room: Arc::new(Semaphore::new(most as usize)), places, trouble }
+    }
+
+    fn place(&self, place: usize) -> MutexGuard<'_, Vec<Idle<DB>>> {
+        self.places[place].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last one that was put there, and whether it is in doubt.
+    fn find(&self, place: usize) -> Option<(Out<DB>, bool)> {
+        // A statement of its own: the place is free again.
+        let idle = self.place(place).pop();
+        let Idle { connection, since } = idle?;
+        let idle = since.elapsed();
+        Some((connection, idle >= IDLE || self.trouble.was_within(idle)))
+    }
+
+    /// One of another place.
+    fn find_elsewhere(&self, place: usize) -> Option<(Out<DB>, bool)> {
+        (1..PLACES).find_map(|step| self.find((place + step) % PLACES))
+    }
+
+    /// One that is kept, or a new one to be kept; none where all that may be are in use.
+    ///
+    /// # Errors
+    /// The pool's, where it gives no connection.
+    pub(crate) async fn take(&self) -> Result<Option<Out<DB>>, sqlx::Error> {
+        let place = home() % PLACES;
+        let mut found = self.find(place);
+        let mut room = None;
+        if found.is_none() {
+            room = self.room.clone().try_acquire_owned().ok();
+            if room.is_none() {
+                found = self.find_elsewhere(place);
+            }
+        }
+        let kept = match found {
+            Some((connection, true)) => Doubtful(Some(connection)).tested().await,
+            Some((connection, false)) => Some(connection),
+            None => None,
+        };
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        let Some(room) = room.or_else(|| self.room.clone().try_acquire_owned().ok()) else { return Ok(None) };
+        let connection = self.pool.acquire().await?;
+        Ok(Some(Out { connection, is_new: true, place, since: Instant::now(), _room: room }))
+    }
+
+    /// Keeps a connection whose work came to a good end.
+    pub(crate) fn keep(&self, connection: Out<DB>) {
+        if self.is_in_doubt() || connection.since.elapsed() >= AWAY {
+            return;
+        }
+        let (place, since) = (connection.place, Instant::now());
+        let mut idle = self.place(place);
+        // One at a time: those that are needed least are the first.
+        let oldest = idle.first().is_some_and(|oldest| oldest.since.elapsed() >= IDLE).then(|| idle.remove(0));
+        idle.push(Idle { connection: Out { is_new: false, ..connection }, since });
+        drop(idle);
+        if let Some(Idle { connection, .. }) = oldest {
+            connection.discard();
+        }
+        if self.pool.is_closed() {
+            self.give_back();
+        }
+    }
+
+    /// Whether all of them are, and nothing is kept.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.trouble.is_recent()
+    }
+
+    /// Gives back what is idle.
+    pub(crate) fn give_back(&self) {
+        drop(self.take_idle());
+    }
+
+    /// Closes what is idle.
+    pub(crate) fn discard_idle(&self) {
+        for idle in self.take_idle() {
+            idle.connection.discard();
+        }
+    }
+
+    fn take_idle(&self) -> Vec<Idle<DB>> {
+        (0..PLACES).flat_map(|place| std::mem::take(&mut *self.place(place))).collect()
+    }
+
+    /// How many are kept and not in use.
+    pub(crate) fn idle(&self) -> usize {
+        (0..PLACES).map(|place| self.place(place).len()).sum()
+    }
+
+    pub(crate) fn pool(&self) -> &Pool<DB> {
+        &self.pool
+    }
+
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        self.room.available_permits()
+    }
+}
+
+/// A statement as the driver has it.
+pub(crate) fn query<DB: Database>(statement: Statement) -> Query<'static, DB, SqlxValues>
+where
+    SqlxValues: IntoArguments<DB>,
+{
+    let values = statement.values.unwrap_or_else(|| Values(Vec::new()));
+    sqlx::query_with(AssertSqlSafe(statement.sql), SqlxValues(values))
+}
+
+/// As SeaORM puts it.
+pub(crate) fn query_error(error: sqlx::Error) -> DbErr {
+    DbErr::Query(RuntimeErr::SqlxError(error.into()))
+}
+
+/// As SeaORM puts it.
+pub(crate) fn acquire_error(error: sqlx::Error) -> DbErr {
+    match error {
+        sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
+        sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
+        error => DbErr::Conn(RuntimeErr::SqlxError(error.into())),
+    }
+}

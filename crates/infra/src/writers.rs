@@ -1,0 +1,160 @@
+//! Short transactions that only add rows, on connections that are kept at hand (see [`Kept`]) where there is a server.
+//!
+//! On such a connection nothing is committed by itself, so its first statement begins the transaction: one that adds a row takes
+//! two round trips, where one of the pool takes four (`BEGIN`, the statement, `COMMIT`, and the pool's test). It never goes
+//! back to the pool, where others would find it like that.
+
+use std::sync::Arc;
+
+use mundap_domain::StoreError;
+use sea_orm::sqlx::{Executor as _, MySql};
+use sea_orm::{
+    ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
+};
+
+use crate::kept::{Kept, Out, acquire_error, query, query_error};
+use crate::timing::Wish;
+use crate::units::Units;
+
+/// Where they begin. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Writers {
+    units: Units,
+    kept: Option<Arc<Kept<MySql>>>,
+}
+
+impl Writers {
+    pub(crate) fn new(units: Units, kept: Option<Kept<MySql>>) -> Self {
+        Self { units, kept: kept.map(Arc::new) }
+    }
+
+    pub(crate) fn backend(&self) -> DbBackend {
+        self.units.backend()
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Transaction, StoreError> {
+        let open = self.units.beginning(async {
+            match self.hold().await? {
+                Some(held) => Ok(Open::Kept(held)),
+                None => self.units.open().await.map(Open::Pool),
+            }
+        });
+        let (open, wish) = open.await?;
+        Ok(Transaction { open, _wish: wish })
+    }
+
+    /// A connection that is kept. None while there is trouble: the pool's are tested, and it may need those that are here.
+    async fn hold(&self) -> Result<Option<Held>, DbErr> {
+        let Some(kept) = &self.kept else { return Ok(None) };
+        if kept.is_in_doubt() {
+            kept.discard_idle();
+            return Ok(None);
+        }
+        let Some(mut out) = kept.take().await.map_err(acquire_error)? else { return Ok(None) };
+        if out.is_new {
+            out.connection.close_on_drop();
+            out.connection.execute("SET autocommit = 0").await.map_err(query_error)?;
+        }
+        Ok(Some(Held { out: Some(out), kept: kept.clone() }))
+    }
+
+    /// Runs one statement of a transaction.
+    pub(crate) async fn run<T>(
+        &self,
+        query: &'static str,
+        statement: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, StoreError> {
+        self.units.run(query, statement).await
+    }
+
+    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
+        let Transaction { open, _wish } = transaction;
+        match open {
+            Open::Pool(transaction) => self.units.commit(transaction.commit()).await,
+            Open::Kept(held) => self.units.commit(held.end("COMMIT")).await,
+        }
+    }
+
+    /// For whoever goes on with the connection. What is dropped instead is rolled back too, by closing it.
+    pub(crate) async fn roll_back(&self, transaction: Transaction) {
+        if let Open::Kept(held) = transaction.open {
+            // What cannot be rolled back is dropped.
+            let _ = self.units.within.run(held.end("ROLLBACK")).await;
+        }
+    }
+
+    /// How many connections are kept and not in use.
+    pub(crate) fn idle(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.idle())
+    }
+
+    /// Gives the pool back those that are not in use, which closes them.
+    pub(crate) fn give_back(&self) {
+        if let Some(kept) = &self.kept {
+            kept.give_back();
+        }
+    }
+}
+
+/// A transaction. Dropping it rolls it back.
+pub(crate) struct Transaction {
+    open: Open,
+    _wish: Wish,
+}
+
+enum Open {
+    Pool(DatabaseTransaction),
+    Kept(Held),
+}
+
+impl Transaction {
+    pub(crate) async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
+        match &mut self.open {
+            Open::Pool(transaction) => transaction.execute_raw(statement).await,
+            Open::Kept(held) => {
+                let executed = query::<MySql>(statement).execute(&mut *held.out()?.connection).await;
+                executed.map(ExecResult::from).map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(error.into())))
+            }
+        }
+    }
+
+    pub(crate) async fn all(&mut self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        match &mut self.open {
+            Open::Pool(transaction) => transaction.query_all_raw(statement).await,
+            Open::Kept(held) => {
+                let rows = query::<MySql>(statement).fetch_all(&mut *held.out()?.connection).await;
+                Ok(rows.map_err(query_error)?.into_iter().map(QueryResult::from).collect())
+            }
+        }
+    }
+}
+
+/// A connection with a transaction that has not ended.
+struct Held {
+    out: Option<Out<MySql>>,
+    kept: Arc<Kept<MySql>>,
+}
+
+impl Held {
+    /// There until it has ended.
+    fn out(&mut self) -> Result<&mut Out<MySql>, DbErr> {
+        self.out.as_mut().ok_or_else(|| DbErr::Custom("the transaction has ended".to_owned()))
+    }
+
+    /// Ends the transaction by this statement, and keeps the connection.
+    async fn end(mut self, sql: &'static str) -> Result<(), DbErr> {
+        self.out()?.connection.execute(sql).await.map_err(query_error)?;
+        if let Some(out) = self.out.take() {
+            self.kept.keep(out);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(out) = self.out.take() {
+            out.discard();
+        }
+    }
+}
