@@ -21,7 +21,7 @@ use sea_orm::{
 use crate::Session;
 use crate::actors::Age;
 use crate::author::ByAuthor;
-use crate::row::{Moment, Naming, Reading, Written, one_or_stale};
+use crate::row::{Moment, Naming, Reading, Written, one_or_stale, text};
 use row::{ActiveModel, Column, Entity};
 
 pub(crate) mod row {
@@ -87,7 +87,7 @@ impl ByAuthor for WithAuthor {
             comment_id: row.try_get_by_index(0)?,
             qna_id: row.try_get_by_index(1)?,
             user_id: row.try_get_by_index(2)?,
-            content: row.try_get_by_index(3)?,
+            content: text(row, 3)?,
             created_at: row.try_get_by_index(4)?,
             updated_at: row.try_get_by_index(5)?,
             version: row.try_get_by_index(6)?,

@@ -21,7 +21,7 @@ use crate::actors::{Actors, Age};
 use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
 use crate::failure::store_error;
-use crate::row::{Moment, Naming, Reading, Unnamed, Written, one_or_stale};
+use crate::row::{Moment, Naming, Reading, Unnamed, Written, one_or_stale, text};
 use crate::together::Writer;
 use crate::writers::{Transaction, Writers};
 use crate::{DatabaseKind, Origin, Session, receipt};
@@ -88,8 +88,8 @@ impl ByAuthor for WithAuthor {
         Ok(Self {
             qna_id: row.try_get_by_index(0)?,
             user_id: row.try_get_by_index(1)?,
-            title: row.try_get_by_index(2)?,
-            content: row.try_get_by_index(3)?,
+            title: text(row, 2)?,
+            content: text(row, 3)?,
             comment_count: row.try_get_by_index(4)?,
             created_at: row.try_get_by_index(5)?,
             updated_at: row.try_get_by_index(6)?,
