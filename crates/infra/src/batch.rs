@@ -2,8 +2,7 @@
 //!
 //! Whoever comes while nobody else does is not kept waiting: a statement starts as soon as there is somebody to work for,
 //! beside one for somebody else too, and takes along all who have come by then. Where it is for several, who comes waits until
-//! it is back. Nothing is remembered: every answer was read by a
-//! statement that began after it was asked for.
+//! it is back. Nothing is remembered: every answer was read by a statement that began after it was asked for.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -162,7 +161,7 @@ impl<G: Clone + Eq + Hash + Send + 'static, K: Send + 'static, V: Send + 'static
         if queue.waiting.is_empty() || queue.carried > 1 {
             // Or somebody else takes them along. While the queue is held: who comes after has to see it.
             self.ended = true;
-            leave(&mut queues, &self.group);
+            leave(&mut queues, &self.group, 0);
             return None;
         }
         let count = queue.waiting.len().min(MOST);
@@ -177,18 +176,15 @@ impl<G: Clone + Eq + Hash + Send + 'static, K: Send + 'static, V: Send + 'static
 impl<G: Eq + Hash, K, V> Drop for Lane<G, K, V> {
     fn drop(&mut self) {
         if !self.ended {
-            let mut queues = self.shared.queues(self.home);
-            if let Some(queue) = queues.get_mut(&self.group) {
-                queue.carried -= self.carried;
-            }
-            leave(&mut queues, &self.group);
+            leave(&mut self.shared.queues(self.home), &self.group, self.carried);
         }
     }
 }
 
-/// One lane less; with the last the group goes, and whoever still waits is told that nobody works.
-fn leave<G: Eq + Hash, K, V>(queues: &mut Queues<G, K, V>, group: &G) {
+/// One lane less, and what it carried; with the last the group goes, and whoever still waits is told that nobody works.
+fn leave<G: Eq + Hash, K, V>(queues: &mut Queues<G, K, V>, group: &G, carried: usize) {
     if let Some(queue) = queues.get_mut(group) {
+        queue.carried -= carried;
         queue.running -= 1;
         if queue.running == 0 {
             queues.remove(group);

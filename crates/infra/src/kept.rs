@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use scopeguard::ScopeGuard;
 use sea_orm::sea_query::Values;
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::query::Query;
@@ -60,32 +61,27 @@ pub(crate) struct Out<DB: Database> {
     _room: OwnedSemaphorePermit,
 }
 
+/// A connection that is closed when this is dropped, unless it comes to a good end and is taken out. The pool would test it, without
+/// a time limit, and be one short meanwhile.
+pub(crate) type Unfinished<DB> = ScopeGuard<Out<DB>, fn(Out<DB>)>;
+
 impl<DB: Database> Out<DB> {
+    pub(crate) fn unfinished(self) -> Unfinished<DB> {
+        scopeguard::guard(self, Self::discard)
+    }
+
+    /// The connection, if it answers.
+    async fn tested(self) -> Option<Self> {
+        let mut tested = self.unfinished();
+        tested.connection.ping().await.ok()?;
+        Some(ScopeGuard::into_inner(tested))
+    }
+
     /// Closes it: its server may have gone, or it is in the middle of something. The pool may open another at once.
-    pub(crate) fn discard(self) {
+    fn discard(self) {
         let connection = self.connection.detach();
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(timeout(GOODBYE, connection.close()));
-        }
-    }
-}
-
-/// A connection that is tested. Unless that ends well it is closed: the pool would test it again, without a time limit, and
-/// be one short meanwhile.
-struct Doubtful<DB: Database>(Option<Out<DB>>);
-
-impl<DB: Database> Doubtful<DB> {
-    /// The connection, if it answers.
-    async fn tested(mut self) -> Option<Out<DB>> {
-        self.0.as_mut()?.connection.ping().await.ok()?;
-        self.0.take()
-    }
-}
-
-impl<DB: Database> Drop for Doubtful<DB> {
-    fn drop(&mut self) {
-        if let Some(out) = self.0.take() {
-            out.discard();
         }
     }
 }
@@ -130,7 +126,7 @@ impl<DB: Database> Kept<DB> {
             }
         }
         let kept = match found {
-            Some((connection, true)) => Doubtful(Some(connection)).tested().await,
+            Some((connection, true)) => connection.tested().await,
             Some((connection, false)) => Some(connection),
             None => None,
         };
@@ -161,7 +157,7 @@ impl<DB: Database> Kept<DB> {
         }
     }
 
-    /// Whether all of them are, and nothing is kept.
+    /// Whether there is trouble, so that none of them is to be trusted and nothing is kept.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.trouble.is_recent()
     }

@@ -7,12 +7,13 @@
 use std::sync::Arc;
 
 use mundap_domain::StoreError;
+use scopeguard::ScopeGuard;
 use sea_orm::sqlx::{Executor as _, MySql};
 use sea_orm::{
     ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
 };
 
-use crate::kept::{Kept, Out, acquire_error, query, query_error};
+use crate::kept::{Kept, Unfinished, acquire_error, query, query_error};
 use crate::timing::Wish;
 use crate::units::Units;
 
@@ -55,7 +56,7 @@ impl Writers {
             out.connection.close_on_drop();
             out.connection.execute("SET autocommit = 0").await.map_err(query_error)?;
         }
-        Ok(Some(Held { out: Some(out), kept: kept.clone() }))
+        Ok(Some(Held { out: out.unfinished(), kept: kept.clone() }))
     }
 
     /// Runs one statement of a transaction.
@@ -112,7 +113,7 @@ impl Transaction {
         match &mut self.open {
             Open::Pool(transaction) => transaction.execute_raw(statement).await,
             Open::Kept(held) => {
-                let executed = query::<MySql>(statement).execute(&mut *held.out()?.connection).await;
+                let executed = query::<MySql>(statement).execute(&mut *held.out.connection).await;
                 executed.map(ExecResult::from).map_err(|error| DbErr::Exec(RuntimeErr::SqlxError(error.into())))
             }
         }
@@ -122,7 +123,7 @@ impl Transaction {
         match &mut self.open {
             Open::Pool(transaction) => transaction.query_all_raw(statement).await,
             Open::Kept(held) => {
-                let rows = query::<MySql>(statement).fetch_all(&mut *held.out()?.connection).await;
+                let rows = query::<MySql>(statement).fetch_all(&mut *held.out.connection).await;
                 Ok(rows.map_err(query_error)?.into_iter().map(QueryResult::from).collect())
             }
         }
@@ -131,30 +132,15 @@ impl Transaction {
 
 /// A connection with a transaction that has not ended.
 struct Held {
-    out: Option<Out<MySql>>,
+    out: Unfinished<MySql>,
     kept: Arc<Kept<MySql>>,
 }
 
 impl Held {
-    /// There until it has ended.
-    fn out(&mut self) -> Result<&mut Out<MySql>, DbErr> {
-        self.out.as_mut().ok_or_else(|| DbErr::Custom("the transaction has ended".to_owned()))
-    }
-
     /// Ends the transaction by this statement, and keeps the connection.
     async fn end(mut self, sql: &'static str) -> Result<(), DbErr> {
-        self.out()?.connection.execute(sql).await.map_err(query_error)?;
-        if let Some(out) = self.out.take() {
-            self.kept.keep(out);
-        }
+        self.out.connection.execute(sql).await.map_err(query_error)?;
+        self.kept.keep(ScopeGuard::into_inner(self.out));
         Ok(())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(out) = self.out.take() {
-            out.discard();
-        }
     }
 }
