@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mundap_domain::StoreError;
-use sea_orm::{ConnectionTrait as _, DbErr, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait as _, DbErr, QueryResult, Statement};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -240,11 +240,15 @@ impl Pool {
         self.limit.run(statement).await
     }
 
-    /// The rows that a statement gives.
-    pub(crate) async fn all<T: FromQueryResult>(&self, statement: Statement) -> Result<Vec<T>, StoreError> {
+    /// The rows that a statement gives, each read in this way.
+    pub(crate) async fn rows<T>(
+        &self,
+        statement: Statement,
+        read: impl Fn(&QueryResult) -> Result<T, DbErr>,
+    ) -> Result<Vec<T>, StoreError> {
         let rows = async {
             let rows = self.connection.query_all_raw(statement).await?;
-            rows.iter().map(|row| T::from_query_result(row, "")).collect()
+            rows.iter().map(read).collect()
         };
         self.run(rows).await
     }

@@ -21,7 +21,7 @@ use crate::actors::{Actors, Age};
 use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
 use crate::failure::store_error;
-use crate::row::{Moment, Naming, Reading, Unnamed, Written, one_or_stale, text};
+use crate::row::{Moment, Naming, Reading, Written, one_or_stale, text};
 use crate::together::Writer;
 use crate::writers::{Transaction, Writers};
 use crate::{DatabaseKind, Origin, Session, receipt};
@@ -153,12 +153,7 @@ async fn many(pool: Pool, actors: Actors, ids: Vec<i64>) -> Result<Vec<Answer<Op
     let naming = if ids.len() == 1 { Naming::Joined } else { actors.naming() };
     let age = actors.age();
     let statement = LIST.with_ids(pool.connection.get_database_backend(), &ids, naming);
-    let rows = match naming {
-        Naming::Joined => pool.all(statement).await?,
-        Naming::Remembered => {
-            pool.all(statement).await?.into_iter().map(|Unnamed(row)| row).collect::<Vec<WithAuthor>>()
-        }
-    };
+    let rows: Vec<WithAuthor> = pool.rows(statement, |row| naming.read(row)).await?;
     let mut found: HashMap<i64, WithAuthor> = rows.into_iter().map(|row| (row.qna_id, row)).collect();
     // Each is given away at the last place that it is asked for at.
     let last: HashMap<i64, usize> = ids.iter().copied().zip(0..).collect();

@@ -7,7 +7,10 @@ use mundap_domain::StoreError;
 use mundap_domain::env::Timestamp;
 use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt, ReceiptRepository};
 use mundap_domain::user::{Author, UserId};
-use sea_orm::{ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _, Statement, Value};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, FromQueryResult as _, QueryFilter as _, Statement,
+    Value,
+};
 
 use crate::batch::{Answer, Batch, Pool};
 use crate::row::{Moment, Reading, padded};
@@ -56,7 +59,7 @@ async fn many(pool: Pool, keys: Vec<(i64, String)>) -> Result<Vec<Answer<Option<
     );
     let values = sought.into_iter().flat_map(|(claimant, key)| [Value::from(*claimant), Value::from(key.as_str())]);
     let statement = Statement::from_sql_and_values(pool.connection.get_database_backend(), sql, values);
-    let rows: Vec<Model> = pool.all(statement).await?;
+    let rows = pool.rows(statement, |row| Model::from_query_result(row, "")).await?;
     let found: HashMap<(i64, &str), &Model> =
         rows.iter().map(|row| ((row.claimant, row.idem_key.as_str()), row)).collect();
     Ok(keys.iter().map(|(claimant, key)| Ok(found.get(&(*claimant, key.as_str())).copied().cloned())).collect())

@@ -1,5 +1,6 @@
 //! Between rows and the domain's values: what every repository shares.
 
+use std::pin::pin;
 use std::sync::LazyLock;
 
 use chrono::NaiveDateTime;
@@ -13,8 +14,7 @@ use mundap_domain::user::{Author, DisplayName, Email, UserId};
 use sea_orm::sqlx::Row as _;
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, DeriveValueType, EntityTrait, FromQueryResult,
-    QueryFilter as _, QueryOrder as _, QueryResult, QuerySelect as _, Select, SelectModel, SelectorRaw, Statement,
-    StreamTrait, Value,
+    QueryFilter as _, QueryOrder as _, QueryResult, QuerySelect as _, Select, Statement, StreamTrait, Value,
 };
 use serde::de::{self, Deserialize, Deserializer};
 
@@ -155,17 +155,23 @@ impl Written {
     {
         let backend = ConnectionTrait::get_database_backend(db);
         let statement = self.slice(backend, of, slice, naming);
-        match naming {
-            Naming::Joined => as_many(M::find_by_statement(statement), db, slice, M::size).await,
-            Naming::Remembered if backend == DbBackend::Sqlite && slice.bytes == Slice::ANY_SIZE => {
-                self.packed(db, statement, slice.order).await
+        if slice.bytes == Slice::ANY_SIZE {
+            if naming == Naming::Remembered && backend == DbBackend::Sqlite {
+                return self.packed(db, statement, slice.order).await;
             }
-            Naming::Remembered => {
-                let select = Unnamed::<M>::find_by_statement(statement);
-                let rows = as_many(select, db, slice, |Unnamed(row)| row.size()).await?;
-                Ok(rows.into_iter().map(|Unnamed(row)| row).collect())
-            }
+            let rows = db.query_all_raw(statement).await?;
+            return rows.iter().map(|row| naming.read(row)).collect();
         }
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let mut stream = pin!(db.stream_raw(statement).await?);
+        while (rows.is_empty() || bytes < slice.bytes)
+            && let Some(row) = stream.try_next().await?
+        {
+            let row: M = naming.read(&row)?;
+            bytes += row.size();
+            rows.push(row);
+        }
+        Ok(rows)
     }
 
     /// All rows of a statement as one, an array of arrays: SQLite's driver takes each row, and each of its values, from the
@@ -234,38 +240,14 @@ pub(crate) enum Naming {
     Remembered,
 }
 
-/// A row without those who wrote it.
-pub(crate) struct Unnamed<M>(pub(crate) M);
-
-impl<M: ByAuthor> FromQueryResult for Unnamed<M> {
-    fn from_query_result(row: &QueryResult, _: &str) -> Result<Self, DbErr> {
-        M::unnamed(row).map(Self)
+impl Naming {
+    /// A row that was read in this way.
+    pub(crate) fn read<M: ByAuthor + FromQueryResult>(self, row: &QueryResult) -> Result<M, DbErr> {
+        match self {
+            Self::Joined => M::from_query_result(row, ""),
+            Self::Remembered => M::unnamed(row),
+        }
     }
-}
-
-/// The rows of a slice, until they hold as many bytes as it wants at most.
-async fn as_many<C, M>(
-    select: SelectorRaw<SelectModel<M>>,
-    db: &C,
-    slice: &Slice,
-    size: impl Fn(&M) -> usize,
-) -> Result<Vec<M>, DbErr>
-where
-    C: ConnectionTrait + StreamTrait + Send,
-    M: FromQueryResult + Sized + Send,
-{
-    if slice.bytes == Slice::ANY_SIZE {
-        return select.all(db).await;
-    }
-    let (mut rows, mut bytes) = (Vec::new(), 0);
-    let mut stream = select.stream(db).await?;
-    while (rows.is_empty() || bytes < slice.bytes)
-        && let Some(row) = stream.try_next().await?
-    {
-        bytes += size(&row);
-        rows.push(row);
-    }
-    Ok(rows)
 }
 
 /// A write that names a version found one row, or the row has moved on.
