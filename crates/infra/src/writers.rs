@@ -33,6 +33,7 @@ impl Writers {
         self.units.backend()
     }
 
+    /// Begins one, on a connection of the pool where none may be kept.
     pub(crate) async fn begin(&self) -> Result<Transaction, StoreError> {
         let open = self.units.beginning(async {
             match self.hold().await? {
@@ -76,10 +77,10 @@ impl Writers {
         }
     }
 
-    /// For whoever goes on with the connection. What is dropped instead is rolled back too, by closing it.
+    /// Rolls it back and keeps its connection, which is closed where a transaction is dropped.
     pub(crate) async fn roll_back(&self, transaction: Transaction) {
         if let Open::Kept(held) = transaction.open {
-            // What cannot be rolled back is dropped.
+            // Where that fails it is dropped.
             let _ = self.units.within.run(held.end("ROLLBACK")).await;
         }
     }
