@@ -17,6 +17,7 @@ use crate::breaker::{Breaker, Look};
 use crate::failure::is_contention;
 use crate::kept::Kept;
 use crate::limit::{Limit, Trouble};
+use crate::probe::{Probed, probe};
 use crate::readers::Readers;
 use crate::together::Lines;
 use crate::{DatabaseKind, SeaStore};
@@ -240,7 +241,7 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
         // `sql_mode` is ours: see `session`.
         .pipes_as_concat(false)
         .no_engine_substitution(false);
-    let Probed { kind, may_cluster } = probe(settings, &options).await?;
+    let Probed { kind, may_cluster, options } = probe(settings, options).await?;
     let session = session(settings, kind, may_cluster);
     let limit = Limit {
         kind,
@@ -271,7 +272,7 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
 }
 
 /// Where a server is, and which database there; the driver logs no statement.
-fn server_options(settings: &DatabaseSettings) -> Result<MySqlConnectOptions, ConnectError> {
+pub(crate) fn server_options(settings: &DatabaseSettings) -> Result<MySqlConnectOptions, ConnectError> {
     // Only the scheme is ours to translate.
     let options: MySqlConnectOptions = settings.url.replacen("mariadb:", "mysql:", 1).parse().map_err(url_error)?;
     if options.get_database().is_none_or(str::is_empty) {
@@ -299,60 +300,6 @@ fn look(options: &MySqlConnectOptions) -> Look {
             };
             answers.await.is_ok()
         })
-    })
-}
-
-/// What a first look at a server tells.
-struct Probed {
-    kind: DatabaseKind,
-    /// Whether it knows Galera's variables. That it is a node of a cluster now does not matter: it may become one while
-    /// connections last, and until then the variables do nothing.
-    may_cluster: bool,
-}
-
-/// A first connection outside any pool, since a pool tries again and then knows only that it took too long.
-async fn probe(settings: &DatabaseSettings, options: &MySqlConnectOptions) -> Result<Probed, ConnectError> {
-    let (version, may_cluster) = within_connect_timeout(settings, async {
-        let mut connection = options.connect().await?;
-        let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut connection).await?;
-        let variable = connection.fetch_optional("SHOW VARIABLES LIKE 'wsrep_sync_wait'").await?;
-        connection.close().await?;
-        Ok((version, variable.is_some()))
-    })
-    .await?;
-    let kind = if version.contains("MariaDB") { DatabaseKind::MariaDb } else { DatabaseKind::MySql };
-    Ok(Probed { kind, may_cluster })
-}
-
-/// One connection to a MySQL or MariaDB database that need not be a board.
-pub(crate) async fn connect_once(settings: &DatabaseSettings) -> Result<MySqlConnection, ConnectError> {
-    if !settings.url.starts_with("mysql:") && !settings.url.starts_with("mariadb:") {
-        return Err(ConnectError::Url("it does not start with mysql:".to_owned()));
-    }
-    let options = server_options(settings)?;
-    within_connect_timeout(settings, options.connect()).await
-}
-
-async fn within_connect_timeout<T>(
-    settings: &DatabaseSettings,
-    work: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, ConnectError> {
-    let target = settings.target();
-    let Ok(outcome) = timeout(settings.connect_timeout, work).await else {
-        let waited = format!("nothing came within {} s", settings.connect_timeout.as_secs_f32());
-        return Err(ConnectError::Unreachable(target, waited));
-    };
-    outcome.map_err(|error| {
-        let number = match &error {
-            sqlx::Error::Database(error) => error.try_downcast_ref().map(sqlx::mysql::MySqlDatabaseError::number),
-            _ => None,
-        };
-        let text = error.to_string();
-        match number {
-            Some(1044 | 1045 | 1698) => ConnectError::Refused(target, text),
-            Some(1049) => ConnectError::NoDatabase(target, text),
-            _ => ConnectError::Unreachable(target, text),
-        }
     })
 }
 

@@ -62,6 +62,7 @@ mod pages;
 mod password;
 mod picture;
 mod pool;
+mod probe;
 mod qna;
 mod rate;
 mod readers;

@@ -9,7 +9,7 @@ use sea_orm::sqlx::{self, AssertSqlSafe, Executor as _, Row as _};
 
 use super::ImportError;
 use crate::DatabaseSettings;
-use crate::connect::connect_once;
+use crate::probe::connect_once;
 
 /// The first program's board.
 pub struct FastApi {

@@ -1,6 +1,7 @@
 //! `Store` and `UnitOfWork`.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
@@ -8,10 +9,12 @@ use mundap_domain::page::{Order, Slice};
 use mundap_domain::qna::Qna;
 use mundap_domain::testing::noon;
 use mundap_domain::{Store as _, StoreError};
-use mundap_infra::DatabaseKind;
+use mundap_infra::{DatabaseKind, DatabaseSettings, connect};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement, TransactionTrait as _};
+use url::Url;
 
 use crate::board::{Board, NOBODY, assert_outcome, new_qna, new_user, slice, unique_email};
+use crate::proxy::Proxy;
 
 crate::tests![
     dropping_a_unit_rolls_it_back,
@@ -28,6 +31,7 @@ crate::tests![
     a_full_disk_is_unavailable_and_reads_go_on,
     a_transaction_that_sqlite_ended_by_itself_keeps_no_later_one_open,
     no_session_on_mysql_joins_by_hashing_whole_tables,
+    only_what_leaves_this_machine_is_encrypted_unless_it_is_said,
     it_says_what_it_is,
     closing_ends_every_use,
 ];
@@ -271,6 +275,41 @@ async fn no_session_on_mysql_joins_by_hashing_whole_tables(board: Board) {
     assert!(sessions >= 2, "{sessions}");
     drop(unit);
     board.close().await;
+}
+
+async fn only_what_leaves_this_machine_is_encrypted_unless_it_is_said(board: Board) {
+    if board.server.is_sqlite() {
+        return; // a file has no line
+    }
+    let settings = board.server.new_database().await;
+    let with = |change: &dyn Fn(&mut Url)| {
+        let mut url = Url::parse(&settings.url).unwrap();
+        change(&mut url);
+        DatabaseSettings { url: url.into(), ..settings.clone() }
+    };
+    let is_encrypted = async |settings: DatabaseSettings| {
+        let board = board.on(&settings).await;
+        let sql = "SHOW SESSION STATUS LIKE 'Ssl_cipher'";
+        let row = board.writer().query_one_raw(Statement::from_string(DbBackend::MySql, sql)).await.unwrap();
+        let cipher: String = row.unwrap().try_get_by_index(1).unwrap();
+        board.close().await;
+        !cipher.is_empty()
+    };
+    let url = Url::parse(&settings.url).unwrap();
+    let (host, port) = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(3306));
+    let mode = |mode| with(&|url| _ = url.query_pairs_mut().append_pair("ssl-mode", mode));
+    let can_be = connect(&mode("REQUIRED")).await.is_ok();
+    assert_eq!(is_encrypted(mode("PREFERRED")).await, can_be);
+    assert!(!is_encrypted(mode("DISABLED")).await);
+    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    assert_eq!(is_encrypted(settings.clone()).await, can_be && !is_here);
+    // Where it goes from there is not known here.
+    let proxy = Proxy::to(format!("{host}:{port}")).await;
+    let through = with(&|url| {
+        url.set_ip_host(proxy.address.ip()).unwrap();
+        url.set_port(Some(proxy.address.port())).unwrap();
+    });
+    assert_eq!(is_encrypted(through).await, can_be);
 }
 
 async fn it_says_what_it_is(board: Board) {
