@@ -20,6 +20,7 @@ use crate::limit::{Limit, Trouble};
 use crate::probe::{Probed, probe};
 use crate::readers::Readers;
 use crate::together::Lines;
+use crate::writers::Server;
 use crate::{DatabaseKind, SeaStore};
 
 /// Lines of new questions on a server, see [`Lines`]: threads share one only where there are more of them.
@@ -263,12 +264,16 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
     // The rest is for units of work, of which those that only add rows keep some: one for each core unless it is set otherwise.
     let readers = (settings.max_connections.saturating_mul(2) / 3).max(1);
     let writers = (settings.max_connections / 8).min(LINES);
-    let kept = Kept::new(requests.clone(), writers, limit.trouble.clone());
+    let server = Server {
+        kept: Kept::new(requests.clone(), writers, limit.trouble.clone()),
+        // A cluster changes it with its size, at any time. MariaDB tells each id.
+        tells_id_step: kind == DatabaseKind::MySql && !may_cluster,
+    };
     let readers = Readers::mysql(requests.clone(), readers, settings.acquire_timeout, limit.trouble.clone());
     let requests = SqlxMySqlConnector::from_sqlx_mysql_pool(requests);
     let migrations = SqlxMySqlConnector::from_sqlx_mysql_pool(migrations);
     let together = Lines { count: LINES as usize, heads: HEADS, patience: PATIENCE.min(settings.acquire_timeout) };
-    Ok(SeaStore::new(kind, readers, requests, migrations, limit, together, Some(kept)))
+    Ok(SeaStore::new(kind, readers, requests, migrations, limit, together, Some(server)))
 }
 
 /// Where a server is, and which database there; the driver logs no statement.

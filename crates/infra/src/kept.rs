@@ -54,6 +54,8 @@ pub(crate) struct Out<DB: Database> {
     pub(crate) connection: PoolConnection<DB>,
     /// Whether nothing has been done with it since it came from the pool.
     pub(crate) is_new: bool,
+    /// How far the ids lie apart that one statement gives its rows on it, where that is known.
+    pub(crate) id_step: Option<i64>,
     /// Where it was opened, so that its thread hears first of what arrives for it.
     place: usize,
     since: Instant,
@@ -135,7 +137,7 @@ impl<DB: Database> Kept<DB> {
         }
         let Some(room) = room.or_else(|| self.room.clone().try_acquire_owned().ok()) else { return Ok(None) };
         let connection = self.pool.acquire().await?;
-        Ok(Some(Out { connection, is_new: true, place, since: Instant::now(), _room: room }))
+        Ok(Some(Out { connection, is_new: true, id_step: None, place, since: Instant::now(), _room: room }))
     }
 
     /// Keeps a connection whose work came to a good end.

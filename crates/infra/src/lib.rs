@@ -90,7 +90,6 @@ use mundap_domain::{
     AuditRepository, CommentRepository, ImageRepository, MailTokenRepository, OutboxRepository, QnaRepository,
     RateRepository, ReceiptRepository, Repositories, SignInRepository, Store, StoreError, UnitOfWork, UserRepository,
 };
-use sea_orm::sqlx::MySql;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, Statement, StreamTrait};
 
 pub use blob::BlobFolder;
@@ -108,7 +107,6 @@ pub use token::Ed25519Tokens;
 
 use actors::Actors;
 use batch::Pool;
-use kept::Kept;
 use limit::Limit;
 use pages::{Pages, pages};
 use qna::{Asked, Asking};
@@ -296,7 +294,7 @@ impl SeaStore {
         migrations: DatabaseConnection,
         limit: Limit,
         together: Lines,
-        kept: Option<Kept<MySql>>,
+        server: Option<writers::Server>,
     ) -> Self {
         let reading = Demand::default();
         let writing = if kind == DatabaseKind::Sqlite { Demand::default() } else { reading.clone() };
@@ -305,7 +303,7 @@ impl SeaStore {
         let origin = Origin::Pool { demand: reading.clone(), batches: Batches::new(&pool, &actors) };
         let reader = Session { connection: reader, limit: limit.clone(), locks_rows: false, origin, actors };
         let units = Units::new(units, writing, limit.clone());
-        let writers = Writers::new(units.clone(), kept);
+        let writers = Writers::new(units.clone(), server);
         let questions = Together::new(Asking { kind, writers: writers.clone() }, together);
         Self { kind, reader: reader.into(), reading, units, writers, questions, migrations, limit }
     }

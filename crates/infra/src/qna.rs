@@ -226,27 +226,35 @@ impl Asking {
         Ok(stored)
     }
 
-    /// The ids that the questions are stored under. Those of one statement grow with its rows, in whatever order they are told;
-    /// MySQL tells only the first, and the step to the next is its own business.
+    /// The ids that the questions are stored under, and one statement for all of them where it tells enough.
     async fn insert(&self, transaction: &mut Transaction, all: &[Asked]) -> Result<Vec<i64>, StoreError> {
         let db = self.writers.backend();
-        let mut ids = Vec::with_capacity(all.len());
-        if self.kind == DatabaseKind::MySql {
-            for one in all {
-                let insert = transaction.execute(insertion(db, std::slice::from_ref(one)));
-                let stored = self.writers.run("qna.insert", insert).await?;
-                ids.push(i64::try_from(stored.last_insert_id()).map_err(|error| StoreError::Backend(error.into()))?);
-            }
-        } else {
+        if self.kind != DatabaseKind::MySql {
             let mut insert = insertion(db, all);
             insert.sql.push_str(" RETURNING qna_id");
             let rows = self.writers.run("qna.insert", transaction.all(insert)).await?;
-            for row in rows {
-                ids.push(row.try_get_by_index(0).map_err(store_error)?);
-            }
+            let ids: Result<Vec<i64>, DbErr> = rows.iter().map(|row| row.try_get_by_index(0)).collect();
+            let mut ids = ids.map_err(store_error)?;
+            // They grow with the rows, in whatever order they are told.
             ids.sort_unstable();
+            return if ids.len() == all.len() {
+                Ok(ids)
+            } else {
+                Err(StoreError::Backend("not one id for each".into()))
+            };
         }
-        if ids.len() == all.len() { Ok(ids) } else { Err(StoreError::Backend("not one id for each question".into())) }
+        // MySQL tells the first id of several. The others follow it by the session's step: InnoDB reserves those of a statement
+        // whose rows are counted beforehand at once, in each of its modes.
+        let step = transaction.id_step();
+        let at_once = if step.is_some() { all.len().max(1) } else { 1 };
+        let mut ids = Vec::with_capacity(all.len());
+        for some in all.chunks(at_once) {
+            let insert = transaction.execute(insertion(db, some));
+            let stored = self.writers.run("qna.insert", insert).await?;
+            let first = i64::try_from(stored.last_insert_id()).map_err(|error| StoreError::Backend(error.into()))?;
+            ids.extend((0..).take(some.len()).map(|n: i64| first + n * step.unwrap_or(1)));
+        }
+        Ok(ids)
     }
 }
 

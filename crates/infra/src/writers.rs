@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use mundap_domain::StoreError;
 use scopeguard::ScopeGuard;
-use sea_orm::sqlx::{Executor as _, MySql};
+use sea_orm::sqlx::{self, Executor as _, MySql};
 use sea_orm::{
     ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
 };
 
-use crate::kept::{Kept, Unfinished, acquire_error, query, query_error};
+use crate::kept::{Kept, Out, Unfinished, acquire_error, query, query_error};
 use crate::timing::Wish;
 use crate::units::Units;
 
@@ -21,12 +21,30 @@ use crate::units::Units;
 #[derive(Clone)]
 pub(crate) struct Writers {
     units: Units,
-    kept: Option<Arc<Kept<MySql>>>,
+    server: Option<Arc<Server>>,
+}
+
+/// What they have of a server.
+pub(crate) struct Server {
+    pub(crate) kept: Kept<MySql>,
+    /// Whether the ids that one statement gives its rows lie as far apart as the session says.
+    pub(crate) tells_id_step: bool,
+}
+
+impl Server {
+    async fn prepare(&self, new: &mut Out<MySql>) -> Result<(), sqlx::Error> {
+        new.connection.execute("SET autocommit = 0").await?;
+        if self.tells_id_step {
+            let step = sqlx::query_scalar("SELECT CAST(@@auto_increment_increment AS SIGNED)");
+            new.id_step = Some(step.fetch_one(&mut *new.connection).await?);
+        }
+        Ok(())
+    }
 }
 
 impl Writers {
-    pub(crate) fn new(units: Units, kept: Option<Kept<MySql>>) -> Self {
-        Self { units, kept: kept.map(Arc::new) }
+    pub(crate) fn new(units: Units, server: Option<Server>) -> Self {
+        Self { units, server: server.map(Arc::new) }
     }
 
     pub(crate) fn backend(&self) -> DbBackend {
@@ -47,7 +65,8 @@ impl Writers {
 
     /// A connection that is kept. None while there is trouble: the pool's are tested, and it may need those that are here.
     async fn hold(&self) -> Result<Option<Held>, DbErr> {
-        let Some(kept) = &self.kept else { return Ok(None) };
+        let Some(server) = &self.server else { return Ok(None) };
+        let kept = &server.kept;
         if kept.is_in_doubt() {
             kept.discard_idle();
             return Ok(None);
@@ -55,9 +74,10 @@ impl Writers {
         let Some(mut out) = kept.take().await.map_err(acquire_error)? else { return Ok(None) };
         if out.is_new {
             out.connection.close_on_drop();
-            out.connection.execute("SET autocommit = 0").await.map_err(query_error)?;
+            // Seldom, and too large to be a part of each.
+            Box::pin(server.prepare(&mut out)).await.map_err(query_error)?;
         }
-        Ok(Some(Held { out: out.unfinished(), kept: kept.clone() }))
+        Ok(Some(Held { out: out.unfinished(), server: server.clone() }))
     }
 
     /// Runs one statement of a transaction.
@@ -87,13 +107,13 @@ impl Writers {
 
     /// How many connections are kept and not in use.
     pub(crate) fn idle(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.idle())
+        self.server.as_ref().map_or(0, |server| server.kept.idle())
     }
 
     /// Gives the pool back those that are not in use, which closes them.
     pub(crate) fn give_back(&self) {
-        if let Some(kept) = &self.kept {
-            kept.give_back();
+        if let Some(server) = &self.server {
+            server.kept.give_back();
         }
     }
 }
@@ -110,6 +130,14 @@ enum Open {
 }
 
 impl Transaction {
+    /// How far the ids lie apart that one statement gives its rows, where that is known.
+    pub(crate) fn id_step(&self) -> Option<i64> {
+        match &self.open {
+            Open::Pool(_) => None,
+            Open::Kept(held) => held.out.id_step,
+        }
+    }
+
     pub(crate) async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         match &mut self.open {
             Open::Pool(transaction) => transaction.execute_raw(statement).await,
@@ -134,14 +162,14 @@ impl Transaction {
 /// A connection with a transaction that has not ended.
 struct Held {
     out: Unfinished<MySql>,
-    kept: Arc<Kept<MySql>>,
+    server: Arc<Server>,
 }
 
 impl Held {
     /// Ends the transaction by this statement, and keeps the connection.
     async fn end(mut self, sql: &'static str) -> Result<(), DbErr> {
         self.out.connection.execute(sql).await.map_err(query_error)?;
-        self.kept.keep(ScopeGuard::into_inner(self.out));
+        self.server.kept.keep(ScopeGuard::into_inner(self.out));
         Ok(())
     }
 }
