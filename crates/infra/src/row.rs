@@ -1,5 +1,6 @@
 //! Between rows and the domain's values: what every repository shares.
 
+use std::cmp::Reverse;
 use std::pin::pin;
 use std::sync::LazyLock;
 
@@ -182,17 +183,19 @@ impl Written {
         statement: Statement,
         order: Order,
     ) -> Result<Vec<M>, DbErr> {
-        let (id, (_, direction)) = (self.id, direction(order));
         let columns = self.columns.replace("t.", "");
-        let sql = format!(
-            "SELECT json_group_array(json_array({columns}) ORDER BY {id} {direction}) FROM ({})",
-            statement.sql
-        );
+        let sql = format!("SELECT json_group_array(json_array({columns})) FROM ({})", statement.sql);
         let row = db.query_one_raw(Statement { sql, ..statement }).await?;
         let Some(row) = row else { return Ok(Vec::new()) };
         let packed = text(&row, 0)?;
         let rows: Vec<M::Packed> = serde_json::from_str(&packed).map_err(|error| DbErr::Json(error.to_string()))?;
-        Ok(rows.into_iter().map(M::unpack).collect())
+        let mut rows: Vec<M> = rows.into_iter().map(M::unpack).collect();
+        // In that order they come, but an array promises none; to have SQLite sort it would be a tree of all their texts.
+        match order {
+            Order::Newest => rows.sort_by_key(|row| Reverse(row.reading().id)),
+            Order::Oldest => rows.sort_by_key(|row| row.reading().id),
+        }
+        Ok(rows)
     }
 
     /// The statement of a slice of it, of those where `of` has this value.

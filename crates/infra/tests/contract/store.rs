@@ -31,6 +31,7 @@ crate::tests![
     a_full_disk_is_unavailable_and_reads_go_on,
     a_transaction_that_sqlite_ended_by_itself_keeps_no_later_one_open,
     no_session_on_mysql_joins_by_hashing_whole_tables,
+    sqlite_is_compiled_as_the_workspace_says,
     only_what_leaves_this_machine_is_encrypted_unless_it_is_said,
     it_says_what_it_is,
     closing_ends_every_use,
@@ -275,6 +276,20 @@ async fn no_session_on_mysql_joins_by_hashing_whole_tables(board: Board) {
     assert!(sessions >= 2, "{sessions}");
     drop(unit);
     board.close().await;
+}
+
+/// In `.cargo/config.toml`, which is read from the folder that cargo is called in: from elsewhere a list costs twice as much.
+async fn sqlite_is_compiled_as_the_workspace_says(board: Board) {
+    if !board.server.is_sqlite() {
+        return; // others compile themselves
+    }
+    let pragma = Statement::from_string(DbBackend::Sqlite, "PRAGMA compile_options");
+    let rows = board.writer().query_all_raw(pragma).await.unwrap();
+    let options: HashSet<String> = rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect();
+    for option in ["ENABLE_QPSG", "DEFAULT_MEMSTATUS=0"] {
+        assert!(options.contains(option), "{option} is missing: {options:?}");
+    }
+    assert!(!options.contains("ENABLE_MEMORY_MANAGEMENT"), "{options:?}");
 }
 
 async fn only_what_leaves_this_machine_is_encrypted_unless_it_is_said(board: Board) {
