@@ -34,28 +34,26 @@ const AWAY: Duration = Duration::from_mins(10);
 /// How long it may take to say good-bye to a server that may have gone.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Those of a pool that are kept.
-pub(crate) struct Kept<DB: Database> {
+/// Those of a pool that are kept, each with what whoever prepared it noted of it.
+pub(crate) struct Kept<DB: Database, N = ()> {
     pool: Pool<DB>,
     /// How many more may be kept.
     room: Arc<Semaphore>,
-    places: [Mutex<Vec<Idle<DB>>>; PLACES],
+    places: [Mutex<Vec<Idle<DB, N>>>; PLACES],
     trouble: Trouble,
 }
 
 /// A connection that waits for its next use.
-struct Idle<DB: Database> {
-    connection: Out<DB>,
+struct Idle<DB: Database, N> {
+    connection: Out<DB, N>,
     since: Instant,
 }
 
 /// A connection that is not in the pool. Dropping it gives it back, and it is tested there.
-pub(crate) struct Out<DB: Database> {
+pub(crate) struct Out<DB: Database, N = ()> {
     pub(crate) connection: PoolConnection<DB>,
-    /// Whether nothing has been done with it since it came from the pool.
-    pub(crate) is_new: bool,
-    /// How far the ids lie apart that one statement gives its rows on it, where that is known.
-    pub(crate) id_step: Option<i64>,
+    /// None unless it was prepared since it came from the pool.
+    pub(crate) note: Option<N>,
     /// Where it was opened, so that its thread hears first of what arrives for it.
     place: usize,
     since: Instant,
@@ -65,10 +63,10 @@ pub(crate) struct Out<DB: Database> {
 
 /// A connection that is closed when this is dropped, unless it comes to a good end and is taken out. The pool would test it, without
 /// a time limit, and be one short meanwhile.
-pub(crate) type Unfinished<DB> = ScopeGuard<Out<DB>, fn(Out<DB>)>;
+pub(crate) type Unfinished<DB, N = ()> = ScopeGuard<Out<DB, N>, fn(Out<DB, N>)>;
 
-impl<DB: Database> Out<DB> {
-    pub(crate) fn unfinished(self) -> Unfinished<DB> {
+impl<DB: Database, N> Out<DB, N> {
+    pub(crate) fn unfinished(self) -> Unfinished<DB, N> {
         scopeguard::guard(self, Self::discard)
     }
 
@@ -88,19 +86,19 @@ impl<DB: Database> Out<DB> {
     }
 }
 
-impl<DB: Database> Kept<DB> {
+impl<DB: Database, N> Kept<DB, N> {
     /// Keeps so many of the pool's connections. `trouble` says when they are in doubt.
     pub(crate) fn new(pool: Pool<DB>, most: u32, trouble: Trouble) -> Self {
         let places = std::array::from_fn(|_| Mutex::new(Vec::new()));
         Self { pool, room: Arc::new(Semaphore::new(most as usize)), places, trouble }
     }
 
-    fn place(&self, place: usize) -> MutexGuard<'_, Vec<Idle<DB>>> {
+    fn place(&self, place: usize) -> MutexGuard<'_, Vec<Idle<DB, N>>> {
         self.places[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The last one that was put there, and whether it is in doubt.
-    fn find(&self, place: usize) -> Option<(Out<DB>, bool)> {
+    fn find(&self, place: usize) -> Option<(Out<DB, N>, bool)> {
         // A statement of its own: the place is free again.
         let idle = self.place(place).pop();
         let Idle { connection, since } = idle?;
@@ -109,7 +107,7 @@ impl<DB: Database> Kept<DB> {
     }
 
     /// One of another place.
-    fn find_elsewhere(&self, place: usize) -> Option<(Out<DB>, bool)> {
+    fn find_elsewhere(&self, place: usize) -> Option<(Out<DB, N>, bool)> {
         (1..PLACES).find_map(|step| self.find((place + step) % PLACES))
     }
 
@@ -117,7 +115,7 @@ impl<DB: Database> Kept<DB> {
     ///
     /// # Errors
     /// The pool's, where it gives no connection.
-    pub(crate) async fn take(&self) -> Result<Option<Out<DB>>, sqlx::Error> {
+    pub(crate) async fn take(&self) -> Result<Option<Out<DB, N>>, sqlx::Error> {
         let place = home() % PLACES;
         let mut found = self.find(place);
         let mut room = None;
@@ -137,11 +135,11 @@ impl<DB: Database> Kept<DB> {
         }
         let Some(room) = room.or_else(|| self.room.clone().try_acquire_owned().ok()) else { return Ok(None) };
         let connection = self.pool.acquire().await?;
-        Ok(Some(Out { connection, is_new: true, id_step: None, place, since: Instant::now(), _room: room }))
+        Ok(Some(Out { connection, note: None, place, since: Instant::now(), _room: room }))
     }
 
     /// Keeps a connection whose work came to a good end.
-    pub(crate) fn keep(&self, connection: Out<DB>) {
+    pub(crate) fn keep(&self, connection: Out<DB, N>) {
         if self.is_in_doubt() || connection.since.elapsed() >= AWAY {
             return;
         }
@@ -149,7 +147,7 @@ impl<DB: Database> Kept<DB> {
         let mut idle = self.place(place);
         // One at a time: those that are needed least are the first.
         let oldest = idle.first().is_some_and(|oldest| oldest.since.elapsed() >= IDLE).then(|| idle.remove(0));
-        idle.push(Idle { connection: Out { is_new: false, ..connection }, since });
+        idle.push(Idle { connection, since });
         drop(idle);
         if let Some(Idle { connection, .. }) = oldest {
             connection.discard();
@@ -176,7 +174,7 @@ impl<DB: Database> Kept<DB> {
         }
     }
 
-    fn take_idle(&self) -> Vec<Idle<DB>> {
+    fn take_idle(&self) -> Vec<Idle<DB, N>> {
         (0..PLACES).flat_map(|place| std::mem::take(&mut *self.place(place))).collect()
     }
 

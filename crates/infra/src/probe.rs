@@ -19,6 +19,7 @@ pub(crate) struct Probed {
     pub(crate) options: MySqlConnectOptions,
 }
 
+/// Connects once, or twice where the server turns out to be here.
 pub(crate) async fn probe(
     settings: &DatabaseSettings,
     mut options: MySqlConnectOptions,
@@ -54,8 +55,8 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-/// Whether the URL leaves it to us. Encryption costs the board and the server as much as a short statement does, and
-/// whoever could listen on this machine's loopback could read their memory as well.
+/// Whether the URL leaves it to us. Encryption costs a tenth to a fifth of what is read a second, and to listen on this machine's
+/// loopback takes rights that its owner has given.
 fn says_nothing_of_encryption(url: &str) -> bool {
     !url.split_once('?').is_some_and(|(_, parameters)| parameters.contains("ssl"))
 }

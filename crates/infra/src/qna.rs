@@ -226,34 +226,41 @@ impl Asking {
         Ok(stored)
     }
 
-    /// The ids that the questions are stored under, and one statement for all of them where it tells enough.
+    /// The ids that the questions are stored under.
     async fn insert(&self, transaction: &mut Transaction, all: &[Asked]) -> Result<Vec<i64>, StoreError> {
-        let db = self.writers.backend();
-        if self.kind != DatabaseKind::MySql {
-            let mut insert = insertion(db, all);
-            insert.sql.push_str(" RETURNING qna_id");
-            let rows = self.writers.run("qna.insert", transaction.all(insert)).await?;
-            let ids: Result<Vec<i64>, DbErr> = rows.iter().map(|row| row.try_get_by_index(0)).collect();
-            let mut ids = ids.map_err(store_error)?;
-            // They grow with the rows, in whatever order they are told.
-            ids.sort_unstable();
-            return if ids.len() == all.len() {
-                Ok(ids)
-            } else {
-                Err(StoreError::Backend("not one id for each".into()))
-            };
-        }
-        // MySQL tells the first id of several. The others follow it by the session's step: InnoDB reserves those of a statement
-        // whose rows are counted beforehand at once, in each of its modes.
-        let step = transaction.id_step();
-        let at_once = if step.is_some() { all.len().max(1) } else { 1 };
-        let mut ids = Vec::with_capacity(all.len());
-        for some in all.chunks(at_once) {
-            let insert = transaction.execute(insertion(db, some));
-            let stored = self.writers.run("qna.insert", insert).await?;
-            let first = i64::try_from(stored.last_insert_id()).map_err(|error| StoreError::Backend(error.into()))?;
-            ids.extend((0..).take(some.len()).map(|n: i64| first + n * step.unwrap_or(1)));
-        }
+        let ids = match (self.kind, transaction.id_step()) {
+            (DatabaseKind::MySql, Some(step)) => {
+                // The first is told. The others follow it by the session's step: InnoDB reserves those of a statement whose rows
+                // are counted beforehand at once, in each of its modes.
+                let first = self.insert_telling_first(transaction, all).await?;
+                (0..).take(all.len()).map(|n: i64| first + n * step).collect()
+            }
+            (DatabaseKind::MySql, None) => {
+                let mut ids = Vec::with_capacity(all.len());
+                for one in all {
+                    ids.push(self.insert_telling_first(transaction, std::slice::from_ref(one)).await?);
+                }
+                ids
+            }
+            _ => self.insert_telling_all(transaction, all).await?,
+        };
+        if ids.len() == all.len() { Ok(ids) } else { Err(StoreError::Backend("not one id for each question".into())) }
+    }
+
+    async fn insert_telling_first(&self, transaction: &mut Transaction, all: &[Asked]) -> Result<i64, StoreError> {
+        let insert = transaction.execute(insertion(self.writers.backend(), all));
+        let stored = self.writers.run("qna.insert", insert).await?;
+        i64::try_from(stored.last_insert_id()).map_err(|error| StoreError::Backend(error.into()))
+    }
+
+    /// They grow with the rows, in whatever order they are told.
+    async fn insert_telling_all(&self, transaction: &mut Transaction, all: &[Asked]) -> Result<Vec<i64>, StoreError> {
+        let mut insert = insertion(self.writers.backend(), all);
+        insert.sql.push_str(" RETURNING qna_id");
+        let rows = self.writers.run("qna.insert", transaction.all(insert)).await?;
+        let ids: Result<Vec<i64>, DbErr> = rows.iter().map(|row| row.try_get_by_index(0)).collect();
+        let mut ids = ids.map_err(store_error)?;
+        ids.sort_unstable();
         Ok(ids)
     }
 }

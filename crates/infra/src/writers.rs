@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use mundap_domain::StoreError;
 use scopeguard::ScopeGuard;
-use sea_orm::sqlx::{self, Executor as _, MySql};
+use sea_orm::sqlx::{self, Executor as _, MySql, MySqlConnection};
 use sea_orm::{
     ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
 };
 
-use crate::kept::{Kept, Out, Unfinished, acquire_error, query, query_error};
+use crate::kept::{Kept, Unfinished, acquire_error, query, query_error};
 use crate::timing::Wish;
 use crate::units::Units;
 
@@ -26,19 +26,27 @@ pub(crate) struct Writers {
 
 /// What they have of a server.
 pub(crate) struct Server {
-    pub(crate) kept: Kept<MySql>,
+    pub(crate) kept: Kept<MySql, Prepared>,
     /// Whether the ids that one statement gives its rows lie as far apart as the session says.
     pub(crate) tells_id_step: bool,
 }
 
+/// What is known of a connection on which nothing is committed by itself.
+pub(crate) struct Prepared {
+    /// How far the ids lie apart that one statement gives its rows, where that is known.
+    id_step: Option<i64>,
+}
+
 impl Server {
-    async fn prepare(&self, new: &mut Out<MySql>) -> Result<(), sqlx::Error> {
-        new.connection.execute("SET autocommit = 0").await?;
-        if self.tells_id_step {
+    async fn prepare(&self, connection: &mut MySqlConnection) -> Result<Prepared, sqlx::Error> {
+        connection.execute("SET autocommit = 0").await?;
+        let id_step = if self.tells_id_step {
             let step = sqlx::query_scalar("SELECT CAST(@@auto_increment_increment AS SIGNED)");
-            new.id_step = Some(step.fetch_one(&mut *new.connection).await?);
-        }
-        Ok(())
+            Some(step.fetch_one(connection).await?)
+        } else {
+            None
+        };
+        Ok(Prepared { id_step })
     }
 }
 
@@ -72,10 +80,10 @@ impl Writers {
             return Ok(None);
         }
         let Some(mut out) = kept.take().await.map_err(acquire_error)? else { return Ok(None) };
-        if out.is_new {
+        if out.note.is_none() {
             out.connection.close_on_drop();
             // Seldom, and too large to be a part of each.
-            Box::pin(server.prepare(&mut out)).await.map_err(query_error)?;
+            out.note = Some(Box::pin(server.prepare(&mut out.connection)).await.map_err(query_error)?);
         }
         Ok(Some(Held { out: out.unfinished(), server: server.clone() }))
     }
@@ -134,7 +142,7 @@ impl Transaction {
     pub(crate) fn id_step(&self) -> Option<i64> {
         match &self.open {
             Open::Pool(_) => None,
-            Open::Kept(held) => held.out.id_step,
+            Open::Kept(held) => held.out.note.as_ref()?.id_step,
         }
     }
 
@@ -161,7 +169,7 @@ impl Transaction {
 
 /// A connection with a transaction that has not ended.
 struct Held {
-    out: Unfinished<MySql>,
+    out: Unfinished<MySql, Prepared>,
     server: Arc<Server>,
 }
 
