@@ -1,8 +1,6 @@
 //! Answers: one mechanism each for single resources, created ones and pages, so that a new entity gets entity tags,
 //! conditional reads and links by construction.
 
-use std::io::Write as _;
-
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, LINK, LOCATION, VARY};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
@@ -102,7 +100,9 @@ struct PageBody<'a, V> {
 
 /// A page: `{"items": […], "next": CURSOR}` with a `Link` to the next one (RFC 8288).
 pub fn page<'a, T, V: Serialize>(req: &HttpRequest, page: &'a Page<T>, view: impl Fn(&'a T) -> V) -> Answer {
-    let body = json(&PageBody { items: page.items.iter().map(view).collect(), next: page.next.as_deref() })?;
+    let items: Vec<V> = page.items.iter().map(view).collect();
+    let bytes = 512 * (1 + items.len());
+    let body = written(&PageBody { items, next: page.next.as_deref() }, bytes)?;
     let mut response = HttpResponse::Ok();
     response.insert_header((CACHE_CONTROL, "private, no-cache")).insert_header((VARY, "Authorization"));
     if let Some(next) = &page.next {
@@ -126,7 +126,30 @@ fn public_url(req: &HttpRequest) -> &str {
 /// # Errors
 /// 500 where the value cannot be written as JSON, which would be a fault of ours.
 pub fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
-    let mut body = Vec::with_capacity(512);
-    serde_json::to_writer(body.by_ref(), value).map_err(|error| Problem::from(Error::internal(error)))?;
+    written(value, 512)
+}
+
+/// As [`json`], of about so many bytes.
+fn written(value: &impl Serialize, bytes: usize) -> Result<Vec<u8>, Problem> {
+    let mut body = Vec::with_capacity(bytes);
+    sonic_rs::to_writer(&mut body, value).map_err(|error| Problem::from(Error::internal(error)))?;
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_character_is_written_as_json_wants_it() {
+        let all: String = ('\0'..=char::MAX).collect();
+        // At any distance from where a text begins and ends: many bytes are looked at in one step.
+        let around = (0..130).map(|n| ["\u{7}\"\\é", &"가".repeat(n), &"x".repeat(n), "\n\t\u{1f}\u{7f}"].concat());
+        for text in around.chain([all]) {
+            let body = json(&(&text, Some(&text), [1_i64, i64::MAX, i64::MIN], 0.5_f64, true)).ok().unwrap();
+            let read: (String, Option<String>, [i64; 3], f64, bool) = serde_json::from_slice(&body).unwrap();
+            assert_eq!(read, (text.clone(), Some(text.clone()), [1, i64::MAX, i64::MIN], 0.5, true));
+            assert_eq!(json(&text).ok().unwrap(), serde_json::to_vec(&text).unwrap());
+        }
+    }
 }

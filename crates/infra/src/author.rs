@@ -64,7 +64,8 @@ impl<C: ConnectionTrait + Send> Session<C> {
         }
         let known = self.actors.authors(rows.iter().map(|row| UserId::new(row.author_id())));
         let unknown = rows.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(row, _)| row.author_id());
-        let read = self.shown(age, unknown.collect()).await?;
+        let unknown: Vec<i64> = unknown.collect();
+        let read = if unknown.is_empty() { HashMap::new() } else { Box::pin(self.shown(age, unknown)).await? };
         let author = |(row, known): (&R, Option<Author>)| match known.or_else(|| read.get(&row.author_id()).cloned()) {
             Some(author) => Ok(author),
             None => row.reading().author(row.author_id(), None, None),
@@ -90,9 +91,6 @@ impl<C: ConnectionTrait + Send> Session<C> {
     async fn shown(&self, age: Age, mut ids: Vec<i64>) -> Result<HashMap<i64, Author>, StoreError> {
         ids.sort_unstable();
         ids.dedup();
-        if ids.is_empty() {
-            return Ok(HashMap::new());
-        }
         let (places, values) = among(&ids);
         let sql = format!("SELECT user_id, display_name, email FROM users WHERE user_id IN ({places})");
         let statement = Statement::from_sql_and_values(self.connection.get_database_backend(), sql, values);

@@ -21,7 +21,7 @@ use sea_orm::{
 use crate::Session;
 use crate::actors::Age;
 use crate::author::ByAuthor;
-use crate::row::{Moment, Naming, Reading, Written, one_or_stale, text};
+use crate::row::{Moment, Naming, Reading, Written, moment, one_or_stale, text};
 use row::{ActiveModel, Column, Entity};
 
 pub(crate) mod row {
@@ -88,8 +88,8 @@ impl ByAuthor for WithAuthor {
             qna_id: row.try_get_by_index(1)?,
             user_id: row.try_get_by_index(2)?,
             content: text(row, 3)?,
-            created_at: row.try_get_by_index(4)?,
-            updated_at: row.try_get_by_index(5)?,
+            created_at: moment(row, 4)?,
+            updated_at: moment(row, 5)?,
             version: row.try_get_by_index(6)?,
             image_count: row.try_get_by_index(7)?,
             display_name: None,

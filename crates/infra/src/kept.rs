@@ -111,6 +111,13 @@ impl<DB: Database, N> Kept<DB, N> {
         (1..PLACES).find_map(|step| self.find((place + step) % PLACES))
     }
 
+    /// One that is kept for this thread and not in doubt, at once.
+    pub(crate) fn at_hand(&self) -> Option<Out<DB, N>> {
+        let mut idle = self.place(home() % PLACES);
+        let since = idle.last()?.since.elapsed();
+        if since >= IDLE || self.trouble.was_within(since) { None } else { idle.pop().map(|idle| idle.connection) }
+    }
+
     /// One that is kept, or a new one to be kept; none where all that may be are in use.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use crate::actors::{Actors, Age};
 use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
 use crate::failure::store_error;
-use crate::row::{Moment, Naming, Reading, Written, one_or_stale, text};
+use crate::row::{Moment, Naming, Reading, Written, moment, one_or_stale, text};
 use crate::together::Writer;
 use crate::writers::{Transaction, Writers};
 use crate::{DatabaseKind, Origin, Session, receipt};
@@ -91,8 +91,8 @@ impl ByAuthor for WithAuthor {
             title: text(row, 2)?,
             content: text(row, 3)?,
             comment_count: row.try_get_by_index(4)?,
-            created_at: row.try_get_by_index(5)?,
-            updated_at: row.try_get_by_index(6)?,
+            created_at: moment(row, 5)?,
+            updated_at: moment(row, 6)?,
             version: row.try_get_by_index(7)?,
             display_name: None,
             email: None,
@@ -294,7 +294,7 @@ impl<C: ConnectionTrait + StreamTrait + Send> QnaRepository for Session<C> {
                 let naming = (Naming::Joined, self.actors.age());
                 let backend = ConnectionTrait::get_database_backend(&self.connection);
                 let found = WithAuthor::find_by_statement(LIST.with_ids(backend, &[id.get()], Naming::Joined));
-                self.run("qna.find", found.one(&self.connection)).await?.map(|row| (row, naming))
+                Box::pin(self.run("qna.find", found.one(&self.connection))).await?.map(|row| (row, naming))
             }
         };
         let Some((row, naming)) = found else { return Ok(None) };

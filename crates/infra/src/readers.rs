@@ -166,6 +166,16 @@ impl<DB: Database> Reading<DB> {
     }
 
     async fn take(&self) -> Result<Taken<DB>, DbErr> {
+        if let Ok(turn) = self.turns.clone().try_acquire_owned()
+            && let Some(kept) = self.kept.at_hand()
+        {
+            return Ok(Taken { connection: Source::Kept(kept), _turn: turn });
+        }
+        // Its state is large, and would be a part of every statement's.
+        Box::pin(self.wait()).await
+    }
+
+    async fn wait(&self) -> Result<Taken<DB>, DbErr> {
         // One limit for all of it: for the turn, for a test, and for a new connection.
         let taken = timeout(self.patience, async {
             // The semaphore is never closed.

@@ -233,7 +233,7 @@ fn rows(qnas: &[Qna], mut separator: &[u8], board: &Board, by: &Actor) -> Result
         bytes.get_mut().put_slice(separator);
         separator = b",";
         let row = RowView::new(qna, board, by);
-        serde_json::to_writer(&mut bytes, &row).map_err(|error| Refusal::from(Error::internal(error)))?;
+        sonic_rs::to_writer(&mut bytes, &row).map_err(|error| Refusal::from(Error::internal(error)))?;
     }
     Ok(bytes.into_inner().freeze())
 }
