@@ -102,8 +102,12 @@ impl<DB: Database, N> Kept<DB, N> {
         // A statement of its own: the place is free again.
         let idle = self.place(place).pop();
         let Idle { connection, since } = idle?;
-        let idle = since.elapsed();
-        Some((connection, idle >= IDLE || self.trouble.was_within(idle)))
+        Some((connection, self.doubts(since.elapsed())))
+    }
+
+    /// Whether one that was idle for so long has to be tested.
+    fn doubts(&self, idle: Duration) -> bool {
+        idle >= IDLE || self.trouble.was_within(idle)
     }
 
     /// One of another place.
@@ -114,8 +118,7 @@ impl<DB: Database, N> Kept<DB, N> {
     /// One that is kept for this thread and not in doubt, at once.
     pub(crate) fn at_hand(&self) -> Option<Out<DB, N>> {
         let mut idle = self.place(home() % PLACES);
-        let since = idle.last()?.since.elapsed();
-        if since >= IDLE || self.trouble.was_within(since) { None } else { idle.pop().map(|idle| idle.connection) }
+        if self.doubts(idle.last()?.since.elapsed()) { None } else { idle.pop().map(|idle| idle.connection) }
     }
 
     /// One that is kept, or a new one to be kept; none where all that may be are in use.
