@@ -299,8 +299,11 @@ mod tests {
             let (readers, reading) = readers(3, 2, trouble.clone());
             ask(&readers, "SELECT 1").await.unwrap();
             assert_eq!(readers.idle(), 1);
+            let at_hand = reading.kept.at_hand().expect("nothing speaks against it");
+            reading.kept.keep(at_hand);
             trouble.mark();
-            // It answers when it is tested.
+            assert!(reading.kept.at_hand().is_none(), "it has to be tested");
+            // It answers when it is.
             ask(&readers, "SELECT 1").await.unwrap();
             assert_eq!((readers.idle(), reading.kept.pool().size()), (0, 1));
         });
