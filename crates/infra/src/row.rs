@@ -35,6 +35,11 @@ static STORED: LazyLock<Vec<Item<'static>>> =
 impl Moment {
     /// As SQLite has it, from 1970 on: humantime takes a quarter of chrono's time to read it.
     fn stored(text: &str) -> Option<Self> {
+        // It would pass over a zone behind a fraction, and move a leap second.
+        let is_plain = |byte: u8| matches!(byte, b'0'..=b'9' | b'-' | b':' | b'.' | b' ');
+        if !text.bytes().all(is_plain) || text.get(17..19) == Some("60") {
+            return None;
+        }
         humantime::parse_rfc3339_weak(text).ok().map(|read| Self(DateTime::<Utc>::from(read).naive_utc()))
     }
 }
@@ -302,5 +307,16 @@ mod tests {
         {
             assert!(read(text).is_err(), "{text}");
         }
+        for behind in ["Z", "+00:00", "+09:00", ".5Z", ".5+00:00", ".5+09:00", ".5-09:00"] {
+            let text = format!("2026-01-01 00:00:00{behind}");
+            assert!(read(&text).is_err(), "{text}");
+        }
+        assert!(read("2026-01-01T00:00:00").is_err());
+    }
+
+    #[test]
+    fn a_leap_second_stays_one() {
+        let moment = read("2016-12-31 23:59:60.5").unwrap();
+        assert_eq!(moment.0.format("%F %T%.f").to_string(), "2016-12-31 23:59:60.500");
     }
 }

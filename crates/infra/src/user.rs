@@ -135,7 +135,7 @@ impl<C: ConnectionTrait + Send> UserRepository for Session<C> {
         let select = alive(id)
             .join(JoinType::InnerJoin, row::Relation::SignIn.def())
             .filter(crate::sign_in::row::Column::SignInId.eq(sign_in.get()));
-        // Apart: what most who ask do not come to would be a part of what each of them moves about.
+        // Its state is large, and would be a part of every request's; few come here.
         let user = Box::pin(self.one_user("user.find_signed_in", select)).await?;
         if let (Some(actors), Some(user)) = (actors, &user) {
             actors.remember(age, sign_in, user);
