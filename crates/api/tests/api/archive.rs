@@ -600,6 +600,10 @@ fn what_is_no_archive_is_refused(_: &Board) {
         ("ends too early", made_of(&[("mundap.json", &good)])),
         ("not expected there", made_of(&[("mundap.json", &good), ("../evil", b"x")])),
         ("not expected there", made_of(&[("mundap.json", &good), ("/tmp/evil", b"x")])),
+        (
+            "\u{fffd}[2Jtwo\u{fffd}lines is not expected",
+            made_of(&[("mundap.json", &good), ("\u{1b}[2Jtwo\nlines", b"x")]),
+        ),
         ("not expected there", made_of(&[("mundap.json", &good), ("rows/qna/000001.jsonl", b"x")])),
         ("not expected there", made_of(&[("mundap.json", &good), ("rows/users/000002.jsonl", b"x")])),
         ("not an object", made_of(&[("mundap.json", &good), ("rows/users/000001.jsonl", b"x")])),
@@ -621,11 +625,11 @@ fn what_is_no_archive_is_refused(_: &Board) {
 
 fn an_archive_of_a_newer_version_is_refused(_: &Board) {
     for newer in [
-        made_of(&[("mundap.json", &head(|head| *head = json!({"format": 2, "program": "99.1.0", "new": true})))]),
+        made_of(&[("mundap.json", &head(|head| *head = json!({"format": 2, "program": "99.1.0\n", "new": true})))]),
         made_of(&[("mundap.json", &head(|head| head["migrations"] = json!(["m0001_users", "m0999_later"])))]),
     ] {
         let line = refused(&newer);
-        assert!(line.contains("made by mundap 99.1.0, which is newer"), "{line}");
+        assert!(line.contains("made by mundap 99.1.0") && line.contains(", which is newer"), "{line}");
     }
 }
 

@@ -76,9 +76,9 @@ pub enum TransferError {
     Read(PathBuf, io::Error),
     #[error("{} is not an archive of mundap: {}", .0.display(), .1)]
     Foreign(PathBuf, &'static str),
-    #[error("{} is damaged: {}", .0.display(), .1)]
+    #[error("{} is damaged: {}", .0.display(), quoted(.1))]
     Damaged(PathBuf, String),
-    #[error("{} was made by mundap {made_by}, which is newer than this one: restore it with that version", path.display())]
+    #[error("{} was made by mundap {}, which is newer than this one: restore it with that version", path.display(), quoted(made_by))]
     Newer { path: PathBuf, made_by: String },
     #[error("the database is not empty (there are rows in {0}): name an empty one")]
     NotEmpty(String),
@@ -115,6 +115,13 @@ impl From<HomeError> for TransferError {
             HomeError::Folder(error) => Self::Images(error),
         }
     }
+}
+
+/// What an archive holds, as part of a sentence: one line, not a long one, that means nothing to a terminal. Of a damaged
+/// archive it may be anything.
+fn quoted(text: &str) -> String {
+    const MOST: usize = 160;
+    text.chars().take(MOST).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// What lies below the domain's sentence.
