@@ -196,25 +196,34 @@ impl Change {
         }
         Ok(Some(name))
     }
+}
 
-    async fn all<'c>(mut self, db: impl IntoSchemaManagerConnection<'c> + Copy) -> Result<Vec<String>, MigrationError> {
-        let mut done = Vec::new();
-        while let Some(name) = self.step(db).await? {
-            done.push(name);
+/// What is to be done yet, and what was done. It outlives what fails on the way: whoever goes on does not begin again.
+#[derive(Clone)]
+struct Progress {
+    change: Change,
+    done: Vec<String>,
+}
+
+impl Progress {
+    async fn all<'c>(&mut self, db: impl IntoSchemaManagerConnection<'c> + Copy) -> Result<(), MigrationError> {
+        while let Some(name) = self.change.step(db).await? {
+            self.done.push(name);
         }
-        Ok(done)
+        Ok(())
     }
 }
 
 async fn migrate(db: &DatabaseConnection, change: Change) -> Result<Vec<String>, MigrationError> {
     let start = Instant::now();
+    let mut progress = Progress { change, done: Vec::new() };
     loop {
-        if change.next(&applied(db).await?).is_none() {
-            return Ok(Vec::new());
+        if progress.change.next(&applied(db).await?).is_none() {
+            return Ok(progress.done);
         }
-        match try_migrate(db, change).await {
-            Ok(Some(done)) => return Ok(done),
-            Ok(None) => {}
+        match try_migrate(db, &mut progress).await {
+            Ok(true) => return Ok(progress.done),
+            Ok(false) => {}
             Err(MigrationError::Database(error)) if is_contention(&error) => {}
             Err(error) => return Err(error),
         }
@@ -225,22 +234,24 @@ async fn migrate(db: &DatabaseConnection, change: Change) -> Result<Vec<String>,
     }
 }
 
-/// `None` where another node holds the lease.
-async fn try_migrate(db: &DatabaseConnection, change: Change) -> Result<Option<Vec<String>>, MigrationError> {
+/// `false` where another node holds the lease.
+async fn try_migrate(db: &DatabaseConnection, progress: &mut Progress) -> Result<bool, MigrationError> {
     if db.get_database_backend() == DbBackend::Sqlite {
         let immediate = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
         let transaction = db.begin_with_options(immediate).await?;
-        let done = change.all(&transaction).await?;
+        // All of it or none.
+        let mut tried = progress.clone();
+        tried.all(&transaction).await?;
         transaction.commit().await?;
-        return Ok(Some(done));
+        *progress = tried;
+        return Ok(true);
     }
-    match Lease::take(db).await? {
-        Some(lease) => Ok(Some(lease.hold(change.all(db)).await?)),
-        None => Ok(None),
-    }
+    let Some(lease) = Lease::take(db).await? else { return Ok(false) };
+    lease.hold(progress.all(db)).await?;
+    Ok(true)
 }
 
 /// Whether another node was in the way, and looking again will help.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use mundap_infra::{DatabaseSettings, SeaStore};
 use mundap_migration::{MigrationError, down, status, up};
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement, TransactionTrait as _};
 
 use crate::board::Board;
 
@@ -13,6 +13,7 @@ crate::tests![
     up_down_up,
     up_applies_each_once_and_names_it,
     down_takes_back_the_last_ones,
+    one_that_another_session_holds_up_counts_once,
     status_changes_nothing,
     many_that_start_at_once_make_the_schema_once,
     where_nothing_is_pending_nothing_is_written,
@@ -113,6 +114,52 @@ async fn down_takes_back_the_last_ones(board: Board) {
     let newest_first: Vec<String> = names().into_iter().rev().collect();
     assert_eq!(down(db, 2).await.unwrap(), newest_first[..2]);
     assert_eq!(down(db, 99).await.unwrap(), newest_first[2..]);
+}
+
+/// A step that waits longer for a table than the session may is tried again: by itself, not with those before it.
+async fn one_that_another_session_holds_up_counts_once(board: Board) {
+    let (store, settings) = empty(&board).await;
+    if is_sqlite(&store) {
+        return; // all or nothing
+    }
+    let db = store.writer();
+    up(db).await.unwrap();
+    let impatient = Database::connect(ConnectOptions::new(settings.url).max_connections(1).to_owned()).await.unwrap();
+    sql(&impatient, "SET SESSION lock_wait_timeout = 1").await;
+    let reads = db.begin().await.unwrap();
+    reads.execute_unprepared("SELECT * FROM import_mark").await.unwrap();
+    let is_done = std::cell::Cell::new(false);
+    let (taken_back, ()) = join(
+        async {
+            let taken_back = down(&impatient, 2).await;
+            is_done.set(true);
+            taken_back
+        },
+        async {
+            // Galera ends the reading transaction instead.
+            for waits in [true, false] {
+                while !is_done.get() && is_waiting_for_a_table(db).await != waits {}
+            }
+            reads.rollback().await.unwrap();
+        },
+    )
+    .await;
+    let newest_first: Vec<String> = names().into_iter().rev().collect();
+    assert_eq!(taken_back.unwrap(), newest_first[..2]);
+    let applied = status(db).await.unwrap().iter().filter(|(_, applied)| *applied).count();
+    assert_eq!(applied, names().len() - 2);
+}
+
+async fn is_waiting_for_a_table(db: &DatabaseConnection) -> bool {
+    let waiting = "SELECT 1 FROM information_schema.processlist
+                   WHERE db = DATABASE() AND state = 'Waiting for table metadata lock'";
+    loop {
+        match db.query_one_raw(Statement::from_string(db.get_database_backend(), waiting)).await {
+            Ok(row) => return row.is_some(),
+            // MySQL cannot show the list while a statement in it holds bytes that are no text.
+            Err(error) => assert!(error.to_string().contains("Cannot convert string"), "{error}"),
+        }
+    }
 }
 
 async fn status_changes_nothing(board: Board) {
