@@ -4,11 +4,12 @@
 //! taken and renewed by one UPDATE each, and the database's clock judges its age, so neither two nodes nor two nodes'
 //! clocks can both win. A holder that is killed stops renewing and is followed by another within [`Lease::TERM`].
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use sea_orm_migration::prelude::SchemaManager;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Statement};
 
-use crate::MigrationError;
+use crate::{MigrationError, is_contention};
 
 pub(crate) struct Lease<'a> {
     db: &'a DatabaseConnection,
@@ -23,14 +24,18 @@ impl<'a> Lease<'a> {
 
     /// The lease, unless another node holds it.
     pub(crate) async fn take(db: &'a DatabaseConnection) -> Result<Option<Self>, DbErr> {
-        db.execute_unprepared(
-            "CREATE TABLE IF NOT EXISTS migration_lease (
-                lease_id   TINYINT     NOT NULL PRIMARY KEY,
-                holder     CHAR(32)    NOT NULL,
-                expires_at DATETIME(6) NOT NULL
-            ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin",
-        )
-        .await?;
+        // Made only where it is missing: on Galera a CREATE TABLE, of one that is there too, ends the statements of others on it,
+        // the holder's among them.
+        if !SchemaManager::new(db).has_table("migration_lease").await? {
+            db.execute_unprepared(
+                "CREATE TABLE IF NOT EXISTS migration_lease (
+                    lease_id   TINYINT     NOT NULL PRIMARY KEY,
+                    holder     CHAR(32)    NOT NULL,
+                    expires_at DATETIME(6) NOT NULL
+                ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin",
+            )
+            .await?;
+        }
         db.execute_unprepared("INSERT IGNORE INTO migration_lease VALUES (1, '', '1970-01-01')").await?;
         let holder = format!("{:016x}{:016x}", random()?, random()?);
         let lease = Self { db, holder };
@@ -58,13 +63,16 @@ impl<'a> Lease<'a> {
         outcome
     }
 
-    /// Comes back only when the lease is lost.
+    /// Comes back only when the lease is lost, or may be before it could be renewed.
     async fn renew(&self) -> MigrationError {
+        let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(Self::RENEWAL).await;
             match self.extend("holder = ?", Some(&self.holder)).await {
-                Ok(true) => {}
+                Ok(true) => renewed = Instant::now(),
                 Ok(false) => return MigrationError::LostLease,
+                // Who else wanted the row was in the way; it is this one's until the next time.
+                Err(error) if is_contention(&error) && renewed.elapsed() + Self::RENEWAL < Self::TERM => {}
                 Err(error) => return MigrationError::Database(error),
             }
         }

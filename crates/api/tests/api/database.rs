@@ -66,6 +66,16 @@ impl Database {
         }
     }
 
+    /// Whether each new id is the last one and one; Galera's nodes count in steps.
+    pub(crate) fn counts_by_ones(&self) -> bool {
+        match &self.place {
+            Place::Folder(_) => true,
+            Place::Server { url, .. } => {
+                number(url.as_str(), "SELECT CAST(@@auto_increment_increment AS SIGNED) AS n") == 1
+            }
+        }
+    }
+
     /// Drops every database that was made here.
     pub(crate) fn clean_up(&self) {
         if let Place::Server { url, made } = &self.place {

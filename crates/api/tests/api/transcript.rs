@@ -16,6 +16,9 @@ crate::tests![every_database_answers_the_same];
 
 fn every_database_answers_the_same(board: &Board) {
     static SQLITE: OnceLock<String> = OnceLock::new();
+    if !board.database.counts_by_ones() {
+        return; // It is full of ids.
+    }
     let expected = SQLITE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("transcript.db").display());

@@ -40,8 +40,8 @@ CREATE TABLE comment (comment_id INTEGER NOT NULL AUTO_INCREMENT PRIMARY KEY, qn
     email VARCHAR(255) NOT NULL, content VARCHAR(255), created_at DATETIME DEFAULT now());
 CREATE TABLE image (image_id INTEGER NOT NULL AUTO_INCREMENT PRIMARY KEY, comment_id INTEGER NOT NULL, data LONGBLOB);
 INSERT INTO users (email) VALUES ('ann@example.com');
-INSERT INTO qna (email, title) VALUES ('ann@example.com', 'First');
-INSERT INTO comment (qna_id, email, content) VALUES (1, 'ann@example.com', 'Yes.');";
+INSERT INTO qna (qna_id, email, title) VALUES (1, 'ann@example.com', 'First');
+INSERT INTO comment (comment_id, qna_id, email, content) VALUES (1, 1, 'ann@example.com', 'Yes.');";
 
 /// The first program's database, and what a board is imported into.
 struct Import {
@@ -83,7 +83,9 @@ impl Import {
     /// One more image on the old board's first comment.
     async fn add_image(&self) {
         let mut connection = MySqlConnection::connect(&self.old).await.unwrap();
-        let insert = sqlx::query("INSERT INTO image (comment_id, data) VALUES (1, ?)");
+        let insert = sqlx::query(
+            "INSERT INTO image (image_id, comment_id, data) SELECT COALESCE(MAX(image_id), 0) + 1, 1, ? FROM image",
+        );
         insert.bind(PICTURE).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     }
@@ -219,8 +221,8 @@ async fn a_mark_that_another_import_moved_stops_this_one(board: Board) {
         import.run(&Cleaner).await.unwrap();
         import
             .there(
-                "INSERT INTO qna (email, title) VALUES ('ann@example.com', 'Second'), ('ann@example.com', 'Third');
-                 INSERT INTO comment (qna_id, email) VALUES (2, 'ann@example.com'), (3, 'ann@example.com');",
+                "INSERT INTO qna (qna_id, email, title) VALUES (2, 'ann@example.com', 'Second'), (3, 'ann@example.com', 'Third');
+                 INSERT INTO comment (comment_id, qna_id, email) VALUES (2, 2, 'ann@example.com'), (3, 3, 'ann@example.com');",
             )
             .await;
         for (table, here) in [("qna", 1), ("comment", 1)] {
@@ -238,9 +240,9 @@ async fn a_mark_that_another_import_moved_stops_this_one(board: Board) {
 
 async fn an_interrupted_import_goes_on_where_it_stood(board: Board) {
     let many = "
-        INSERT INTO qna (email, title) SELECT 'ann@example.com', 'One of many' FROM
+        INSERT INTO qna (qna_id, email, title) SELECT n + 1, 'ann@example.com', 'One of many' FROM
             (WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 899) SELECT n FROM s) s;
-        INSERT INTO comment (qna_id, email, content) SELECT 1 + n % 3, 'ann@example.com', 'C' FROM
+        INSERT INTO comment (comment_id, qna_id, email, content) SELECT n + 1, 1 + n % 3, 'ann@example.com', 'C' FROM
             (WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 899) SELECT n FROM s) s;";
     for import in Import::all(&board).await {
         import.there(many).await;

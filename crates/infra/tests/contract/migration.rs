@@ -136,11 +136,11 @@ async fn one_that_another_session_holds_up_counts_once(board: Board) {
             taken_back
         },
         async {
-            // Galera ends the reading transaction instead.
             for waits in [true, false] {
                 while !is_done.get() && is_waiting_for_a_table(db).await != waits {}
             }
-            reads.rollback().await.unwrap();
+            // Galera ended it instead of waiting for it.
+            let _ = reads.rollback().await;
         },
     )
     .await;
