@@ -15,7 +15,7 @@ use tracing::log::LevelFilter;
 
 use crate::breaker::{Breaker, Look};
 use crate::failure::is_contention;
-use crate::kept::Kept;
+use crate::kept::{DOUBT, Kept};
 use crate::limit::{Limit, Trouble};
 use crate::probe::{Probed, probe};
 use crate::readers::Readers;
@@ -326,10 +326,10 @@ fn pool_of_requests(
         .acquire_timeout(settings.acquire_timeout)
         .after_connect(move |connection, _| Box::pin(execute(connection, session.clone())))
         // A ping each time would cost a third of the throughput. Unless something broke meanwhile, a connection that
-        // was used half a minute ago is still there.
+        // was used a moment ago is still there.
         .test_before_acquire(false)
         .before_acquire(move |connection, state| {
-            let in_doubt = state.idle_for >= Duration::from_secs(30) || before.was_within(state.idle_for);
+            let in_doubt = state.idle_for >= DOUBT || before.was_within(state.idle_for);
             Box::pin(async move {
                 if in_doubt {
                     connection.ping().await?;

@@ -2,8 +2,8 @@
 //!
 //! The driver's pool tests each connection that is given back, which is a round trip: as much as a short statement takes by
 //! itself. So a connection whose work came to a good end is kept for what its thread does next. Whatever failed or was
-//! given up goes back to the pool and is tested there; what lay idle for long, or was idle while there was trouble, is tested before
-//! it is used. Not all of a pool's connections may be kept: others find some too.
+//! given up goes back to the pool and is tested there; what lay idle for a moment, or was idle while there was trouble, is tested
+//! before it is used. Not all of a pool's connections may be kept: others find some too.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,11 @@ use crate::limit::Trouble;
 /// Where connections are kept: threads share a place only where there are more of them.
 const PLACES: usize = 16;
 
-/// After so long without use a connection is in doubt, and one that is not needed is closed.
+/// After so long without use a connection is in doubt: no server is ended and started in less. Where there is less to do than
+/// this, a round trip more is no matter.
+pub(crate) const DOUBT: Duration = Duration::from_secs(1);
+
+/// After so long without use one is not needed, and closed.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// And after so long anyway: the pool knows how old one may become.
@@ -107,7 +111,7 @@ impl<DB: Database, N> Kept<DB, N> {
 
     /// Whether one that was idle for so long has to be tested.
     fn doubts(&self, idle: Duration) -> bool {
-        idle >= IDLE || self.trouble.was_within(idle)
+        idle >= DOUBT || self.trouble.was_within(idle)
     }
 
     /// One of another place.

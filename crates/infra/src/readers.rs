@@ -232,6 +232,7 @@ mod tests {
     use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
     use super::*;
+    use crate::kept::DOUBT;
 
     const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -283,7 +284,8 @@ mod tests {
             assert_eq!(readers.idle(), 0);
             ask(&readers, "SELECT 1").await.unwrap();
             assert_eq!(readers.idle(), 1);
-            assert!(ask(&readers, "SELECT 1").now_or_never().is_none(), "it takes no time");
+            let long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT max(i) FROM n";
+            assert!(ask(&readers, long).now_or_never().is_none(), "it takes no time");
             assert_eq!(readers.idle(), 0);
             // Nothing of it is lost.
             readers.close().await;
@@ -306,6 +308,24 @@ mod tests {
             // It answers when it is.
             ask(&readers, "SELECT 1").await.unwrap();
             assert_eq!((readers.idle(), reading.kept.pool().size()), (0, 1));
+        });
+    }
+
+    #[test]
+    fn what_lay_idle_for_a_moment_is_not_taken_untested() {
+        run(async {
+            let (readers, reading) = readers(3, 2, Trouble::none());
+            ask(&readers, "SELECT 1").await.unwrap();
+            tokio::time::pause();
+            tokio::time::advance(DOUBT / 2).await;
+            let at_hand = reading.kept.at_hand().expect("it was used just now");
+            reading.kept.keep(at_hand);
+            tokio::time::advance(DOUBT).await;
+            assert!(reading.kept.at_hand().is_none(), "its server may have been started anew");
+            // It answers when it is tested, and is kept.
+            tokio::time::resume();
+            ask(&readers, "SELECT 1").await.unwrap();
+            assert_eq!((readers.idle(), reading.kept.pool().size()), (1, 1));
         });
     }
 
