@@ -24,8 +24,8 @@ impl<'a> Lease<'a> {
 
     /// The lease, unless another node holds it.
     pub(crate) async fn take(db: &'a DatabaseConnection) -> Result<Option<Self>, DbErr> {
-        // Made only where it is missing: on Galera a CREATE TABLE, of one that is there too, ends the statements of others on it,
-        // the holder's among them.
+        // Looked for first: on Galera a CREATE TABLE ends the statements of others on that table, the holder's among them,
+        // even where it is there already.
         if !SchemaManager::new(db).has_table("migration_lease").await? {
             db.execute_unprepared(
                 "CREATE TABLE IF NOT EXISTS migration_lease (

@@ -15,7 +15,7 @@ use tracing::log::LevelFilter;
 
 use crate::breaker::{Breaker, Look};
 use crate::failure::is_contention;
-use crate::kept::{DOUBT, Kept};
+use crate::kept::Kept;
 use crate::limit::{Limit, Trouble};
 use crate::probe::{Probed, probe};
 use crate::readers::Readers;
@@ -329,7 +329,7 @@ fn pool_of_requests(
         // was used a moment ago is still there.
         .test_before_acquire(false)
         .before_acquire(move |connection, state| {
-            let in_doubt = state.idle_for >= DOUBT || before.was_within(state.idle_for);
+            let in_doubt = before.doubts(state.idle_for);
             Box::pin(async move {
                 if in_doubt {
                     connection.ping().await?;

@@ -25,10 +25,6 @@ use crate::limit::Trouble;
 /// Where connections are kept: threads share a place only where there are more of them.
 const PLACES: usize = 16;
 
-/// After so long without use a connection is in doubt: no server is ended and started in less. Where there is less to do than
-/// this, a round trip more is no matter.
-pub(crate) const DOUBT: Duration = Duration::from_secs(1);
-
 /// After so long without use one is not needed, and closed.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -106,12 +102,7 @@ impl<DB: Database, N> Kept<DB, N> {
         // A statement of its own: the place is free again.
         let idle = self.place(place).pop();
         let Idle { connection, since } = idle?;
-        Some((connection, self.doubts(since.elapsed())))
-    }
-
-    /// Whether one that was idle for so long has to be tested.
-    fn doubts(&self, idle: Duration) -> bool {
-        idle >= DOUBT || self.trouble.was_within(idle)
+        Some((connection, self.trouble.doubts(since.elapsed())))
     }
 
     /// One of another place.
@@ -122,7 +113,7 @@ impl<DB: Database, N> Kept<DB, N> {
     /// One that is kept for this thread and not in doubt, at once.
     pub(crate) fn at_hand(&self) -> Option<Out<DB, N>> {
         let mut idle = self.place(home() % PLACES);
-        if self.doubts(idle.last()?.since.elapsed()) { None } else { idle.pop().map(|idle| idle.connection) }
+        if self.trouble.doubts(idle.last()?.since.elapsed()) { None } else { idle.pop().map(|idle| idle.connection) }
     }
 
     /// One that is kept, or a new one to be kept; none where all that may be are in use.

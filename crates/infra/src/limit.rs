@@ -121,6 +121,10 @@ impl Trouble {
     /// How long connections are tested after trouble.
     const LASTS: Duration = Duration::from_secs(10);
 
+    /// After so long without use a connection is in doubt: no server is ended and started in less. Where there is less to do
+    /// than this, a round trip more is no matter.
+    pub(crate) const DOUBT: Duration = Duration::from_secs(1);
+
     pub(crate) fn none() -> Self {
         Self { last: Arc::new(Last::never()), over: Arc::default() }
     }
@@ -143,8 +147,13 @@ impl Trouble {
         self.last.ago().is_some_and(|ago| ago < Self::LASTS)
     }
 
+    /// Whether a connection that lay idle for this long must be tested before it is used.
+    pub(crate) fn doubts(&self, idle: Duration) -> bool {
+        idle >= Self::DOUBT || self.was_within(idle)
+    }
+
     /// Whether there was trouble while a connection lay idle for this long.
-    pub(crate) fn was_within(&self, idle: Duration) -> bool {
+    fn was_within(&self, idle: Duration) -> bool {
         self.last.ago().is_some_and(|ago| ago <= idle)
     }
 }

@@ -232,7 +232,6 @@ mod tests {
     use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
     use super::*;
-    use crate::kept::DOUBT;
 
     const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -317,10 +316,10 @@ mod tests {
             let (readers, reading) = readers(3, 2, Trouble::none());
             ask(&readers, "SELECT 1").await.unwrap();
             tokio::time::pause();
-            tokio::time::advance(DOUBT / 2).await;
+            tokio::time::advance(Trouble::DOUBT / 2).await;
             let at_hand = reading.kept.at_hand().expect("it was used just now");
             reading.kept.keep(at_hand);
-            tokio::time::advance(DOUBT).await;
+            tokio::time::advance(Trouble::DOUBT).await;
             assert!(reading.kept.at_hand().is_none(), "its server may have been started anew");
             // It answers when it is tested, and is kept.
             tokio::time::resume();

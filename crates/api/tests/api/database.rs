@@ -66,13 +66,11 @@ impl Database {
         }
     }
 
-    /// Whether each new id is the last one and one; Galera's nodes count in steps.
+    /// Whether each new id is the last one and one.
     pub(crate) fn counts_by_ones(&self) -> bool {
         match &self.place {
             Place::Folder(_) => true,
-            Place::Server { url, .. } => {
-                number(url.as_str(), "SELECT CAST(@@auto_increment_increment AS SIGNED) AS n") == 1
-            }
+            Place::Server { url, .. } => id_step(url.as_str()) == 1,
         }
     }
 
@@ -108,6 +106,11 @@ pub(crate) fn while_held(url: &str, sql: &str, something: impl FnOnce()) {
     runtime.block_on(connection.execute_unprepared(sql)).unwrap();
     something();
     runtime.block_on(connection.close()).unwrap();
+}
+
+/// How far a new id is from the last one at the most: Galera's nodes count in steps.
+pub(crate) fn id_step(url: &str) -> i64 {
+    if url.starts_with("sqlite") { 1 } else { number(url, "SELECT CAST(@@auto_increment_increment AS SIGNED) AS n") }
 }
 
 /// The one number that a query finds, under the name `n`.

@@ -11,7 +11,7 @@ use mundap_domain::testing::noon;
 use mundap_domain::user::{DisplayName, Email, NewUser, Role, User, UserId};
 use mundap_domain::{Repositories, Store as _, StoreError, UnitOfWork};
 use mundap_infra::{DatabaseSettings, SeaStore, SystemClock, connect};
-use sea_orm::{ConnectionTrait as _, DatabaseConnection};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 
 use crate::server::Server;
 
@@ -142,6 +142,19 @@ impl Board {
 }
 
 /// An address that no other test has.
+/// How many sessions of a MySQL or MariaDB database wait for a table that another one holds.
+pub(crate) async fn waiting_for_a_table(db: &impl ConnectionTrait) -> i64 {
+    let waiting = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.processlist
+                   WHERE db = DATABASE() AND state LIKE 'Waiting for table%'";
+    loop {
+        match db.query_one_raw(Statement::from_string(DbBackend::MySql, waiting)).await {
+            Ok(row) => return row.unwrap().try_get_by_index(0).unwrap(),
+            // MySQL cannot show the list while a statement in it holds bytes that are no text.
+            Err(error) => assert!(error.to_string().contains("Cannot convert string"), "{error}"),
+        }
+    }
+}
+
 pub(crate) fn unique_email() -> String {
     format!("u{:016x}@example.com", getrandom::u64().unwrap())
 }

@@ -13,7 +13,7 @@ use mundap_infra::{DatabaseKind, DatabaseSettings, connect};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement, TransactionTrait as _};
 use url::Url;
 
-use crate::board::{Board, NOBODY, assert_outcome, new_qna, new_user, slice, unique_email};
+use crate::board::{Board, NOBODY, assert_outcome, new_qna, new_user, slice, unique_email, waiting_for_a_table};
 use crate::proxy::Proxy;
 
 crate::tests![
@@ -140,20 +140,7 @@ async fn reads_that_are_held_up_leave_a_connection_for_units(board: Board) {
     let reads = join_all(pages.iter().map(|page| board.reader().qnas().list(None, page)));
     let unit = async {
         if let Some(lock) = &lock {
-            let waiting = Statement::from_string(
-                DbBackend::MySql,
-                "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.processlist
-                 WHERE db = DATABASE() AND state LIKE 'Waiting for table%'",
-            );
-            let count = async || match lock.query_one_raw(waiting.clone()).await {
-                Ok(row) => row.unwrap().try_get_by_index::<i64>(0).unwrap(),
-                // MySQL cannot show the list while a statement in it holds bytes that are no text.
-                Err(error) => {
-                    assert!(error.to_string().contains("Cannot convert string"), "{error}");
-                    0
-                }
-            };
-            while count().await < 2 {}
+            while waiting_for_a_table(lock).await < 2 {}
         }
         // Something that has nothing to do with the table.
         let unit = board.begin().await;
