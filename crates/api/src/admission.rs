@@ -59,6 +59,9 @@ const UPLOADS: usize = 32;
 /// The lanes of one process.
 pub struct Admission {
     requests: Arc<Lane>,
+    /// Those of the requests that write: while nobody can, be it a lock that is held or a disk that stands still, at least
+    /// half of the places are there for who reads.
+    writes: Arc<Lane>,
     passwords: Arc<Lane>,
     uploads: Arc<Lane>,
     streams: Arc<Lane>,
@@ -87,8 +90,11 @@ impl Admission {
                 queue(requests.saturating_mul(WAITING_AT_FIRST), wait.saturating_mul(2)),
             ),
         };
+        let writes = Lane::with_queues("writes", (requests / 2).max(1), standing, begun);
+        let requests = Arc::new(Lane::with_queues("requests", requests, standing, begun));
         Self {
-            requests: Lane::with_queues("requests", requests, standing, begun),
+            writes: Arc::new(writes.within(&requests)),
+            requests,
             // The hashing threads have a queue of their own: a second one would only make it longer.
             passwords: Lane::new("passwords", PASSWORDS + (cores / 2).max(1), 0, wait),
             uploads: Lane::new("uploads", UPLOADS, UPLOADS, wait),
@@ -135,8 +141,9 @@ impl Admission {
     }
 
     /// The lane of a gRPC call that is of this nature: both faces share what there is.
-    pub(crate) fn lane_of(&self, load: Load) -> &Arc<Lane> {
+    pub(crate) fn lane_of(&self, load: Load, writes: bool) -> &Arc<Lane> {
         match load {
+            Load::Light if writes => &self.writes,
             Load::Light => &self.requests,
             Load::Hashes => &self.passwords,
             Load::Uploads => &self.uploads,
@@ -159,7 +166,8 @@ impl Admission {
             Method::POST if path.starts_with("/api/v1/comments/") && path.ends_with("/images") => {
                 (&self.uploads, Body::Holds)
             }
-            _ => (&self.requests, Body::Gives),
+            ref method if method.is_safe() => (&self.requests, Body::Gives),
+            _ => (&self.writes, Body::Gives),
         }
     }
 }

@@ -254,7 +254,7 @@ pub struct Settings {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub http_connections_per_address: u32,
 
-    /// The most requests that are worked on at once [default: 64 a core]
+    /// The most requests that are worked on at once, half of which may write [default: 64 a core]
     #[arg(long, global = true, env = "MUNDAP_HTTP_REQUESTS", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub http_requests: Option<u32>,

@@ -20,6 +20,7 @@ use crate::limit::{Limit, Trouble};
 use crate::probe::{Probed, probe};
 use crate::readers::Readers;
 use crate::together::Lines;
+use crate::units::{Turns, Units};
 use crate::writers::Server;
 use crate::{DatabaseKind, SeaStore};
 
@@ -205,7 +206,8 @@ async fn sqlite(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
     let writer = SqlxSqliteConnector::from_sqlx_sqlite_pool(writer);
     // All wait for the one writer anyway.
     let together = Lines { count: 1, heads: 1, patience: settings.acquire_timeout };
-    Ok(SeaStore::new(DatabaseKind::Sqlite, reader, writer.clone(), writer, limit, together, None))
+    let units = Units::new(writer.clone(), Turns::new(1, settings.acquire_timeout), limit.clone());
+    Ok(SeaStore::new(DatabaseKind::Sqlite, reader, units, writer, limit, together, None))
 }
 
 /// Opens the writer. Switching a new file to WAL needs it alone, which the busy time limit does not wait for: where
@@ -262,7 +264,9 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
         .after_connect(|connection, _| Box::pin(execute(connection, "SET SESSION sql_mode = 'TRADITIONAL'".to_owned())))
         .connect_lazy_with(options);
     // The rest is for units of work, of which those that only add rows keep some: one for each core unless it is set otherwise.
+    // Nobody takes what is for the others: whoever waits for a lock keeps nobody from reading.
     let readers = (settings.max_connections.saturating_mul(2) / 3).max(1);
+    let units = settings.max_connections.saturating_sub(readers).max(1);
     let writers = (settings.max_connections / 8).min(LINES);
     let server = Server {
         kept: Kept::new(requests.clone(), writers, limit.trouble.clone()),
@@ -271,9 +275,10 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
     };
     let readers = Readers::mysql(requests.clone(), readers, settings.acquire_timeout, limit.trouble.clone());
     let requests = SqlxMySqlConnector::from_sqlx_mysql_pool(requests);
+    let units = Units::new(requests, Turns::new(units, settings.acquire_timeout), limit.clone());
     let migrations = SqlxMySqlConnector::from_sqlx_mysql_pool(migrations);
     let together = Lines { count: LINES as usize, heads: HEADS, patience: PATIENCE.min(settings.acquire_timeout) };
-    Ok(SeaStore::new(kind, readers, requests, migrations, limit, together, Some(server)))
+    Ok(SeaStore::new(kind, readers, units, migrations, limit, together, Some(server)))
 }
 
 /// Where a server is, and which database there; the driver logs no statement.

@@ -111,9 +111,9 @@ use limit::Limit;
 use pages::{Pages, pages};
 use qna::{Asked, Asking};
 use readers::Readers;
-use timing::{Demand, Watch, Wish};
+use timing::{Demand, Watch};
 use together::{Lines, Together};
-use units::{Units, committed};
+use units::{Share, Units, committed};
 use writers::Writers;
 
 /// Which database engine a store stands on.
@@ -151,7 +151,7 @@ enum Origin {
     Pool { demand: Demand, batches: Batches },
     /// The unit holds one to its end.
     Unit {
-        _wish: Wish,
+        _share: Share,
         /// Whether it changes an account, or ends a sign-in.
         changes_actors: AtomicBool,
     },
@@ -290,19 +290,17 @@ impl SeaStore {
     fn new(
         kind: DatabaseKind,
         reader: Readers,
-        units: DatabaseConnection,
+        units: Units,
         migrations: DatabaseConnection,
         limit: Limit,
         together: Lines,
         server: Option<writers::Server>,
     ) -> Self {
-        let reading = Demand::default();
-        let writing = if kind == DatabaseKind::Sqlite { Demand::default() } else { reading.clone() };
+        let reading = if kind == DatabaseKind::Sqlite { Demand::default() } else { units.demand.clone() };
         let pool = Pool { connection: reader.clone(), limit: limit.clone(), demand: reading.clone() };
         let actors = Actors::new();
         let origin = Origin::Pool { demand: reading.clone(), batches: Batches::new(&pool, &actors) };
         let reader = Session { connection: reader, limit: limit.clone(), locks_rows: false, origin, actors };
-        let units = Units::new(units, writing, limit.clone());
         let writers = Writers::new(units.clone(), server);
         let questions = Together::new(Asking { kind, writers: writers.clone() }, together);
         Self { kind, reader: reader.into(), reading, units, writers, questions, migrations, limit }
@@ -441,8 +439,8 @@ impl Store for SeaStore {
 
 impl SeaStore {
     async fn unit(&self) -> Result<Session<DatabaseTransaction>, StoreError> {
-        let (connection, wish) = self.units.begin().await?;
-        let origin = Origin::Unit { _wish: wish, changes_actors: AtomicBool::new(false) };
+        let (connection, share) = self.units.begin().await?;
+        let origin = Origin::Unit { _share: share, changes_actors: AtomicBool::new(false) };
         Ok(Session {
             connection,
             limit: self.units.within.clone(),

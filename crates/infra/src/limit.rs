@@ -75,15 +75,31 @@ impl Limit {
         outcome
     }
 
+    /// Waits for a turn behind other statements, which are those that find out what the database does.
+    pub(crate) async fn wait<T>(&self, turn: impl Future<Output = Result<T, DbErr>>) -> Result<T, StoreError> {
+        if let (true, Some(breaker)) = (self.is_gated, &self.breaker) {
+            breaker.admit().await?;
+        }
+        let start = Instant::now();
+        turn.await.map_err(|error| {
+            if self.was_alive_since(start) { StoreError::Contention(error.into()) } else { store_error(error) }
+        })
+    }
+
+    /// Whether it is there for sure. A file is.
+    fn was_alive_since(&self, start: Instant) -> bool {
+        self.breaker.as_ref().is_none_or(|breaker| breaker.was_alive_since(start))
+    }
+
     /// What an error means for a statement that started then.
     fn failed(&self, error: DbErr, start: Instant) -> StoreError {
-        let no_connection = matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
+        // The driver does not say which it was: all connections taken, or none to be had. Where somebody else was
+        // answered meanwhile, it was the former.
+        if matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)) && self.was_alive_since(start) {
+            return StoreError::Contention(error.into());
+        }
         match &self.breaker {
-            None if no_connection => StoreError::Contention(error.into()),
             None => store_error(error),
-            // The driver does not say which it was: all connections taken, or none to be had. Where somebody else was
-            // answered meanwhile, it was the former.
-            Some(breaker) if no_connection && breaker.was_alive_since(start) => StoreError::Contention(error.into()),
             Some(breaker) => {
                 if is_away(&error) {
                     breaker.away();
@@ -236,6 +252,35 @@ mod tests {
             let start = Instant::now();
             limit.run(async { Ok(()) }).await.unwrap_err();
             assert_eq!(start.elapsed(), Duration::ZERO);
+        });
+    }
+
+    #[test]
+    fn whoever_waits_in_vain_says_nothing_of_the_database() {
+        in_paused_time(async {
+            let limit = limit();
+            let in_vain = || async { Err::<(), _>(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)) };
+            for _ in 0..20 {
+                let outcome = limit.wait(in_vain()).await;
+                assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "nobody knows better: {outcome:?}");
+            }
+            assert!(!limit.trouble.is_recent());
+            limit.run(async { Ok(()) }).await.expect("the breaker is closed");
+            let answered_meanwhile = async {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                limit.run(async { Ok(()) }).await.unwrap();
+                in_vain().await
+            };
+            let outcome = limit.wait(answered_meanwhile).await;
+            assert!(matches!(outcome, Err(StoreError::Contention(_))), "{outcome:?}");
+            let of_a_file = Limit { breaker: None, ..limit.clone() };
+            assert!(matches!(of_a_file.wait(in_vain()).await, Err(StoreError::Contention(_))));
+            for _ in 0..20 {
+                limit.breaker.as_ref().unwrap().away();
+            }
+            let start = Instant::now();
+            limit.wait(std::future::pending::<Result<(), _>>()).await.unwrap_err();
+            assert_eq!(start.elapsed(), Duration::ZERO, "nobody waits while it is away");
         });
     }
 

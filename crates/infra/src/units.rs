@@ -1,10 +1,15 @@
 //! Transactions: where they begin, and under which limits they run and end.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use mundap_domain::StoreError;
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait as _,
+    ConnAcquireErr, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait as _,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::limit::Limit;
 use crate::timing::{Demand, Watch, Wish};
@@ -14,23 +19,50 @@ use crate::timing::{Demand, Watch, Wish};
 pub(crate) struct Units {
     pub(crate) connection: DatabaseConnection,
     pub(crate) demand: Demand,
+    turns: Turns,
     limit: Limit,
     /// Of what is within one: what has begun may come to its end.
     pub(crate) within: Limit,
 }
 
+/// How many transactions there may be at once, first come, first served. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Turns {
+    free: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Turns {
+    /// So many at once; one more waits for so long.
+    pub(crate) fn new(most: u32, patience: Duration) -> Self {
+        Self { free: Arc::new(Semaphore::new(most as usize)), patience }
+    }
+
+    async fn mine(&self) -> Result<OwnedSemaphorePermit, DbErr> {
+        let turn = timeout(self.patience, self.free.clone().acquire_owned()).await;
+        // The semaphore is never closed.
+        turn.ok().and_then(Result::ok).ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
+    }
+}
+
+/// What a transaction has of its pool, to be kept until it has ended.
+pub(crate) struct Share {
+    _wish: Wish,
+    _turn: OwnedSemaphorePermit,
+}
+
 impl Units {
-    pub(crate) fn new(connection: DatabaseConnection, demand: Demand, limit: Limit) -> Self {
+    pub(crate) fn new(connection: DatabaseConnection, turns: Turns, limit: Limit) -> Self {
         let within = limit.past_the_breaker();
-        Self { connection, demand, limit, within }
+        Self { connection, demand: Demand::default(), turns, limit, within }
     }
 
     pub(crate) fn backend(&self) -> DbBackend {
         self.connection.get_database_backend()
     }
 
-    /// A transaction, and what it wants of the pool, to be kept until it has ended.
-    pub(crate) async fn begin(&self) -> Result<(DatabaseTransaction, Wish), StoreError> {
+    /// A transaction, and what it has of the pool.
+    pub(crate) async fn begin(&self) -> Result<(DatabaseTransaction, Share), StoreError> {
         self.beginning(self.open()).await
     }
 
@@ -38,10 +70,15 @@ impl Units {
     pub(crate) async fn beginning<T>(
         &self,
         open: impl Future<Output = Result<T, DbErr>>,
-    ) -> Result<(T, Wish), StoreError> {
+    ) -> Result<(T, Share), StoreError> {
         let wish = self.demand.wish();
         let watch = Watch::start("unit.begin", &self.limit);
-        Ok((watch.settle(self.limit.run(open).await)?, wish))
+        // Not one future of both: `open` is large, and would be in it a second time.
+        let begun = match self.limit.wait(self.turns.mine()).await {
+            Ok(turn) => self.limit.run(open).await.map(|open| (open, Share { _wish: wish, _turn: turn })),
+            Err(error) => Err(error),
+        };
+        watch.settle(begun)
     }
 
     /// A transaction of the pool's.

@@ -14,8 +14,7 @@ use sea_orm::{
 };
 
 use crate::kept::{Kept, Unfinished, acquire_error, query, query_error};
-use crate::timing::Wish;
-use crate::units::Units;
+use crate::units::{Share, Units};
 
 /// Where they begin. Cloning shares it.
 #[derive(Clone)]
@@ -67,8 +66,8 @@ impl Writers {
                 None => self.units.open().await.map(Open::Pool),
             }
         });
-        let (open, wish) = open.await?;
-        Ok(Transaction { open, _wish: wish })
+        let (open, share) = open.await?;
+        Ok(Transaction { open, _share: share })
     }
 
     /// A connection that is kept. None while there is trouble: the pool's are tested, and it may need those that are here.
@@ -98,7 +97,7 @@ impl Writers {
     }
 
     pub(crate) async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
-        let Transaction { open, _wish } = transaction;
+        let Transaction { open, _share } = transaction;
         match open {
             Open::Pool(transaction) => self.units.commit(transaction.commit()).await,
             Open::Kept(held) => self.units.commit(held.end("COMMIT")).await,
@@ -129,7 +128,7 @@ impl Writers {
 /// A transaction. Dropping it rolls it back.
 pub(crate) struct Transaction {
     open: Open,
-    _wish: Wish,
+    _share: Share,
 }
 
 enum Open {

@@ -33,6 +33,8 @@ pub(crate) struct Lane {
     inside: AtomicUsize,
     standing: Queue,
     begun: Queue,
+    /// Where whoever has a place here needs another one.
+    within: Option<Arc<Lane>>,
     made: Instant,
     /// When its queue began, in milliseconds since it was made.
     began: AtomicU64,
@@ -53,30 +55,46 @@ impl Lane {
     /// A lane with a queue that is as long when it has just begun.
     pub(super) fn new(name: &'static str, places: usize, queue: usize, patience: Duration) -> Arc<Self> {
         let queue = Queue { length: queue, patience };
-        Self::with_queues(name, places, queue, queue)
+        Arc::new(Self::with_queues(name, places, queue, queue))
     }
 
-    pub(super) fn with_queues(name: &'static str, places: usize, standing: Queue, begun: Queue) -> Arc<Self> {
+    pub(super) fn with_queues(name: &'static str, places: usize, standing: Queue, begun: Queue) -> Self {
         metrics::gauge!("mundap_http_lane_places", "lane" => name)
             .set(f64::from(u32::try_from(places).unwrap_or(u32::MAX)));
         let shed = |reason| metrics::counter!("mundap_http_shed_total", "lane" => name, "reason" => reason);
-        Arc::new(Self {
+        Self {
             name,
             room: Arc::new(Semaphore::new(places)),
             places,
             inside: AtomicUsize::new(0),
             standing,
             begun,
+            within: None,
             made: Instant::now(),
             began: AtomicU64::new(0),
             in_flight: metrics::gauge!("mundap_http_lane_in_flight", "lane" => name),
             queued: metrics::gauge!("mundap_http_lane_queued", "lane" => name),
             queue_full: shed("queue_full"),
             waited: shed("waited"),
-        })
+        }
+    }
+
+    /// Whoever has a place here needs one of that lane too, so that no more of its places go to them than there are here.
+    pub(super) fn within(mut self, lane: &Arc<Self>) -> Self {
+        self.within = Some(lane.clone());
+        self
     }
 
     pub(super) fn is_full(&self) -> bool {
+        self.full().is_some()
+    }
+
+    /// The one of these lanes that has no room.
+    fn full(&self) -> Option<&Self> {
+        [Some(self), self.within.as_deref()].into_iter().flatten().find(|lane| lane.has_no_room())
+    }
+
+    fn has_no_room(&self) -> bool {
         !self.lets_in(self.inside.load(Ordering::Relaxed))
     }
 
@@ -98,11 +116,11 @@ impl Lane {
 
     /// Whether to turn somebody away at once, who is counted then.
     pub(crate) fn turns_away(&self) -> bool {
-        let full = self.is_full();
-        if full {
-            self.queue_full.increment(1);
+        let full = self.full();
+        if let Some(lane) = full {
+            lane.queue_full.increment(1);
         }
-        full
+        full.is_some()
     }
 
     /// A request of it is given up.
@@ -112,6 +130,15 @@ impl Lane {
 
     /// A place, at once or soon.
     pub(crate) async fn enter(self: &Arc<Self>) -> Result<Seat, Shed> {
+        let place = self.place().await?;
+        let within = match &self.within {
+            Some(lane) => Some(lane.place().await?),
+            None => None,
+        };
+        Ok(Seat { _place: place, _within: within })
+    }
+
+    async fn place(self: &Arc<Self>) -> Result<Place, Shed> {
         let Some(inside) = Inside::step(self) else {
             self.queue_full.increment(1);
             return Err(Shed::QueueFull);
@@ -121,7 +148,7 @@ impl Lane {
             Err(_) => self.wait().await?,
         };
         self.in_flight.increment(1.0);
-        Ok(Seat { inside, _permit: permit })
+        Ok(Place { inside, _permit: permit })
     }
 
     async fn wait(&self) -> Result<OwnedSemaphorePermit, Shed> {
@@ -178,13 +205,18 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A place in a lane.
+/// A place in a lane, and one in the lane that it lies within.
 pub(crate) struct Seat {
+    _place: Place,
+    _within: Option<Place>,
+}
+
+struct Place {
     inside: Inside,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Seat {
+impl Drop for Place {
     fn drop(&mut self) {
         self.inside.0.in_flight.decrement(1.0);
     }
@@ -216,6 +248,35 @@ mod tests {
             assert_eq!(start.elapsed(), PATIENCE);
             drop(third);
             assert!(lane.enter().now_or_never().unwrap().is_ok());
+        });
+    }
+
+    #[test]
+    fn whoever_comes_by_a_lane_within_another_takes_some_of_its_places_at_the_most() {
+        in_paused_time(async {
+            let all = Lane::new("test", 2, 0, PATIENCE);
+            let queue = Queue { length: 1, patience: PATIENCE };
+            let some = Arc::new(Lane::with_queues("some", 1, queue, queue).within(&all));
+            let first = some.enter().await.unwrap();
+            let mut second = pin!(some.enter());
+            assert!(second.as_mut().now_or_never().is_none(), "it waits");
+            assert_eq!(some.enter().now_or_never().unwrap().err(), Some(Shed::QueueFull));
+            assert!(some.is_full() && !all.is_full(), "others find room");
+
+            let other = all.enter().await.unwrap();
+            assert!(all.is_full());
+            drop(first);
+            let second = second.await.unwrap();
+            assert!(all.is_full(), "it has a place of both");
+            drop(second);
+            assert!(!some.is_full() && !all.is_full());
+
+            // Where there is no room outside there is none within.
+            let another = all.enter().await.unwrap();
+            assert!(some.is_full());
+            assert_eq!(some.enter().await.err(), Some(Shed::QueueFull));
+            drop((other, another));
+            assert!(some.enter().now_or_never().unwrap().is_ok(), "nothing of it is held");
         });
     }
 
@@ -256,7 +317,7 @@ mod tests {
         in_paused_time(async {
             let standing = Queue { length: 1, patience: PATIENCE };
             let begun = Queue { length: 3, patience: 4 * PATIENCE };
-            let lane = Lane::with_queues("test", 1, standing, begun);
+            let lane = Arc::new(Lane::with_queues("test", 1, standing, begun));
             // As long as nobody waits, no time passes for the queue.
             tokio::time::sleep(2 * BEGUN).await;
             let first = lane.enter().await.unwrap();

@@ -122,7 +122,7 @@ impl Edge {
         client: Option<Instant>,
         budget: &Budget,
     ) -> Result<Worked, Refused> {
-        let lane = self.board.admission.lane_of(method.load);
+        let lane = self.board.admission.lane_of(method.load, method.purpose != Purpose::Reads);
         if lane.turns_away() {
             return Err(Refused::busy(call.language));
         }

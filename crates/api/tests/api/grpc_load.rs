@@ -75,7 +75,7 @@ fn a_call_that_takes_too_long_is_given_up_and_leaves_nothing(board: &Board) {
     });
     writes_again(&caller);
     assert_eq!(rows(&server, "Given up"), 0);
-    assert!(server.metrics()["mundap_http_timeouts_total{lane=\"requests\"}"] > 3.5);
+    assert!(server.metrics()["mundap_http_timeouts_total{lane=\"writes\"}"] > 3.5);
     in_lane(&server, "requests", 0);
 }
 
