@@ -306,6 +306,38 @@ pub fn processor_time(pid: u32) -> Result<Duration> {
     Ok(TICK * (field(11)? + field(12)?))
 }
 
+/// What the machine's processors have done since it started, in ticks (proc(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cores {
+    idle: u64,
+    all: u64,
+}
+
+impl Cores {
+    /// # Errors
+    /// Where the system does not say.
+    pub fn now() -> Result<Self> {
+        Self::parse(&std::fs::read_to_string("/proc/stat")?)
+    }
+
+    fn parse(stat: &str) -> Result<Self> {
+        let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).ok_or("no processors")?;
+        // The time of guests is a part of the others.
+        let ticks =
+            line.split_whitespace().take(8).map(str::parse::<u64>).collect::<std::result::Result<Vec<_>, _>>()?;
+        let &[_, _, _, idle, waiting, ..] = &ticks[..] else { return Err("a short stat".into()) };
+        Ok(Self { idle: idle + waiting, all: ticks.iter().sum() })
+    }
+
+    /// The part of the time in which they had nothing to do, from 0 to 1.
+    #[must_use]
+    pub fn idle_since(self, before: Self) -> f64 {
+        let since =
+            |now: u64, before: u64| u32::try_from(now.saturating_sub(before)).map_or(f64::from(u32::MAX), f64::from);
+        since(self.idle, before.idle) / since(self.all, before.all).max(1.0)
+    }
+}
+
 /// # Errors
 /// Where there is no such process.
 pub fn signal_to(pid: u32, signal: Signal) -> Result<()> {
@@ -370,4 +402,22 @@ impl Member {
 #[must_use]
 pub fn tokens(members: &[Member]) -> Vec<String> {
     members.iter().map(|member| member.token.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_that_wait_for_a_disk_have_nothing_to_do() {
+        let cores = |stat| Cores::parse(stat).unwrap();
+        let before = cores("cpu  100 0 50 700 50 0 0 100 20 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n");
+        assert_eq!(before, Cores { idle: 750, all: 1000 });
+        let busy = cores("cpu  190 0 60 700 50 0 0 100 110 0\n");
+        assert!(busy.idle_since(before).abs() < 1e-9);
+        let half = cores("cpu  190 0 60 780 70 0 0 100 110 0\n");
+        assert!((half.idle_since(before) - 0.5).abs() < 1e-9);
+        assert!(half.idle_since(half).abs() < 1e-9);
+        assert!(Cores::parse("cpu  1 2 3\n").is_err() && Cores::parse("intr 1\n").is_err());
+    }
 }

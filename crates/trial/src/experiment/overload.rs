@@ -58,14 +58,29 @@ pub async fn mix(board: &Board, tokens: Vec<String>, name: &str) -> Result<Mix> 
     }))
 }
 
+/// What the board answers so many clients in a second.
+async fn rate(server: SocketAddr, clients: usize, step: Duration, mix: &Mix) -> f64 {
+    let started = Instant::now();
+    let tally = closed(server, clients, step, mix).await;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let answered = tally.accepted.count() as f64;
+    answered / started.elapsed().as_secs_f64()
+}
+
+/// The same in the slowest of so many steps.
+pub async fn least(server: SocketAddr, clients: usize, step: Duration, steps: u32, mix: &Mix) -> f64 {
+    let mut least = f64::INFINITY;
+    for _ in 0..steps {
+        least = least.min(rate(server, clients, step, mix).await);
+    }
+    least
+}
+
 /// The most that the board answers in a second, and with how many clients.
 pub async fn peak(server: SocketAddr, step: Duration, mix: &Mix) -> (f64, usize) {
     let mut best = (0.0, 0);
     for clients in [2, 4, 8, 16, 32, 64] {
-        let started = Instant::now();
-        let tally = closed(server, clients, step, mix).await;
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-        let rate = tally.accepted.count() as f64 / started.elapsed().as_secs_f64();
+        let rate = rate(server, clients, step, mix).await;
         if rate > best.0 {
             best = (rate, clients);
         }
