@@ -3,6 +3,8 @@
 //! | part | knows |
 //! | --- | --- |
 //! | `fit` | what becomes of an old row |
+//! | `pictures` | images, and where their files are |
+//! | `report` | what is told of an import |
 //! | `source` | the old database, which is read and never written |
 //! | `target` | rows with ids of their own in this one, and what an import remembers |
 //!
@@ -12,27 +14,29 @@
 //! back after it was deleted here.
 
 mod fit;
+mod pictures;
+mod report;
 mod source;
 mod target;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
-use mundap_domain::comment::{CommentContent, CommentId};
+use mundap_domain::comment::CommentContent;
 use mundap_domain::env::Timestamp;
-use mundap_domain::image::{BlobStore, Digest, Image, ImageCleaner, NewImage, Picture, Upload};
+use mundap_domain::image::{BlobStore, ImageCleaner};
 use mundap_domain::qna::{Content, Title};
-use mundap_domain::user::UserId;
 use mundap_domain::{Error, StoreError, UnitOfWork as _};
 use sea_orm::sqlx;
 
 pub use chrono_tz::Tz as Zone;
+pub use report::{Change, ImportReport, Reason, TableReport};
 pub use source::FastApi;
 
 use crate::{ConnectError, SeaStore, retried};
 use fit::Address;
-use source::{OldImage, OldPost, OldTime, OldUser};
+use source::{OldPost, OldTime, OldUser};
 use target::{FittedComment, FittedQna, Kept, Origin, Person};
 
 /// How to import.
@@ -74,150 +78,6 @@ impl From<StoreError> for ImportError {
             StoreError::Stale => Self::NotAlone,
             other => Self::Stopped(other.into()),
         }
-    }
-}
-
-/// What had to be changed for a row to fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
-    NoEmail,
-    SameAddress,
-    AccountThere,
-    LongName,
-    NoAccount,
-    EmptyTitle,
-    LongTitle,
-    EmptyComment,
-    ControlCharacters,
-    NoTime,
-    TimeTwice,
-    TimeSkipped,
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoEmail => "no e-mail address: the account has one at imported.invalid, which no letter reaches",
-            Self::SameAddress => "the same address in another spelling: one account",
-            Self::AccountThere => "an account with this address was here: it took over what was theirs",
-            Self::LongName => "the name was too long and was cut",
-            Self::NoAccount => "the author is not among the users: an account was made",
-            Self::EmptyTitle => "the title was empty: it is … now",
-            Self::LongTitle => "the title was too long: the whole of it stands above the content",
-            Self::EmptyComment => "the comment was empty: it is … now",
-            Self::ControlCharacters => "control characters were replaced by \u{fffd}",
-            Self::NoTime => "it has no time: it is 1970-01-01 now",
-            Self::TimeTwice => "clocks showed its time twice: the first was taken",
-            Self::TimeSkipped => "clocks left its time out: it was taken as if they had not been put forward yet",
-        })
-    }
-}
-
-/// Why a row was left out. It is tried again by the next import.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
-    BadId,
-    IdTaken,
-    TooLong,
-    BreaksARule,
-    NoQuestion,
-    QuestionGoneHere,
-    NoComment,
-    CommentFull,
-    NoFolder,
-    NoFile,
-    NeitherBytesNorPath,
-    /// The code of a [`Refusal`](mundap_domain::image::Refusal).
-    Image(&'static str),
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BadId => "an id must be between 1 and 2^53",
-            Self::IdTaken => "another row has its id here",
-            Self::TooLong => "the text has more than 20000 characters",
-            Self::BreaksARule => "it breaks a rule",
-            Self::NoQuestion => "its question is not on the old board",
-            Self::QuestionGoneHere => "its question is not here, or was deleted here",
-            Self::NoComment => "its comment is not here",
-            Self::CommentFull => "its comment has ten images already",
-            Self::NoFolder => "it is a file: name the folder with --images",
-            Self::NoFile => "its file is not in the folder that --images names",
-            Self::NeitherBytesNorPath => "it has neither bytes nor a path",
-            Self::Image(code) => return write!(f, "the image is refused: {code}"),
-        })
-    }
-}
-
-/// What became of a table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TableReport {
-    /// Rows of the old table.
-    pub read: u64,
-    pub imported: u64,
-    /// Were here already; whatever became of them here, they were left alone.
-    pub there: u64,
-    /// An earlier import brought them, and they were deleted here.
-    pub deleted_here: u64,
-    /// Imported, but not quite as they were. The rows by id, people by their old e-mail.
-    pub changed: BTreeMap<Change, Vec<String>>,
-    pub left_out: BTreeMap<Reason, Vec<String>>,
-}
-
-impl TableReport {
-    #[must_use]
-    pub fn left(&self) -> u64 {
-        self.left_out.values().map(|ids| ids.len() as u64).sum()
-    }
-
-    fn change(&mut self, id: &impl ToString, changes: &[Change]) {
-        let changes: BTreeSet<_> = changes.iter().collect();
-        for change in changes {
-            self.changed.entry(*change).or_default().push(id.to_string());
-        }
-    }
-
-    fn leave(&mut self, id: &impl ToString, reason: Reason) {
-        self.left_out.entry(reason).or_default().push(id.to_string());
-    }
-
-    fn add(&mut self, other: Self) {
-        self.read += other.read;
-        self.imported += other.imported;
-        self.there += other.there;
-        self.deleted_here += other.deleted_here;
-        for (change, ids) in other.changed {
-            self.changed.entry(change).or_default().extend(ids);
-        }
-        for (reason, ids) in other.left_out {
-            self.left_out.entry(reason).or_default().extend(ids);
-        }
-    }
-}
-
-/// What an import did, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImportReport {
-    pub users: TableReport,
-    pub qna: TableReport,
-    pub comment: TableReport,
-    pub image: TableReport,
-    /// Tables by comment that were not understood, and why.
-    pub unknown: Vec<(String, &'static str)>,
-}
-
-impl ImportReport {
-    /// By the tables' names here.
-    #[must_use]
-    pub fn tables(&self) -> [(&'static str, &TableReport); 4] {
-        [("users", &self.users), ("qna", &self.qna), ("comment", &self.comment), ("image", &self.image)]
-    }
-
-    /// Whether everything of the old board is on this one, or was.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.unknown.is_empty() && self.tables().iter().all(|(_, table)| table.left_out.is_empty())
     }
 }
 
@@ -526,122 +386,6 @@ impl<'a> Pass<'a> {
             Err(Reason::NoQuestion)
         }
     }
-
-    async fn images(&mut self, source: &mut FastApi, start: i64) -> Result<(), ImportError> {
-        let mut rows = source.images();
-        let (mut mark, mut taken) = (start, Vec::new());
-        while let Some(old) = rows.next().await? {
-            let to = mark.max(old.id.min(MAX_ID));
-            let batch = std::slice::from_ref(&old);
-            // Asked before the work: a picture that is here costs no decoding.
-            let unit = self.store.unit().await?;
-            let is_new = !self.sort(&unit, Kept::Image, start, batch, |row| (row.id, None)).await?.new.is_empty();
-            drop(unit);
-            let picture = if is_new { Some(self.picture(&old).await?) } else { None };
-            if let Some(Ok(Some(picture))) = &picture {
-                let digest = Digest::of(&picture.content);
-                self.plan.blobs.put(digest, picture.content.clone()).await.map_err(stopped)?;
-            }
-            let this = &*self;
-            let done = retried(async || {
-                let unit = this.store.unit().await?;
-                let Sorted { new, mut done } =
-                    this.sort(&unit, Kept::Image, start, batch, |row| (row.id, None)).await?;
-                if let Some((_, was_left)) = new.first() {
-                    let mut changes = Vec::new();
-                    match this.attach(&unit, &old, picture.as_ref(), &mut changes).await? {
-                        Ok(()) => {
-                            done.report.imported = 1;
-                            done.report.change(&old.id, &changes);
-                            done.caught_up.extend(was_left.then_some(old.id));
-                        }
-                        Err(reason) => {
-                            done.report.leave(&old.id, reason);
-                            done.left.extend((!was_left).then_some(old.id));
-                        }
-                    }
-                }
-                if this.writes {
-                    this.remember(&unit, Kept::Image, (mark, to), &done).await?;
-                    Box::new(unit).commit().await?;
-                }
-                Ok(done)
-            })
-            .await?;
-            mark = to;
-            taken.extend(done.taken);
-            self.report.image.add(done.report);
-        }
-        nothing_taken(Kept::Image, taken)
-    }
-
-    async fn attach(
-        &self,
-        unit: &Unit,
-        old: &OldImage,
-        picture: Option<&Result<Option<Picture>, Reason>>,
-        changes: &mut Vec<Change>,
-    ) -> Result<Result<(), Reason>, StoreError> {
-        let picture = match picture {
-            Some(Ok(picture)) => picture.as_ref(),
-            Some(Err(reason)) => return Ok(Err(*reason)),
-            None => None,
-        };
-        let Some((owner, images, commented_at)) = unit.commented(old.comment).await? else {
-            // While only looking, the comments that are still to be brought count as brought.
-            let comes = !self.writes && old.comment > self.marks.comment;
-            return Ok(if comes { Ok(()) } else { Err(Reason::NoComment) });
-        };
-        if usize::try_from(images).unwrap_or_default() >= Image::MAX_PER_COMMENT {
-            return Ok(Err(Reason::CommentFull));
-        }
-        let created_at = match old.created_at.text {
-            Some(_) => self.time(&old.created_at, changes),
-            // Most such tables have no time.
-            None => commented_at,
-        };
-        if let Some(picture) = picture {
-            let image = NewImage {
-                comment: CommentId::new(old.comment),
-                owner: UserId::new(owner),
-                media_type: picture.media_type,
-                bytes: u32::try_from(picture.content.len()).unwrap_or(u32::MAX),
-                width: picture.width,
-                height: picture.height,
-                digest: Digest::of(&picture.content),
-                created_at,
-            };
-            unit.insert_image(old.id, &image).await?;
-        }
-        Ok(Ok(()))
-    }
-
-    /// The picture that is made of an old image; none while only looking, which decodes nothing.
-    async fn picture(&self, old: &OldImage) -> Result<Result<Option<Picture>, Reason>, ImportError> {
-        let bytes = match (&old.bytes, &old.path) {
-            (Some(bytes), _) if !bytes.is_empty() => bytes.clone(),
-            (_, Some(path)) if !path.trim().is_empty() => {
-                let Some(folder) = self.plan.images.clone() else { return Ok(Err(Reason::NoFolder)) };
-                let path = path.clone();
-                let found = tokio::task::spawn_blocking(move || read_below(&folder, &path)).await;
-                match found.map_err(Error::internal).map_err(ImportError::Stopped)? {
-                    Some(bytes) => bytes,
-                    None => return Ok(Err(Reason::NoFile)),
-                }
-            }
-            _ => return Ok(Err(Reason::NeitherBytesNorPath)),
-        };
-        let cleaned = match Upload::parse(bytes) {
-            Ok(_) if !self.writes => return Ok(Ok(None)),
-            Ok(upload) => self.plan.cleaner.clean(upload).await,
-            Err(error) => Err(error),
-        };
-        match cleaned {
-            Ok(picture) => Ok(Ok(Some(picture))),
-            Err(Error::Image(refusal)) => Ok(Err(Reason::Image(refusal.code()))),
-            Err(other) => Err(ImportError::Stopped(other)),
-        }
-    }
 }
 
 type Unit = crate::Session<sea_orm::DatabaseTransaction>;
@@ -651,10 +395,6 @@ enum Fitted {
     Comment(CommentContent),
 }
 
-fn stopped(error: mundap_domain::image::BlobError) -> ImportError {
-    ImportError::Stopped(error.into())
-}
-
 fn nothing_taken(table: Kept, ids: Vec<i64>) -> Result<(), ImportError> {
     if ids.is_empty() { Ok(()) } else { Err(ImportError::Taken { table: table.name(), ids }) }
 }
@@ -662,61 +402,4 @@ fn nothing_taken(table: Kept, ids: Vec<i64>) -> Result<(), ImportError> {
 /// Two people in a million million have the same.
 fn short(hash: &[u8; 32]) -> u64 {
     hash.iter().take(8).fold(0, |short, byte| short << 8 | u64::from(*byte))
-}
-
-/// The file in `folder` that an old path or URL names: what was `static/images/a.png` for the program, or
-/// `http://host/static/images/a.png` for its clients, may be `images/a.png` or `a.png` there. The longest such path is
-/// taken; none leads out of the folder.
-fn read_below(folder: &Path, path: &str) -> Option<Vec<u8>> {
-    let path = path.trim().replace('\\', "/");
-    let path = match path.split_once("://") {
-        Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
-        None => &path,
-    };
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    let parts: Vec<Component<'_>> = Path::new(path).components().collect();
-    (0..parts.len()).find_map(|from| {
-        let below = &parts[from..];
-        let plain = below.iter().all(|part| matches!(part, Component::Normal(_)));
-        let file = folder.join(below.iter().collect::<PathBuf>());
-        // One byte more than is allowed: enough to be refused.
-        let limit = Upload::MAX_BYTES as u64 + 1;
-        if !plain || !file.is_file() {
-            return None;
-        }
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::Read::take(std::fs::File::open(file).ok()?, limit), &mut bytes)
-            .ok()?;
-        Some(bytes)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_old_path_is_found_below_the_folder_and_nowhere_else() {
-        let top = tempfile::tempdir().unwrap();
-        let folder = top.path().join("images");
-        std::fs::create_dir_all(folder.join("images")).unwrap();
-        std::fs::write(top.path().join("secret.png"), "secret").unwrap();
-        std::fs::write(folder.join("a.png"), "short").unwrap();
-        std::fs::write(folder.join("images/a.png"), "long").unwrap();
-        for (path, expected) in [
-            ("a.png", Some("short")),
-            ("images/a.png", Some("long")),
-            ("/static/images/a.png", Some("long")),
-            ("http://host:8000/static/images/a.png?v=1", Some("long")),
-            ("uploads\\a.png", Some("short")),
-            ("../secret.png", None),
-            ("images/../../secret.png", None),
-            ("b.png", None),
-            ("http://host", None),
-            ("/", None),
-        ] {
-            let found = read_below(&folder, path).map(|bytes| String::from_utf8(bytes).unwrap());
-            assert_eq!(found.as_deref(), expected, "{path}");
-        }
-    }
 }
