@@ -50,7 +50,19 @@ impl Limit {
     }
 
     /// Runs one statement, waiting for a connection included.
-    pub(crate) async fn run<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, StoreError> {
+    pub(crate) fn run<T>(
+        &self,
+        statement: impl Future<Output = Result<T, DbErr>>,
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        self.try_to(statement, |_| true)
+    }
+
+    /// As [`run`](Self::run), where not everything that may come of it is the database's answer.
+    pub(crate) async fn try_to<T>(
+        &self,
+        statement: impl Future<Output = Result<T, DbErr>>,
+        is_answer: fn(&T) -> bool,
+    ) -> Result<T, StoreError> {
         // Dropping `statement` gives its connection back. Declared before `doubt`, it is dropped after it, so that
         // whatever ends this future early, the pool hears of the trouble first.
         let mut statement = pin!(statement);
@@ -66,7 +78,7 @@ impl Limit {
         };
         let outcome = match outcome {
             Ok(value) => {
-                self.breaker.as_ref().inspect(|breaker| breaker.alive());
+                self.breaker.as_ref().filter(|_| is_answer(&value)).inspect(|breaker| breaker.alive());
                 Ok(value)
             }
             Err(error) => Err(self.failed(error, start)),
@@ -293,6 +305,21 @@ mod tests {
             }
             limit.run(async { Ok(()) }).await.unwrap_err();
             limit.past_the_breaker().run(async { Ok(()) }).await.unwrap();
+            limit.run(async { Ok(()) }).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn what_is_no_answer_of_the_database_closes_no_breaker() {
+        in_paused_time(async {
+            let limit = limit();
+            for _ in 0..20 {
+                limit.breaker.as_ref().unwrap().away();
+            }
+            let past = limit.past_the_breaker();
+            past.try_to(async { Ok(None::<()>) }, Option::is_some).await.unwrap();
+            limit.run(async { Ok(()) }).await.unwrap_err();
+            past.try_to(async { Ok(Some(())) }, Option::is_some).await.unwrap();
             limit.run(async { Ok(()) }).await.unwrap();
         });
     }

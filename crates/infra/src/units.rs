@@ -1,5 +1,6 @@
 //! Transactions: where they begin, and under which limits they run and end.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,18 +20,21 @@ use crate::timing::{Demand, Watch, Wish};
 pub(crate) struct Units {
     pub(crate) connection: DatabaseConnection,
     pub(crate) demand: Demand,
-    turns: Turns,
+    pub(crate) turns: Turns,
     limit: Limit,
     /// Of what is within one: what has begun may come to its end.
     pub(crate) within: Limit,
 }
 
-/// How many transactions there may be at once, first come, first served. Cloning shares it.
+/// How many transactions may have a connection of the pool's at once, first come, first served. Cloning shares it.
 #[derive(Clone)]
 pub(crate) struct Turns {
     free: Arc<Semaphore>,
     patience: Duration,
 }
+
+/// That one of the pool's connections may be taken, until it is dropped.
+pub(crate) type Turn = OwnedSemaphorePermit;
 
 impl Turns {
     /// So many at once; one more waits for so long.
@@ -38,7 +42,12 @@ impl Turns {
         Self { free: Arc::new(Semaphore::new(most as usize)), patience }
     }
 
-    async fn mine(&self) -> Result<OwnedSemaphorePermit, DbErr> {
+    /// One at once.
+    pub(crate) fn free(&self) -> Option<Turn> {
+        self.free.clone().try_acquire_owned().ok()
+    }
+
+    async fn mine(&self) -> Result<Turn, DbErr> {
         let turn = timeout(self.patience, self.free.clone().acquire_owned()).await;
         // The semaphore is never closed.
         turn.ok().and_then(Result::ok).ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
@@ -48,7 +57,8 @@ impl Turns {
 /// What a transaction has of its pool, to be kept until it has ended.
 pub(crate) struct Share {
     _wish: Wish,
-    _turn: OwnedSemaphorePermit,
+    /// None where its connection has one for good.
+    _turn: Option<Turn>,
 }
 
 impl Units {
@@ -63,26 +73,33 @@ impl Units {
 
     /// A transaction, and what it has of the pool.
     pub(crate) async fn begin(&self) -> Result<(DatabaseTransaction, Share), StoreError> {
-        self.beginning(self.open()).await
+        self.beginning(ready(Ok(None))).await
     }
 
-    /// Opens one in this way.
-    pub(crate) async fn beginning<T>(
+    /// What is held already, if there is something, or else a transaction in its turn.
+    pub(crate) async fn beginning<T: From<DatabaseTransaction>>(
         &self,
-        open: impl Future<Output = Result<T, DbErr>>,
+        held: impl Future<Output = Result<Option<T>, DbErr>>,
     ) -> Result<(T, Share), StoreError> {
         let wish = self.demand.wish();
         let watch = Watch::start("unit.begin", &self.limit);
-        // Not one future of both: `open` is large, and would be in it a second time.
-        let begun = match self.limit.wait(self.turns.mine()).await {
-            Ok(turn) => self.limit.run(open).await.map(|open| (open, Share { _wish: wish, _turn: turn })),
+        let begun = match self.limit.try_to(held, Option::is_some).await {
+            Ok(Some(held)) => Ok((held, Share { _wish: wish, _turn: None })),
+            Ok(None) => {
+                self.in_turn().await.map(|(open, turn)| (open.into(), Share { _wish: wish, _turn: Some(turn) }))
+            }
             Err(error) => Err(error),
         };
         watch.settle(begun)
     }
 
+    async fn in_turn(&self) -> Result<(DatabaseTransaction, Turn), StoreError> {
+        let turn = self.limit.wait(self.turns.mine()).await?;
+        Ok((self.limit.run(self.open()).await?, turn))
+    }
+
     /// A transaction of the pool's.
-    pub(crate) async fn open(&self) -> Result<DatabaseTransaction, DbErr> {
+    async fn open(&self) -> Result<DatabaseTransaction, DbErr> {
         // A transaction that starts by reading cannot always become a writing one on SQLite: it begins as one.
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),

@@ -14,7 +14,7 @@ use sea_orm::{
 };
 
 use crate::kept::{Kept, Unfinished, acquire_error, query, query_error};
-use crate::units::{Share, Units};
+use crate::units::{Share, Turn, Units};
 
 /// Where they begin. Cloning shares it.
 #[derive(Clone)]
@@ -34,10 +34,12 @@ pub(crate) struct Server {
 pub(crate) struct Prepared {
     /// How far the ids lie apart that one statement gives its rows, where that is known.
     id_step: Option<i64>,
+    /// As long as it is kept it is not the pool's.
+    _turn: Turn,
 }
 
 impl Server {
-    async fn prepare(&self, connection: &mut MySqlConnection) -> Result<Prepared, sqlx::Error> {
+    async fn prepare(&self, connection: &mut MySqlConnection, turn: Turn) -> Result<Prepared, sqlx::Error> {
         connection.execute("SET autocommit = 0").await?;
         let id_step = if self.tells_id_step {
             let step = sqlx::query_scalar("SELECT CAST(@@auto_increment_increment AS SIGNED)");
@@ -45,7 +47,7 @@ impl Server {
         } else {
             None
         };
-        Ok(Prepared { id_step })
+        Ok(Prepared { id_step, _turn: turn })
     }
 }
 
@@ -60,13 +62,7 @@ impl Writers {
 
     /// Begins one, on a connection of the pool where none may be kept.
     pub(crate) async fn begin(&self) -> Result<Transaction, StoreError> {
-        let open = self.units.beginning(async {
-            match self.hold().await? {
-                Some(held) => Ok(Open::Kept(held)),
-                None => self.units.open().await.map(Open::Pool),
-            }
-        });
-        let (open, share) = open.await?;
+        let (open, share) = self.units.beginning(async { Ok(self.hold().await?.map(Open::Kept)) }).await?;
         Ok(Transaction { open, _share: share })
     }
 
@@ -80,9 +76,11 @@ impl Writers {
         }
         let Some(mut out) = kept.take().await.map_err(acquire_error)? else { return Ok(None) };
         if out.note.is_none() {
+            // Whoever has to wait for one waits with the others.
+            let Some(turn) = self.units.turns.free() else { return Ok(None) };
             out.connection.close_on_drop();
             // Seldom, and too large to be a part of each.
-            out.note = Some(Box::pin(server.prepare(&mut out.connection)).await.map_err(query_error)?);
+            out.note = Some(Box::pin(server.prepare(&mut out.connection, turn)).await.map_err(query_error)?);
         }
         Ok(Some(Held { out: out.unfinished(), server: server.clone() }))
     }
@@ -134,6 +132,12 @@ pub(crate) struct Transaction {
 enum Open {
     Pool(DatabaseTransaction),
     Kept(Held),
+}
+
+impl From<DatabaseTransaction> for Open {
+    fn from(transaction: DatabaseTransaction) -> Self {
+        Self::Pool(transaction)
+    }
 }
 
 impl Transaction {
