@@ -5,6 +5,7 @@
 //! given up goes back to the pool and is tested there; what lay idle for a moment, or was idle while there was trouble, is tested
 //! before it is used. Not all of a pool's connections may be kept: others find some too.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(crate) struct Kept<DB: Database, N = ()> {
     room: Arc<Semaphore>,
     places: [Mutex<Vec<Idle<DB, N>>>; PLACES],
     trouble: Trouble,
+    /// How many ask the pool itself.
+    wanted: Arc<AtomicUsize>,
 }
 
 /// A connection that waits for its next use.
@@ -90,7 +93,7 @@ impl<DB: Database, N> Kept<DB, N> {
     /// Keeps so many of the pool's connections. `trouble` says when they are in doubt.
     pub(crate) fn new(pool: Pool<DB>, most: u32, trouble: Trouble) -> Self {
         let places = std::array::from_fn(|_| Mutex::new(Vec::new()));
-        Self { pool, room: Arc::new(Semaphore::new(most as usize)), places, trouble }
+        Self { pool, room: Arc::new(Semaphore::new(most as usize)), places, trouble, wanted: Arc::default() }
     }
 
     fn place(&self, place: usize) -> MutexGuard<'_, Vec<Idle<DB, N>>> {
@@ -145,7 +148,8 @@ impl<DB: Database, N> Kept<DB, N> {
 
     /// Keeps a connection whose work came to a good end.
     pub(crate) fn keep(&self, connection: Out<DB, N>) {
-        if self.is_in_doubt() || connection.since.elapsed() >= AWAY {
+        let is_wanted = self.wanted.load(Ordering::Relaxed) > 0 && self.pool_is_empty();
+        if self.is_in_doubt() || is_wanted || connection.since.elapsed() >= AWAY {
             return;
         }
         let (place, since) = (connection.place, Instant::now());
@@ -172,6 +176,20 @@ impl<DB: Database, N> Kept<DB, N> {
         drop(self.take_idle());
     }
 
+    /// For whoever asks the pool itself, until what this gives is dropped: where the pool has no connection, one that does nothing
+    /// is given back, or the next ones whose work is done.
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        if self.pool_is_empty() {
+            drop((0..PLACES).find_map(|place| self.find(place)));
+        }
+        Wanted(self.wanted.clone())
+    }
+
+    fn pool_is_empty(&self) -> bool {
+        self.pool.num_idle() == 0 && self.pool.size() >= self.pool.options().get_max_connections()
+    }
+
     /// Closes what is idle.
     pub(crate) fn discard_idle(&self) {
         for idle in self.take_idle() {
@@ -195,6 +213,15 @@ impl<DB: Database, N> Kept<DB, N> {
     #[cfg(test)]
     pub(crate) fn room(&self) -> usize {
         self.room.available_permits()
+    }
+}
+
+/// That somebody asks the pool itself.
+pub(crate) struct Wanted(Arc<AtomicUsize>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -115,7 +115,13 @@ impl StreamTrait for Readers {
         &'a self,
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<QueryStream, DbErr>> + 'a + Send>> {
-        self.database.stream_raw(statement)
+        Box::pin(async move {
+            let _wanted = match &self.engine {
+                Engine::MySql(reading) => reading.kept.wanted(),
+                Engine::Sqlite(reading) => reading.kept.wanted(),
+            };
+            self.database.stream_raw(statement).await
+        })
     }
 }
 
@@ -227,6 +233,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use futures_util::FutureExt as _;
     use sea_orm::ConnAcquireErr;
     use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -271,6 +279,36 @@ mod tests {
             reading.keep(first);
             reading.keep(second);
             assert_eq!((readers.idle(), reading.kept.pool().size()), (2, 2));
+        });
+    }
+
+    #[test]
+    fn a_stream_finds_a_connection_where_all_that_are_left_are_kept() {
+        run(async {
+            let (readers, reading) = readers(3, 2, Trouble::none());
+            let (first, second) = (reading.take().await.unwrap(), reading.take().await.unwrap());
+            reading.keep(first);
+            reading.keep(second);
+            let stream = || {
+                // Less than the pool's own patience.
+                let stream = readers.stream_raw(Statement::from_string(DbBackend::Sqlite, "SELECT 1"));
+                timeout(Duration::from_secs(5), stream)
+            };
+            // The third is there, and nobody has to give way.
+            drop(stream().await.expect("the third").unwrap());
+            assert_eq!(readers.idle(), 2);
+            let _others = reading.kept.pool().acquire().await.unwrap();
+            drop(stream().await.expect("one that did nothing").unwrap());
+            assert_eq!((readers.idle(), reading.kept.room()), (1, 1));
+            // Where none does nothing, the first that has done its work.
+            let (first, second) = (reading.take().await.unwrap(), reading.take().await.unwrap());
+            let mut third = pin!(stream());
+            assert!(third.as_mut().now_or_never().is_none(), "it waits");
+            reading.keep(first);
+            assert_eq!(readers.idle(), 0);
+            drop(third.await.expect("one that is given back").unwrap());
+            reading.keep(second);
+            assert_eq!(readers.idle(), 1, "nobody wants it");
         });
     }
 
