@@ -20,7 +20,8 @@ use crate::limit::{Limit, Trouble};
 use crate::probe::{Probed, probe};
 use crate::readers::Readers;
 use crate::together::Lines;
-use crate::units::{Turns, Units};
+use crate::turns::Turns;
+use crate::units::Units;
 use crate::writers::Server;
 use crate::{DatabaseKind, SeaStore};
 

@@ -13,6 +13,7 @@
 //! | `units` | transactions: where they begin, and their limits |
 //! | `kept` | connections that are kept at hand |
 //! | `readers` | those to read with |
+//! | `turns` | how many of a pool may be used at once, by whom |
 //! | `writers` | those that small writes go by |
 //! | `breaker` | failing at once while the database is away |
 //! | `limit` | what becomes of a statement that does not come back, and of its connection |
@@ -75,6 +76,7 @@ mod timing;
 mod together;
 mod token;
 pub mod transfer;
+mod turns;
 mod units;
 mod user;
 mod writers;

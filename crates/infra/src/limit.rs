@@ -66,9 +66,7 @@ impl Limit {
         // Dropping `statement` gives its connection back. Declared before `doubt`, it is dropped after it, so that
         // whatever ends this future early, the pool hears of the trouble first.
         let mut statement = pin!(statement);
-        if let (true, Some(breaker)) = (self.is_gated, &self.breaker) {
-            breaker.admit().await?;
-        }
+        self.admit().await?;
         let start = Instant::now();
         let mut doubt = Doubt { trouble: &self.trouble, settled: false };
         let Ok(outcome) = timeout(self.statement, statement.as_mut()).await else {
@@ -87,11 +85,17 @@ impl Limit {
         outcome
     }
 
+    /// Refuses while the breaker is open.
+    async fn admit(&self) -> Result<(), StoreError> {
+        match &self.breaker {
+            Some(breaker) if self.is_gated => breaker.admit().await,
+            _ => Ok(()),
+        }
+    }
+
     /// Waits for a turn behind other statements, which are those that find out what the database does.
     pub(crate) async fn wait<T>(&self, turn: impl Future<Output = Result<T, DbErr>>) -> Result<T, StoreError> {
-        if let (true, Some(breaker)) = (self.is_gated, &self.breaker) {
-            breaker.admit().await?;
-        }
+        self.admit().await?;
         let start = Instant::now();
         turn.await.map_err(|error| {
             if self.was_alive_since(start) { StoreError::Contention(error.into()) } else { store_error(error) }

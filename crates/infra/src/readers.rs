@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sea_orm::sqlx::pool::PoolConnection;
-use sea_orm::sqlx::{self, Database, Executor, IntoArguments, MySql, Pool, Sqlite};
+use sea_orm::sqlx::{Database, Executor, IntoArguments, MySql, Pool, Sqlite};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, QueryStream, SqlxMySqlConnector,
     SqlxSqliteConnector, Statement, StreamTrait,
 };
 use sea_query_sqlx::SqlxValues;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
 use crate::kept::{Kept, Out, acquire_error, query, query_error};
 use crate::limit::Trouble;
+use crate::turns::{Turn, Turns};
 
 /// A pool to read with. Cloning shares it.
 #[derive(Clone)]
@@ -128,15 +127,13 @@ impl StreamTrait for Readers {
 /// Who reads, and with what.
 struct Reading<DB: Database> {
     kept: Kept<DB>,
-    /// How many more may read, first come, first served, and how long one waits for that.
-    turns: Arc<Semaphore>,
-    patience: Duration,
+    turns: Turns,
 }
 
 /// A connection for one statement. Dropping it gives it back to the pool.
 struct Taken<DB: Database> {
     connection: Source<DB>,
-    _turn: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 enum Source<DB: Database> {
@@ -167,12 +164,11 @@ impl<DB: Database> DerefMut for Taken<DB> {
 impl<DB: Database> Reading<DB> {
     fn new(pool: Pool<DB>, most: u32, patience: Duration, trouble: Trouble) -> Arc<Self> {
         let keep = if most < pool.options().get_max_connections() { most } else { 0 };
-        let turns = Arc::new(Semaphore::new(most as usize));
-        Arc::new(Self { kept: Kept::new(pool, keep, trouble), turns, patience })
+        Arc::new(Self { kept: Kept::new(pool, keep, trouble), turns: Turns::new(most, patience) })
     }
 
     async fn take(&self) -> Result<Taken<DB>, DbErr> {
-        if let Ok(turn) = self.turns.clone().try_acquire_owned()
+        if let Some(turn) = self.turns.free()
             && let Some(kept) = self.kept.at_hand()
         {
             return Ok(Taken { connection: Source::Kept(kept), _turn: turn });
@@ -182,17 +178,15 @@ impl<DB: Database> Reading<DB> {
     }
 
     async fn wait(&self) -> Result<Taken<DB>, DbErr> {
-        // One limit for all of it: for the turn, for a test, and for a new connection.
-        let taken = timeout(self.patience, async {
-            // The semaphore is never closed.
-            let turn = self.turns.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolTimedOut)?;
-            let connection = match self.kept.take().await? {
+        // A test, or a new connection, is a part of what is waited for.
+        let taken = self.turns.then(|turn| async move {
+            let connection = match self.kept.take().await.map_err(acquire_error)? {
                 Some(kept) => Source::Kept(kept),
-                None => Source::Plain(self.kept.pool().acquire().await?),
+                None => Source::Plain(self.kept.pool().acquire().await.map_err(acquire_error)?),
             };
             Ok(Taken { connection, _turn: turn })
         });
-        taken.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(acquire_error)
+        taken.await
     }
 
     /// Keeps a connection whose statement came to a good end.
@@ -238,6 +232,8 @@ mod tests {
     use futures_util::FutureExt as _;
     use sea_orm::ConnAcquireErr;
     use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -327,7 +323,7 @@ mod tests {
             // Nothing of it is lost.
             readers.close().await;
             assert_eq!(reading.kept.room(), 2);
-            assert_eq!(reading.turns.available_permits(), 2);
+            assert_eq!(reading.turns.count(), 2);
         });
     }
 

@@ -1,57 +1,25 @@
 //! Transactions: where they begin, and under which limits they run and end.
 
-use std::future::ready;
-use std::sync::Arc;
-use std::time::Duration;
-
 use mundap_domain::StoreError;
 use sea_orm::{
-    ConnAcquireErr, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait as _,
+    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait as _,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
 use crate::limit::Limit;
 use crate::timing::{Demand, Watch, Wish};
+use crate::turns::{Turn, Turns};
 
 /// The pool that transactions are opened on. Cloning shares it.
 #[derive(Clone)]
 pub(crate) struct Units {
     pub(crate) connection: DatabaseConnection,
     pub(crate) demand: Demand,
+    /// Of those that have no connection for good.
     pub(crate) turns: Turns,
     limit: Limit,
     /// Of what is within one: what has begun may come to its end.
     pub(crate) within: Limit,
-}
-
-/// How many transactions may have a connection of the pool's at once, first come, first served. Cloning shares it.
-#[derive(Clone)]
-pub(crate) struct Turns {
-    free: Arc<Semaphore>,
-    patience: Duration,
-}
-
-/// That one of the pool's connections may be taken, until it is dropped.
-pub(crate) type Turn = OwnedSemaphorePermit;
-
-impl Turns {
-    /// So many at once; one more waits for so long.
-    pub(crate) fn new(most: u32, patience: Duration) -> Self {
-        Self { free: Arc::new(Semaphore::new(most as usize)), patience }
-    }
-
-    /// One at once.
-    pub(crate) fn free(&self) -> Option<Turn> {
-        self.free.clone().try_acquire_owned().ok()
-    }
-
-    async fn mine(&self) -> Result<Turn, DbErr> {
-        let turn = timeout(self.patience, self.free.clone().acquire_owned()).await;
-        // The semaphore is never closed.
-        turn.ok().and_then(Result::ok).ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
-    }
 }
 
 /// What a transaction has of its pool, to be kept until it has ended.
@@ -71,12 +39,14 @@ impl Units {
         self.connection.get_database_backend()
     }
 
-    /// A transaction, and what it has of the pool.
+    /// A transaction in its turn, and what it has of the pool.
     pub(crate) async fn begin(&self) -> Result<(DatabaseTransaction, Share), StoreError> {
-        self.beginning(ready(Ok(None))).await
+        let wish = self.demand.wish();
+        let watch = Watch::start("unit.begin", &self.limit);
+        watch.settle(self.in_turn(wish).await)
     }
 
-    /// What is held already, if there is something, or else a transaction in its turn.
+    /// As [`begin`](Self::begin), unless something is held already.
     pub(crate) async fn beginning<T: From<DatabaseTransaction>>(
         &self,
         held: impl Future<Output = Result<Option<T>, DbErr>>,
@@ -85,17 +55,16 @@ impl Units {
         let watch = Watch::start("unit.begin", &self.limit);
         let begun = match self.limit.try_to(held, Option::is_some).await {
             Ok(Some(held)) => Ok((held, Share { _wish: wish, _turn: None })),
-            Ok(None) => {
-                self.in_turn().await.map(|(open, turn)| (open.into(), Share { _wish: wish, _turn: Some(turn) }))
-            }
+            Ok(None) => self.in_turn(wish).await.map(|(open, share)| (open.into(), share)),
             Err(error) => Err(error),
         };
         watch.settle(begun)
     }
 
-    async fn in_turn(&self) -> Result<(DatabaseTransaction, Turn), StoreError> {
+    async fn in_turn(&self, wish: Wish) -> Result<(DatabaseTransaction, Share), StoreError> {
         let turn = self.limit.wait(self.turns.mine()).await?;
-        Ok((self.limit.run(self.open()).await?, turn))
+        let open = self.limit.run(self.open()).await?;
+        Ok((open, Share { _wish: wish, _turn: Some(turn) }))
     }
 
     /// A transaction of the pool's.

@@ -14,7 +14,8 @@ use sea_orm::{
 };
 
 use crate::kept::{Kept, Unfinished, acquire_error, query, query_error};
-use crate::units::{Share, Turn, Units};
+use crate::turns::Turn;
+use crate::units::{Share, Units};
 
 /// Where they begin. Cloning shares it.
 #[derive(Clone)]

@@ -302,6 +302,7 @@ fn reads_go_on_while_writes_stand_still(board: &Board) {
     let sqlite = server.database_url.starts_with("sqlite");
     std::thread::scope(|scope| {
         let mut calls = Vec::new();
+        // Others may read it.
         while_held(&server.database_url, if sqlite { "BEGIN IMMEDIATE" } else { "LOCK TABLES qna READ" }, || {
             // More than there are places for anything, in a queue that takes them all in its first second.
             for n in 0..100 {

@@ -141,7 +141,6 @@ impl Board {
     }
 }
 
-/// An address that no other test has.
 /// How many sessions of a MySQL or MariaDB database wait for a table that another one holds.
 pub(crate) async fn waiting_for_a_table(db: &impl ConnectionTrait) -> i64 {
     let waiting = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.processlist
@@ -155,6 +154,7 @@ pub(crate) async fn waiting_for_a_table(db: &impl ConnectionTrait) -> i64 {
     }
 }
 
+/// An address that no other test has.
 pub(crate) fn unique_email() -> String {
     format!("u{:016x}@example.com", getrandom::u64().unwrap())
 }
