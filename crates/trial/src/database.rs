@@ -43,13 +43,15 @@ impl FromStr for Engine {
     }
 }
 
-/// How a server that is named is stopped, frozen and started.
+/// How a server that is named is stopped, frozen and started, and where its disk is.
 #[derive(Clone, Debug, Default)]
 pub struct Process {
     /// A file with its process id.
     pub pid_file: Option<PathBuf>,
     /// A shell command that starts it.
     pub start: Option<String>,
+    /// A folder on its disk, which may be filled.
+    pub disk: Option<PathBuf>,
 }
 
 /// A database of its own for one experiment, dropped in the end.

@@ -44,6 +44,9 @@ struct On {
     /// A shell command that starts the server that is named, once it is stopped
     #[arg(long, global = true, value_name = "COMMAND")]
     server_start: Option<String>,
+    /// A folder on the disk of the server that is named, which is filled: a small one that nothing else is on
+    #[arg(long, global = true, value_name = "FOLDER")]
+    server_disk: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -69,7 +72,7 @@ enum Experiment {
         #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
         length: Duration,
     },
-    /// The disk full, and free again; needs root, for a small disk in memory
+    /// The disk full, and free again; needs root, for a small disk in memory, or a folder on the server's (`--server-disk`)
     DiskFull {
         #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
         length: Duration,
@@ -251,7 +254,7 @@ fn run(cli: Cli) -> Result<bool> {
     let binary = cli.on.binary.canonicalize().map_err(|error| {
         format!("{}: {error}; build it with: cargo build --release --workspace", cli.on.binary.display())
     })?;
-    let process = Process { pid_file: cli.on.server_pid_file, start: cli.on.server_start };
+    let process = Process { pid_file: cli.on.server_pid_file, start: cli.on.server_start, disk: cli.on.server_disk };
     let setting = Setting { binary, engine: cli.on.database, process, settings: cli.on.settings };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, cli.experiment.run(&setting))

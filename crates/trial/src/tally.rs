@@ -61,6 +61,8 @@ pub struct Tally {
     pub bare: u64,
     /// All other answers by their status.
     pub other: BTreeMap<u16, u64>,
+    /// Of these, 409 that say when to come again: the first request with that key is still at work.
+    pub in_use: u64,
     /// No answer.
     pub lost: BTreeMap<Lost, u64>,
     /// How long the slowest took that was not accepted.
@@ -82,7 +84,10 @@ impl Tally {
                 self.refused.record(took);
                 self.bare += u64::from(!answer.says_when());
             }
-            Ok(answer) => *self.other.entry(answer.status).or_default() += 1,
+            Ok(answer) => {
+                *self.other.entry(answer.status).or_default() += 1;
+                self.in_use += u64::from(answer.status == 409 && answer.says_when());
+            }
             Err(lost) => *self.lost.entry(lost).or_default() += 1,
         }
         self.slowest_failure = self.slowest_failure.max(took);
@@ -99,6 +104,7 @@ impl Tally {
         self.refused.add(&other.refused);
         self.bare += other.bare;
         self.unsent += other.unsent;
+        self.in_use += other.in_use;
         for (status, count) in &other.other {
             *self.other.entry(*status).or_default() += count;
         }
@@ -197,6 +203,18 @@ mod tests {
         tally.record(Duration::from_millis(1), Ok(&answer(500, Some("1"))));
         assert_eq!((tally.improper(), tally.sent()), (3, 5));
         assert_eq!(tally.troubles(), "2 × refused without Retry-After, 1 × 500");
+    }
+
+    #[test]
+    fn a_key_in_use_is_improper_and_known_as_such() {
+        let mut tally = Tally::default();
+        for (status, when) in [(409, Some("1")), (409, None), (412, Some("1"))] {
+            tally.record(Duration::from_millis(1), Ok(&answer(status, when)));
+        }
+        assert_eq!((tally.improper(), tally.in_use), (3, 1));
+        let mut sum = Tally::default();
+        sum.add(&tally);
+        assert_eq!(sum.in_use, 1);
     }
 
     #[test]

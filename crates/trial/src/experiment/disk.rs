@@ -7,6 +7,7 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::fs::statvfs;
 use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 use tokio::task::spawn_local;
@@ -18,18 +19,38 @@ use crate::client::{Call, Client};
 use crate::database::{Database, Engine, MariaDb};
 use crate::experiment::{Setting, fixed, outage::open_on};
 use crate::load::{Mix, Open};
-use crate::oracle::{Writers, Writing, ask, write};
+use crate::oracle::{Write, Writers, Writing, ask, write};
 use crate::table::{Table, show};
 
 /// Working again after there is room.
 const RECOVERY: Duration = Duration::from_secs(3);
+/// The same for MySQL, whose binary log looks for room again only once a minute; commits wait behind it until then.
+const RECOVERY_OF_MYSQL: Duration = Duration::from_secs(63);
 
-/// A small disk in memory.
-struct Disk {
-    folder: TempDir,
+/// Questions of 60 kB that the board has before the disk is full, 12 MB. `InnoDB` sets pages of a table aside for taking back what
+/// could not be done, but none of one that is smaller than an extent (1 MiB), and ends itself where it cannot.
+const EARLIER: u64 = 200;
+
+/// The largest disk that is filled: another one is not the database's alone.
+const LARGEST: u64 = 4 << 30;
+
+/// A small disk.
+enum Disk {
+    /// In memory.
+    Own(TempDir),
+    /// The server's.
+    Given(PathBuf),
 }
 
 impl Disk {
+    fn given(folder: &Path) -> Result<Self> {
+        let size = statvfs(folder)?;
+        if size.f_blocks.saturating_mul(size.f_frsize) > LARGEST {
+            return Err(format!("{} is on a disk of more than 4 GiB, which is not filled", folder.display()).into());
+        }
+        Ok(Self::Given(folder.to_owned()))
+    }
+
     fn new(megabytes: u32) -> Result<Self> {
         if !geteuid().is_root() {
             return Err("a small disk of its own can only be made by root".into());
@@ -42,16 +63,23 @@ impl Disk {
         if !mount.status.success() {
             return Err(format!("mount: {}", String::from_utf8_lossy(&mount.stderr)).into());
         }
-        Ok(Self { folder })
+        Ok(Self::Own(folder))
     }
 
     fn path(&self) -> &Path {
-        self.folder.path()
+        match self {
+            Self::Own(folder) => folder.path(),
+            Self::Given(folder) => folder,
+        }
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path().join("mundap-trial-filler")
     }
 
     /// Fills it to the last byte.
     fn fill(&self) -> Result<PathBuf> {
-        let path = self.path().join("filler");
+        let path = self.filler();
         let mut file = File::create(&path)?;
         write_all(&mut file);
         Ok(path)
@@ -60,28 +88,19 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // What has its files open keeps it until then; lazily, so that the folder can go at once.
-        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
+        match self {
+            // What has its files open keeps it until then; lazily, so that the folder can go at once.
+            Self::Own(folder) => drop(Command::new("umount").arg("-l").arg(folder.path()).status()),
+            // Where the experiment came to its end it is gone already.
+            Self::Given(_) => drop(std::fs::remove_file(self.filler())),
+        }
     }
 }
 
 /// # Errors
 /// Where it cannot be carried out.
 pub async fn run(setting: &Setting, length: Duration) -> Result<Table> {
-    let (disk, mut database, data) = match &setting.engine {
-        Engine::Sqlite => {
-            let disk = Disk::new(64)?;
-            let data = disk.path().join("board");
-            std::fs::create_dir(&data)?;
-            (disk, setting.database().await?, Rc::new(Folder::Given(data)))
-        }
-        Engine::MariaDb => {
-            let disk = Disk::new(400)?;
-            let server = MariaDb::start(Some(disk.path())).await?;
-            (disk, Database::own(server).await?, Folder::new()?)
-        }
-        Engine::Server(_) => return Err("this needs --database sqlite or mariadb: it fills the database's disk".into()),
-    };
+    let (disk, mut database, data) = places(setting).await?;
     let plan = Plan {
         binary: setting.binary.clone(),
         database: database.url.clone(),
@@ -93,7 +112,9 @@ pub async fn run(setting: &Setting, length: Duration) -> Result<Table> {
     let pid = board.pid();
     let members = board.members(4).await?;
     let mut client = Client::new(board.http);
-    client.expect(201, &ask(&write("first", 0), &members[0].token)).await?;
+    for n in 0..EARLIER {
+        client.expect(201, &ask(&big(n), &members[0].token)).await?;
+    }
     let writing = Writing { tokens: tokens(&members), writers: 10, rate: 100.0, name: "disk".to_owned() };
     let before = Writers::start(&fixed(board.http), &writing);
     sleep(Duration::from_secs(2)).await;
@@ -110,12 +131,16 @@ pub async fn run(setting: &Setting, length: Duration) -> Result<Table> {
     let read = reading.await?;
     let during = writers.tally.borrow().clone();
     std::fs::remove_file(&filler)?;
-    // InnoDB ends itself where it can write nothing more; whoever made room starts it again.
+    // Whoever made room starts a server again that has ended.
     let ended = database.has_ended()?;
     if ended {
         database.start().await?;
     }
     let freed = Instant::now();
+    let limit = if database.name.starts_with("MySQL") { RECOVERY_OF_MYSQL } else { RECOVERY };
+    while freed.elapsed() < limit && writers.tally.borrow().accepted.count() == during.accepted.count() {
+        sleep(Duration::from_millis(100)).await;
+    }
     sleep(RECOVERY + Duration::from_secs(2)).await;
     let (ledger, tally) = writers.end().await;
     let recovered = tally.last_failure.map_or(Duration::ZERO, |last| last.saturating_duration_since(freed));
@@ -128,8 +153,13 @@ pub async fn run(setting: &Setting, length: Duration) -> Result<Table> {
         during.refused.count().to_string(),
         refused.is_some() && during.refused.count() > 0,
     );
-    let failed = during.improper() + during.lost();
-    table.none("writes that failed other than by 503 with Retry-After", failed, during.troubles());
+    // Whoever repeats a key whose first request waits for the disk in the server is told so.
+    let failed = during.improper() - during.in_use + during.lost();
+    table.none(
+        "writes that failed other than by 503, or 409 for a key in use, with Retry-After",
+        failed,
+        during.troubles(),
+    );
     table.within("the slowest write", Duration::from_secs(5), during.slowest_failure);
     table.limit(
         "reads meanwhile",
@@ -137,7 +167,7 @@ pub async fn run(setting: &Setting, length: Duration) -> Result<Table> {
         format!("{} of {}, p99 {}", read.accepted.count(), read.sent(), show(read.accepted.p99())),
         read.accepted.count() == read.sent() && read.sent() > 0,
     );
-    table.within("last write refused after there was room", RECOVERY, recovered);
+    table.within("last write refused after there was room", limit, recovered);
     table.limit("writes done then", "some", after.to_string(), after > 0);
     table.limit(
         "the process",
@@ -166,12 +196,38 @@ pub async fn run(setting: &Setting, length: Duration) -> Result<Table> {
     Ok(table)
 }
 
+/// The disk that is filled, the database on it, and the board's data folder.
+async fn places(setting: &Setting) -> Result<(Disk, Database, Rc<Folder>)> {
+    match &setting.engine {
+        Engine::Sqlite => {
+            let disk = Disk::new(64)?;
+            let data = disk.path().join("board");
+            std::fs::create_dir(&data)?;
+            Ok((disk, setting.database().await?, Rc::new(Folder::Given(data))))
+        }
+        Engine::MariaDb => {
+            let disk = Disk::new(400)?;
+            let server = MariaDb::start(Some(disk.path())).await?;
+            Ok((disk, Database::own(server).await?, Folder::new()?))
+        }
+        Engine::Server(_) => {
+            let folder = setting.process.disk.as_deref();
+            let folder =
+                folder.ok_or("this fills the disk of the server that is named: say where with --server-disk")?;
+            Ok((Disk::given(folder)?, setting.database().await?, Folder::new()?))
+        }
+    }
+}
+
+/// A question of 60 kB.
+fn big(n: u64) -> Write {
+    Write { content: "찬".repeat(20_000), ..write("fills", n) }
+}
+
 /// Uses up the room that the database has already, until a write is refused; says how it was.
 async fn use_up(client: &mut Client, token: &str, filler: &Path) -> Result<Option<String>> {
-    for n in 0..20_000 {
-        let mut big = write("fills", n);
-        big.content = "찬".repeat(20_000);
-        let answer = client.send(&ask(&big, token)).await;
+    for n in EARLIER..20_000 {
+        let answer = client.send(&ask(&big(n), token)).await;
         if !answer.as_ref().is_ok_and(|answer| answer.status == 201) {
             return Ok(Some(answer.map_or_else(|lost| lost.to_string(), |answer| answer.status.to_string())));
         }
