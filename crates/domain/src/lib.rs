@@ -1,7 +1,8 @@
 //! The board's rules: what a QnA, a comment and an account are, and who may do what to them.
 //!
 //! This page is the map. Each module is one concept, read top to bottom: its value objects, its entity with the
-//! rules, its port (a trait that `mundap-infra` implements), its use cases.
+//! rules, its port (a trait that `mundap-infra` implements), its use cases; those of a large one are in a file of their own,
+//! `service.rs`.
 //!
 //! | module | holds |
 //! | --- | --- |

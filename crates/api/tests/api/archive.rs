@@ -1,16 +1,14 @@
 //! A whole board in one file, and from one database to another.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mundap_domain::image::Digest;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::board::{Board, PASSWORD, User};
@@ -18,7 +16,7 @@ use crate::database::{Database, execute, id_step, insert_qnas, number};
 use crate::image_folder::{blobs, only_blob};
 use crate::images::a_png;
 use crate::program::ends;
-use crate::server::{Ended, Options, PATIENT, Server, mundap, run, send};
+use crate::server::{Ended, Options, PATIENT, Server, mundap, run};
 
 crate::tests![
     a_board_moves_to_every_database,
@@ -26,21 +24,14 @@ crate::tests![
     an_image_that_is_deleted_meanwhile_is_in_the_backup,
     a_lost_image_is_reported,
     a_damaged_archive_changes_nothing,
-    what_is_not_empty_is_refused,
-    a_restore_that_was_killed_is_run_again,
-    a_copy_that_was_killed_goes_on,
-    a_backup_that_was_killed_leaves_no_archive,
-    a_large_board_is_carried;
+    what_is_not_empty_is_refused;
     once:
     a_backup_goes_to_standard_output,
-    what_is_no_archive_is_refused,
-    an_archive_of_a_newer_version_is_refused,
-    an_older_schema_is_restored_and_then_migrated,
     a_copy_into_itself_is_refused,
 ];
 
 /// Tokens name the board by this, and stay good wherever it moves.
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options::env("MUNDAP_PUBLIC_URL", "https://board.example.com")
 }
 
@@ -190,26 +181,26 @@ fn goes_on(server: &Server, board: &Filled) {
 }
 
 /// The program in `dir` on a database.
-fn on(dir: &Path, database_url: &str, arguments: &[&str]) -> Command {
+pub(crate) fn on(dir: &Path, database_url: &str, arguments: &[&str]) -> Command {
     let mut command = mundap(dir);
     command.env("MUNDAP_DATABASE_URL", database_url).env("MUNDAP_DATA_DIR", dir.join("data")).envs(PATIENT);
     command.args(arguments);
     command
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 impl Ended {
     #[track_caller]
-    fn well(self) -> String {
+    pub(crate) fn well(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.out
     }
 
     #[track_caller]
-    fn ill(self) -> String {
+    pub(crate) fn ill(self) -> String {
         assert_eq!(self.code, Some(1), "{self:?}");
         let line = self.err.strip_prefix("mundap: ").unwrap_or_else(|| panic!("{self:?}")).trim_end();
         assert!(!line.contains('\n'), "{line}");
@@ -218,14 +209,14 @@ impl Ended {
 }
 
 /// Makes a backup of a server's board; its path.
-fn backed_up(server: &Server, name: &str) -> PathBuf {
+pub(crate) fn backed_up(server: &Server, name: &str) -> PathBuf {
     let path = server.dir.path().join(name);
     run(&mut server.command(&["backup", text(&path)])).well();
     path
 }
 
 /// A working folder with the signing key of another.
-fn with_key_of(server: &Server) -> Arc<TempDir> {
+pub(crate) fn with_key_of(server: &Server) -> Arc<TempDir> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("data")).unwrap();
     std::fs::copy(server.data_dir().join("signing-key.pem"), dir.path().join("data/signing-key.pem")).unwrap();
@@ -268,7 +259,7 @@ fn a_board_moves_to_every_database(board: &Board) {
 }
 
 /// What must be true of any board, in SQL; each finds no row.
-fn is_consistent(url: &str) {
+pub(crate) fn is_consistent(url: &str) {
     for sql in [
         "SELECT COUNT(*) AS n FROM qna q WHERE comment_count <> (SELECT COUNT(*) FROM comment c WHERE c.qna_id = q.qna_id)",
         "SELECT COUNT(*) AS n FROM comment c WHERE image_count <> (SELECT COUNT(*) FROM image i WHERE i.comment_id = c.comment_id)",
@@ -420,120 +411,6 @@ fn what_is_not_empty_is_refused(board: &Board) {
     server.get("/api/v1/users/me").by(&ann).send().is(200);
 }
 
-/// How a command is ended before it is done, and what it says of that.
-const SIGNALS: [(&str, Option<i32>, &str); 2] = [("INT", Some(1), "mundap: interrupted\n"), ("KILL", None, "")];
-
-/// Starts a command on the target and sends it the signal when so many questions are there.
-#[expect(clippy::disallowed_methods, reason = "a test's thread has no worker to stop")]
-fn stopped(command: &mut Command, url: &str, enough: i64, (signal, code, said): (&str, Option<i32>, &str)) {
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let schema = if url.starts_with("sqlite") {
-        "SELECT COUNT(*) AS n FROM sqlite_master WHERE name = 'qna'"
-    } else {
-        "SELECT COUNT(*) AS n FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'qna'"
-    };
-    let path = url.trim_start_matches("sqlite://");
-    let is_there = || !url.starts_with("sqlite") || Path::new(path).exists();
-    while !is_there() || number(url, schema) == 0 || number(url, "SELECT COUNT(*) AS n FROM qna") < enough {
-        assert!(child.try_wait().unwrap().is_none(), "it is too fast to be stopped");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    send(&child, signal);
-    let ended = child.wait_with_output().unwrap();
-    let err = String::from_utf8(ended.stderr).unwrap();
-    // Before it, how far it was.
-    assert!(ended.status.code() == code && err.ends_with(said), "{signal}: {:?} {err}", ended.status);
-}
-
-const MANY: i64 = 40_000;
-
-fn many(server: &Server) -> User {
-    let ann = server.new_user();
-    insert_qnas(&server.database_url, ann.id, u32::try_from(MANY).unwrap(), &"문답".repeat(50));
-    ann
-}
-
-fn a_restore_that_was_killed_is_run_again(board: &Board) {
-    let server = board.own(&options());
-    let ann = many(&server);
-    let archive = backed_up(&server, "board.mundap");
-    for signal in SIGNALS {
-        let (target, own) = (board.database.fresh(), with_key_of(&server));
-        stopped_and_run_again(&server, &ann, &archive, (&target, own), signal);
-    }
-}
-
-fn stopped_and_run_again(
-    server: &Server,
-    ann: &User,
-    archive: &Path,
-    (target, own): (&str, Arc<TempDir>),
-    signal: (&str, Option<i32>, &str),
-) {
-    let restore = || on(own.path(), target, &["restore", text(archive)]);
-    stopped(&mut restore(), target, 1_000, signal);
-    assert!(number(target, "SELECT COUNT(*) AS n FROM qna") < MANY);
-    for arguments in [&["serve"][..], &["migrate", "up"], &["check"], &["backup", "x"]] {
-        let line = ends(&mut on(own.path(), target, arguments)).ill();
-        assert!(line.contains("a restore into the database is running or was interrupted"), "{line}");
-    }
-    let line = ends(&mut on(own.path(), target, &["copy", "--from", &server.database_url, "--to", target])).ill();
-    assert!(line.contains("something else (restore) was begun"), "{line}");
-    run(&mut restore()).well();
-    let moved = Server::start(target, &Options { dir: Some(own), ..options() });
-    assert_eq!(number(target, "SELECT COUNT(*) AS n FROM qna"), MANY);
-    moved.get("/api/v1/users/me").by(ann).send().is(200);
-}
-
-fn a_copy_that_was_killed_goes_on(board: &Board) {
-    let server = board.own(&options());
-    let ann = many(&server);
-    let target = board.database.fresh();
-    let copy = || on(server.dir.path(), &target, &["copy", "--from", &server.database_url, "--to", &target]);
-    for (enough, signal) in [1_000, 2_000].into_iter().zip(SIGNALS) {
-        let there = if enough == 1_000 { 0 } else { number(&target, "SELECT COUNT(*) AS n FROM qna") };
-        stopped(&mut copy(), &target, there + enough, signal);
-    }
-    let there = number(&target, "SELECT COUNT(*) AS n FROM qna");
-    let line = ends(&mut on(server.dir.path(), &target, &["serve"])).ill();
-    assert!(line.contains("a copy into the database is running or was interrupted"), "{line}");
-    let out = run(&mut copy()).well();
-    let brought: i64 = out.lines().last().unwrap().split(' ').next().unwrap().parse().unwrap();
-    // And the account with its sign-in, if they were not.
-    assert!(brought <= MANY - there + 2 && brought > 0, "{brought} of {MANY} although {there} were there: {out}");
-    let moved = Server::start(&target, &Options { dir: Some(server.dir.clone()), ..options() });
-    assert_eq!(number(&target, "SELECT COUNT(*) AS n FROM qna"), MANY);
-    moved.get("/api/v1/users/me").by(&ann).send().is(200);
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test's thread has no worker to stop")]
-fn a_backup_that_was_killed_leaves_no_archive(board: &Board) {
-    let server = board.own(&options());
-    many(&server);
-    let (path, partial) = (server.dir.path().join("b.mundap"), server.dir.path().join("b.mundap.partial"));
-    for signal in ["KILL", "TERM", "INT"] {
-        let _ = std::fs::remove_file(&partial);
-        let mut child = server.command(&["backup", text(&path)]).spawn().unwrap();
-        while !partial.exists() && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        send(&child, signal);
-        let status = child.wait().unwrap();
-        if status.success() {
-            // It was faster.
-            std::fs::remove_file(&path).unwrap();
-            continue;
-        }
-        assert!(!path.exists(), "{signal}");
-        assert_eq!(partial.exists(), signal == "KILL", "{signal}");
-    }
-    // What a killed one left is in nobody's way.
-    std::fs::write(&partial, vec![7; 1 << 24]).unwrap();
-    run(&mut server.command(&["backup", text(&path)])).well();
-    run(&mut server.command(&["restore", "--check", text(&path)])).well();
-    assert!(!partial.exists());
-}
-
 fn a_backup_goes_to_standard_output(board: &Board) {
     let server = board.own(&options());
     fill(&server);
@@ -544,140 +421,6 @@ fn a_backup_goes_to_standard_output(board: &Board) {
     std::fs::write(&path, output.stdout).unwrap();
     let listed = run(&mut server.command(&["restore", "--check", text(&path)])).well();
     assert!(listed.contains("users: 5 rows"), "{listed}");
-}
-
-/// An archive of these members, under its own compression.
-fn made_of(members: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(zstd::Encoder::new(Vec::new(), 1).unwrap());
-    for (name, content) in members {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(content.len() as u64);
-        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_entry_type(if name.ends_with("link") { tar::EntryType::Symlink } else { tar::EntryType::Regular });
-        header.set_cksum();
-        tar.append(&header, *content).unwrap();
-    }
-    tar.into_inner().unwrap().finish().unwrap()
-}
-
-fn head(change: impl FnOnce(&mut Value)) -> Vec<u8> {
-    let table = json!({"name": "users", "columns": [{"name": "user_id", "kind": "integer"}], "key": ["user_id"], "counted": true});
-    let mut head = json!({
-        "format": 1, "program": "99.1.0", "made_at": "2026-01-02T12:00:00Z", "engine": "SQLite 3",
-        "migrations": ["m0001_users"], "tables": [table],
-    });
-    change(&mut head);
-    serde_json::to_vec(&head).unwrap()
-}
-
-fn refused(bytes: &[u8]) -> String {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("strange.mundap");
-    std::fs::write(&path, bytes).unwrap();
-    let line = ends(&mut on(dir.path(), "sqlite://board.db", &["restore", text(&path)])).ill();
-    let left: Vec<String> =
-        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(left.iter().all(|name| !name.contains("evil")), "{left:?}");
-    line
-}
-
-fn what_is_no_archive_is_refused(_: &Board) {
-    let good = head(|_| ());
-    let bomb = vec![0; 100 << 20];
-    let cases: &[(&str, Vec<u8>)] = &[
-        ("is not an archive", Vec::new()),
-        ("is not an archive", b"hello".to_vec()),
-        ("is not an archive", made_of(&[])),
-        ("is not an archive", made_of(&[("etc/passwd", b"x")])),
-        ("is not an archive", made_of(&[("mundap.json", b"{}")])),
-        (
-            "is not an archive",
-            made_of(&[("mundap.json", &head(|head| head["tables"][0]["name"] = "users`; DROP".into()))]),
-        ),
-        ("is not an archive", made_of(&[("mundap.json", &head(|head| head["tables"][0]["key"] = json!([])))])),
-        (
-            "is not an archive",
-            made_of(&[("mundap.json", &head(|head| head["tables"][0]["name"] = "seaql_migrations".into()))]),
-        ),
-        ("no plain file", made_of(&[("mundap.json", &good), ("a link", b"")])),
-        ("ends too early", made_of(&[("mundap.json", &good)])),
-        ("not expected there", made_of(&[("mundap.json", &good), ("../evil", b"x")])),
-        ("not expected there", made_of(&[("mundap.json", &good), ("/tmp/evil", b"x")])),
-        (
-            "\u{fffd}[2Jtwo\u{fffd}lines is not expected",
-            made_of(&[("mundap.json", &good), ("\u{1b}[2Jtwo\nlines", b"x")]),
-        ),
-        ("not expected there", made_of(&[("mundap.json", &good), ("rows/qna/000001.jsonl", b"x")])),
-        ("not expected there", made_of(&[("mundap.json", &good), ("rows/users/000002.jsonl", b"x")])),
-        ("not an object", made_of(&[("mundap.json", &good), ("rows/users/000001.jsonl", b"x")])),
-        (
-            "not in order",
-            made_of(&[("mundap.json", &good), ("rows/users/000001.jsonl", b"{\"user_id\":2}\n{\"user_id\":1}\n")]),
-        ),
-        ("not what its name says", made_of(&[("mundap.json", &good), ("images/../../evil", b"x")])),
-        ("more than can be", made_of(&[("mundap.json", &good), ("images/bomb", &bomb)])),
-        ("more than can be", made_of(&[("mundap.json", &good), ("rows/users/000001.jsonl", &bomb)])),
-        ("more than can be", made_of(&[("mundap.json", &good), ("bomb", &bomb)])),
-        ("manifest.json is not", made_of(&[("mundap.json", &good), ("manifest.json", b"{}")])),
-    ];
-    for (expected, bytes) in cases {
-        let line = refused(bytes);
-        assert!(line.contains(expected), "{expected}: {line}");
-    }
-}
-
-fn an_archive_of_a_newer_version_is_refused(_: &Board) {
-    let of_another_format = |program: &str| {
-        made_of(&[("mundap.json", &head(|head| *head = json!({"format": 2, "program": program, "new": true})))])
-    };
-    let of_a_later_schema =
-        made_of(&[("mundap.json", &head(|head| head["migrations"] = json!(["m0001_users", "m0999_later"])))]);
-    for newer in [of_another_format("99.1.0"), of_a_later_schema] {
-        let line = refused(&newer);
-        assert!(line.contains("made by mundap 99.1.0, which is newer"), "{line}");
-    }
-    let line = refused(&of_another_format("99.1.0\n"));
-    assert!(line.contains("made by mundap 99.1.0\u{fffd}, which is newer"), "{line}");
-}
-
-/// An archive says itself what its tables are: no version needs to know the schemas before its own.
-fn an_older_schema_is_restored_and_then_migrated(board: &Board) {
-    let columns = [
-        ("user_id", "integer"),
-        ("email", "text"),
-        ("email_key", "text"),
-        ("display_name", "text"),
-        ("role", "text"),
-        ("password_hash", "text"),
-        ("created_at", "time"),
-        ("updated_at", "time"),
-        ("version", "integer"),
-    ];
-    let columns: Vec<Value> = columns.iter().map(|(name, kind)| json!({"name": name, "kind": kind})).collect();
-    let head = head(|head| head["tables"][0]["columns"] = columns.into());
-    let time = "2020-02-29 12:00:00.000001";
-    let row = format!(
-        "{{\"user_id\":7,\"email\":\"old@example.com\",\"email_key\":\"old@example.com\",\"display_name\":\"Old\",\
-         \"role\":\"admin\",\"password_hash\":null,\"created_at\":\"{time}\",\"updated_at\":\"{time}\",\"version\":3}}\n"
-    );
-    let manifest = json!({
-        "tables": [{"table": "users", "rows": 1, "sha256": Digest::of(row.as_bytes()).to_string(), "next_id": 12}],
-        "images": {"count": 0, "bytes": 0, "names": Digest::of(b"").to_string()},
-        "lost": [], "head": Digest::of(&head).to_string(),
-    });
-    let manifest = serde_json::to_vec(&manifest).unwrap();
-    let archive =
-        made_of(&[("mundap.json", &head), ("rows/users/000001.jsonl", row.as_bytes()), ("manifest.json", &manifest)]);
-    let dir = Arc::new(tempfile::tempdir().unwrap());
-    let path = dir.path().join("old.mundap");
-    std::fs::write(&path, archive).unwrap();
-    let target = board.database.fresh();
-    // Also where the empty database is further already.
-    run(&mut on(dir.path(), &target, &["migrate", "up"])).well();
-    run(&mut on(dir.path(), &target, &["restore", text(&path)])).well();
-    let server = Server::start(&target, &Options { dir: Some(dir), ..options() });
-    assert_eq!(server.get("/api/v1/users/7").send().is(200).json()["display_name"], "Old");
-    assert_eq!(server.new_user().id, 12);
 }
 
 fn a_copy_into_itself_is_refused(board: &Board) {
@@ -696,157 +439,4 @@ fn a_copy_into_itself_is_refused(board: &Board) {
     let file = server.dir.path().join("url");
     std::fs::write(&file, format!("{}\n", board.database.fresh())).unwrap();
     run(&mut server.command(&["copy", "--from", url, "--to-file", text(&file)])).well();
-}
-
-/// What a command took.
-struct Took {
-    seconds: f64,
-    /// The most memory that it had, in MB.
-    memory: u64,
-}
-
-/// Runs a command to its end and watches it.
-#[expect(clippy::disallowed_methods, reason = "a test's thread has no worker to stop")]
-fn measured(command: &mut Command) -> Took {
-    let begin = Instant::now();
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
-    let path = format!("/proc/{}/status", child.id());
-    let mut memory = 0;
-    let status = loop {
-        let status = std::fs::read_to_string(&path).unwrap_or_default();
-        let peak =
-            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
-        memory = peak.unwrap_or(memory);
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    assert!(status.success(), "{command:?}");
-    Took { seconds: begin.elapsed().as_secs_f64(), memory: memory / 1024 }
-}
-
-/// The checksum of what a path serves, however much that is.
-fn sum(server: &Server, by: &User, path: &str) -> String {
-    let request = server.agent.get(format!("{}{path}", server.base())).config().timeout_global(None).build();
-    let mut answer = request.header("Authorization", format!("Bearer {}", by.token)).call().unwrap();
-    assert_eq!(answer.status(), 200, "{path}");
-    let (mut sha256, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-    let mut body = answer.body_mut().as_reader();
-    loop {
-        match body.read(&mut buffer).unwrap() {
-            0 => break,
-            read => sha256.update(&buffer[..read]),
-        }
-    }
-    Digest::new(sha256.finalize().into()).to_string()
-}
-
-/// `MUNDAP_TEST_ARCHIVE` says how many questions there are; three comments each, and an image on each hundredth of them.
-/// Prints what it took.
-fn a_large_board_is_carried(board: &Board) {
-    let questions: u32 = std::env::var("MUNDAP_TEST_ARCHIVE").map_or(300, |n| n.parse().unwrap());
-    let server = board.own(&options());
-    let (ann, bob) = (server.new_user(), server.new_user());
-    let url = server.database_url.clone();
-    let meanwhile = server.ask_at(&bob, "Written to meanwhile");
-    insert_qnas(&url, ann.id, questions, &"A question of some length. 조금 긴 질문입니다. ".repeat(5));
-    for n in 0..3 {
-        execute(&url, &format!(
-            "INSERT INTO comment (qna_id, user_id, content, created_at, updated_at)
-             SELECT qna_id, {}, 'Comment {n} of a hundred characters or so, as they are written on boards of this kind. 댓글', \
-             created_at, updated_at FROM qna WHERE user_id = {} ORDER BY qna_id",
-            ann.id, ann.id
-        ));
-    }
-    execute(&url, &format!("UPDATE qna SET comment_count = 3 WHERE user_id = {}", ann.id));
-    let mut comment = 0;
-    let images = (0..questions / 100).map(|at| {
-        let content: Vec<u8> = (0..50_000_u32).map(|n| (n.wrapping_mul(n ^ at) >> 5).to_le_bytes()[0]).collect();
-        let name = Digest::of(&content).to_string();
-        let folder = server.data_dir().join("images").join(&name[..2]).join(&name[2..4]);
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(&name), content).unwrap();
-        comment = number(
-            &url,
-            &format!(
-                "SELECT comment_id AS n FROM comment WHERE comment_id > {comment} ORDER BY comment_id LIMIT 1 OFFSET 99"
-            ),
-        );
-        execute(&url, &format!("UPDATE comment SET image_count = 1 WHERE comment_id = {comment}"));
-        execute(
-            &url,
-            &format!(
-                "INSERT INTO image (comment_id, user_id, media_type, bytes, width, height, sha256, created_at)
-             VALUES ({comment}, {}, 'image/png', 50000, 7, 7, {}, '2026-01-02 12:00:00')",
-                ann.id,
-                if url.starts_with("sqlite") { format!("x'{name}'") } else { format!("UNHEX('{name}')") },
-            ),
-        );
-    });
-    let rows = u64::from(questions) * 4 + u64::try_from(images.count()).unwrap();
-    let table = std::sync::Mutex::new(vec![
-        "| what | s | rows/s | MB | peak memory, MB |".to_owned(),
-        "| --- | --- | --- | --- | --- |".to_owned(),
-    ]);
-    #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
-    let say = |what: String, took: &Took, bytes: Option<u64>| {
-        let size = bytes.map_or(String::new(), |bytes| format!("{:.1}", bytes as f64 / 1e6));
-        let line =
-            format!("| {what} | {:.1} | {:.0} | {size} | {} |", took.seconds, rows as f64 / took.seconds, took.memory);
-        table.lock().unwrap().push(line);
-    };
-
-    // Under writes: three that comment and attach.
-    let stop = AtomicBool::new(false);
-    let archive = server.dir.path().join("large.mundap");
-    let (took, written) = std::thread::scope(|scope| {
-        let writers: Vec<_> = (0..3)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut written = 0;
-                    while !stop.load(Ordering::Relaxed) {
-                        let comment = server.comment_at(&bob, &meanwhile, "Meanwhile");
-                        server.image_at(&bob, &comment, &a_png());
-                        written += 2;
-                    }
-                    written
-                })
-            })
-            .collect();
-        let took = measured(&mut server.command(&["backup", text(&archive)]));
-        stop.store(true, Ordering::Relaxed);
-        (took, writers.into_iter().map(|writer| writer.join().unwrap()).sum::<u64>())
-    });
-    let here = &board.database.name;
-    say(format!("backup of {here}, {written} writes meanwhile"), &took, Some(archive.metadata().unwrap().len()));
-    let paths = ["/load_all_qna", "/api/v1/users/me/export"];
-    let dump =
-        |server: &Server| [sum(server, &ann, paths[0]), sum(server, &ann, paths[1]), sum(server, &bob, paths[1])];
-    let expected = dump(&server);
-    for database in Database::all() {
-        let there = &database.name;
-        let (target, own) = (database.fresh(), with_key_of(&server));
-        let took = measured(&mut on(own.path(), &target, &["restore", text(&archive)]));
-        say(format!("restore into {there}"), &took, None);
-        is_consistent(&target);
-        let restored = Server::start(&target, &Options { dir: Some(own), ..options() });
-        // Whoever did not write meanwhile.
-        assert_eq!(sum(&restored, &ann, paths[1]), expected[1]);
-        drop(restored);
-
-        let (there_url, back_url) = (database.fresh(), board.database.fresh());
-        let took = measured(&mut server.command(&["copy", "--from", &url, "--to", &there_url]));
-        say(format!("copy {here} -> {there}"), &took, None);
-        let moved = Server::start(&there_url, &Options { dir: Some(server.dir.clone()), ..options() });
-        assert_eq!(dump(&moved), expected);
-        drop(moved);
-        let took = measured(&mut server.command(&["copy", "--from", &there_url, "--to", &back_url]));
-        say(format!("copy {there} -> {here}"), &took, None);
-        let back = Server::start(&back_url, &Options { dir: Some(server.dir.clone()), ..options() });
-        assert_eq!(dump(&back), expected);
-        drop(back);
-        database.clean_up();
-    }
-    println!("{rows} rows\n{}", table.into_inner().unwrap().join("\n"));
 }

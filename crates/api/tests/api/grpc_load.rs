@@ -14,8 +14,9 @@ use tonic_types::StatusExt as _;
 use crate::board::Board;
 use crate::database::{insert_qnas, number, while_held};
 use crate::grpc::{Caller, reason};
-use crate::program::{eventually, stopping};
+use crate::program::eventually;
 use crate::server::{Options, PATIENCE, Server};
+use crate::stop::stopping;
 
 crate::tests![
     a_call_that_takes_too_long_is_given_up_and_leaves_nothing,

@@ -13,6 +13,9 @@ mod access_matrix;
 mod accounts;
 mod admin;
 mod archive;
+mod archive_format;
+mod archive_large;
+mod archive_stopped;
 mod board;
 mod client;
 mod closing;
@@ -20,6 +23,7 @@ mod cluster;
 mod comments;
 mod conditional;
 mod connections;
+mod console;
 mod database;
 mod doctor;
 mod document;
@@ -44,6 +48,7 @@ mod lists;
 mod mail;
 mod openapi;
 mod ops;
+mod outbox;
 mod overload;
 mod problems;
 mod program;
@@ -103,10 +108,14 @@ fn main() -> ExitCode {
         ("accounts", accounts::TESTS),
         ("admin", admin::TESTS),
         ("archive", archive::TESTS),
+        ("archive_format", archive_format::TESTS),
+        ("archive_large", archive_large::TESTS),
+        ("archive_stopped", archive_stopped::TESTS),
         ("cluster", cluster::TESTS),
         ("comments", comments::TESTS),
         ("conditional", conditional::TESTS),
         ("connections", connections::TESTS),
+        ("console", console::TESTS),
         ("doctor", doctor::TESTS),
         ("documents", documents::TESTS),
         ("examples", examples::TESTS),
@@ -129,6 +138,7 @@ fn main() -> ExitCode {
         ("mail", mail::TESTS),
         ("openapi", openapi::TESTS),
         ("ops", ops::TESTS),
+        ("outbox", outbox::TESTS),
         ("overload", overload::TESTS),
         ("problems", problems::TESTS),
         ("program", program::TESTS),

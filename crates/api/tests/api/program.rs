@@ -1,31 +1,24 @@
-//! The command line: how the program refuses to start, its commands, and how it ends.
+//! The command line: how the program starts, alone and beside others, and how it refuses to.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::board::{Board, PASSWORD, new_email};
+use crate::board::Board;
 use crate::database::{insert_qnas, number};
 use crate::documents::{read, table};
-use crate::server::{Ended, Options, PATIENCE, PATIENT, Server, Starting, mundap, run, run_with_input};
+use crate::server::{Ended, Options, PATIENCE, PATIENT, Server, Starting, mundap, run};
 use crate::smtp::Smtp;
 
 crate::tests![
     a_database_that_refuses_is_one_line_without_the_password,
     a_database_url_comes_from_a_file,
     check_tells_the_settings_and_tries_them,
-    migrations_go_up_and_down,
-    accounts_come_from_the_console,
-    the_first_account_can_come_before_the_first_start,
-    a_console_account_that_breaks_a_rule_is_refused,
-    a_role_from_the_console_bites,
-    a_password_from_the_console_ends_sign_ins,
     nodes_that_start_at_once_share_database_and_tokens,
     what_was_acknowledged_survives_a_kill,
     a_client_that_hangs_up_stops_its_query;
@@ -40,11 +33,6 @@ crate::tests![
     flags_go_before_the_environment_and_that_before_the_env_file,
     an_env_file_is_held_to_the_same_names,
     help_and_the_readme_list_the_same_settings,
-    a_signal_ends_it_well,
-    a_request_in_flight_finishes,
-    idle_connections_do_not_delay_the_end,
-    a_request_that_never_ends_is_given_up_in_time,
-    a_second_signal_ends_it_at_once,
 ];
 
 /// Between two looks at something that must come to be.
@@ -72,14 +60,14 @@ pub(crate) fn ends(command: &mut Command) -> Ended {
 impl Ended {
     /// Holds it to success; what it printed.
     #[track_caller]
-    fn done(self) -> String {
+    pub(crate) fn done(self) -> String {
         assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{self:?}");
         self.out
     }
 
     /// Holds it to a code and one line; that line.
     #[track_caller]
-    fn refused(self, code: i32) -> String {
+    pub(crate) fn refused(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
         let line = self.err.strip_prefix("mundap: ").and_then(|line| line.strip_suffix('\n'));
         let line = line.unwrap_or_else(|| panic!("not the program's own message: {self:?}"));
@@ -89,7 +77,7 @@ impl Ended {
 }
 
 /// The program in `dir`, on ports that are free.
-fn in_dir(dir: &Path) -> Command {
+pub(crate) fn in_dir(dir: &Path) -> Command {
     let mut command = mundap(dir);
     command.env("MUNDAP_HTTP_ADDR", "127.0.0.1:0").env("MUNDAP_OPS_ADDR", "127.0.0.1:0");
     command.env("MUNDAP_GRPC_ADDR", "127.0.0.1:0").envs(PATIENT);
@@ -366,163 +354,6 @@ fn check_tells_the_settings_and_tries_them(board: &Board) {
     assert_eq!(left, ["signing-key.pem"]);
 }
 
-fn migrations_go_up_and_down(board: &Board) {
-    let dir = tempfile::tempdir().unwrap();
-    let url = board.database.fresh();
-    let migrate = |arguments: &[&str]| {
-        let out = ends(in_dir(dir.path()).env("MUNDAP_DATABASE_URL", &url).arg("migrate").args(arguments)).done();
-        out.lines().map(str::to_owned).collect::<Vec<_>>()
-    };
-    let rest = |lines: &[String], prefix: &str| -> Vec<String> {
-        lines.iter().filter_map(|line| line.strip_prefix(prefix)).map(str::to_owned).collect()
-    };
-    let all = rest(&migrate(&["status"]), "pending ");
-    assert!(!all.is_empty());
-    assert_eq!(rest(&migrate(&["up"]), "applied "), all);
-    assert_eq!(migrate(&["up"]), [""; 0], "a second time there is nothing to do");
-    assert_eq!(rest(&migrate(&["status"]), "applied "), all);
-    assert_eq!(number(&url, "SELECT COUNT(*) AS n FROM qna"), 0);
-
-    let newest = all.last().unwrap();
-    assert_eq!(migrate(&["down", "1"]), [format!("took back {newest}")]);
-    let status = migrate(&["status"]);
-    assert_eq!(rest(&status, "pending "), std::slice::from_ref(newest));
-    assert_eq!(rest(&status, "applied "), all[..all.len() - 1]);
-    assert_eq!(migrate(&["up"]), [format!("applied {newest}")]);
-    let mut taken_back = rest(&migrate(&["down", "99"]), "took back ");
-    taken_back.reverse();
-    assert_eq!(taken_back, all);
-    assert_eq!(rest(&migrate(&["status"]), "pending "), all);
-}
-
-fn accounts_come_from_the_console(board: &Board) {
-    let server = board.server();
-    let (from_file, from_input) = (new_email(), new_email());
-    // The first line is the password, with the spaces that are part of it.
-    std::fs::write(server.dir.path().join("password"), " a pass phrase \r\nnot this\n").unwrap();
-    let arguments = ["user", "add", &from_file, "--role", "admin", "--password-file", "password"];
-    let out = ends(&mut server.command(&arguments)).done();
-    let expected = format!("admin {from_file} is there, with user_id ");
-    let id: i64 = out.trim().strip_prefix(&expected).unwrap_or_else(|| panic!("{out}")).parse().unwrap();
-    let tokens = server.sign_in(&from_file, " a pass phrase ").is(200).json();
-    let me = server.get("/api/v1/users/me").bearer(tokens["access_token"].as_str().unwrap()).send().is(200).json();
-    let name = from_file.split('@').next().unwrap();
-    assert_eq!(
-        (&me["user_id"], &me["role"], &me["display_name"], &me["email"]),
-        (&json!(id), &json!("admin"), &json!(name), &json!(from_file))
-    );
-
-    let arguments = ["user", "add", &from_input, "--display-name", "문답이", "--password-file", "-"];
-    let out = run_with_input(&mut server.command(&arguments), "another pass phrase").done();
-    assert!(out.starts_with(&format!("member {from_input} is there")), "{out}");
-    let tokens = server.sign_in(&from_input, "another pass phrase").is(200).json();
-    let me = server.get("/api/v1/users/me").bearer(tokens["access_token"].as_str().unwrap()).send().is(200).json();
-    assert_eq!((&me["role"], &me["display_name"]), (&json!("member"), &json!("문답이")));
-}
-
-fn the_first_account_can_come_before_the_first_start(board: &Board) {
-    let dir = Arc::new(tempfile::tempdir().unwrap());
-    let url = board.database.fresh();
-    let email = new_email();
-    let mut command = in_dir(dir.path());
-    command.env("MUNDAP_DATABASE_URL", &url).args(["--data-dir", "data", "user", "add", &email, "--role", "admin"]);
-    run_with_input(command.args(["--password-file", "-"]), PASSWORD).done();
-    let server = Server::start(&url, &Options { dir: Some(dir), ..Options::default() });
-    let tokens = server.sign_in(&email, PASSWORD).is(200).json();
-    let me = server.get("/api/v1/users/me").bearer(tokens["access_token"].as_str().unwrap()).send().is(200).json();
-    assert_eq!((&me["email"], &me["role"]), (&json!(email), &json!("admin")));
-}
-
-fn a_console_account_that_breaks_a_rule_is_refused(board: &Board) {
-    let server = board.server();
-    let user = server.new_user();
-    let nobody = new_email();
-    let users = || number(&server.database_url, &format!("SELECT COUNT(*) AS n FROM users WHERE email = '{nobody}'"));
-    let input = |arguments: &[&str], input: &str| run_with_input(&mut server.command(arguments), input);
-
-    for arguments in [["user", "add", &nobody], ["user", "password", &user.email]] {
-        let line = ends(&mut server.command(&arguments)).refused(1);
-        assert!(line.contains("no terminal") && line.contains("--password-file"), "{line}");
-        let line = ends(server.command(&arguments).args(["--password-file", "nowhere"])).refused(1);
-        assert!(line.starts_with("cannot read the password"), "{line}");
-        let ended = run_with_input(server.command(&arguments).args(["--password-file", "-"]), "shortie\n");
-        assert!(!ended.err.contains("shortie"), "{ended:?}");
-        let line = ended.refused(2);
-        assert!(line == "password must have at least 8 characters.", "{line}");
-        let line = run_with_input(server.command(&arguments).args(["--password-file", "-"]), "").refused(2);
-        assert!(line.starts_with("password "), "{line}");
-    }
-    let line = input(&["user", "add", "nobody", "--password-file", "-"], PASSWORD).refused(2);
-    assert!(line.starts_with("email "), "{line}");
-    let long = "n".repeat(51);
-    let arguments = ["user", "add", &nobody, "--display-name", &long, "--password-file", "-"];
-    let line = input(&arguments, PASSWORD).refused(2);
-    assert!(line.starts_with("display_name "), "{line}");
-    for spelling in [user.email.clone(), user.email.to_uppercase()] {
-        let line = input(&["user", "add", &spelling, "--password-file", "-"], PASSWORD).refused(1);
-        assert!(line.contains("e-mail"), "{line}");
-    }
-    for arguments in [&["user", "role", &nobody, "admin"][..], &["user", "password", &nobody, "--password-file", "-"]] {
-        let line = input(arguments, PASSWORD).refused(1);
-        assert!(line.contains("not found") || line.contains("no "), "{line}");
-    }
-    assert_eq!(users(), 0);
-    server.sign_in(&user.email, PASSWORD).is(200);
-}
-
-fn a_role_from_the_console_bites(board: &Board) {
-    let server = board.server();
-    let user = server.new_user();
-    let path = server.ask_at(board.bob(), "Whose question is this?");
-    let edit = |title: &str| server.patch(&path).by(&user).json(json!({"title": title})).may_fail().send();
-    let role = |name: &str| {
-        let out = ends(&mut server.command(&["user", "role", &user.email.to_uppercase(), name])).done();
-        assert_eq!(out, format!("{} is {name} now\n", user.email));
-    };
-    edit("Mine").problem(403, "not_author");
-    // What another process changes is known within a second.
-    role("moderator");
-    eventually("the role to bite", || edit("Moderated").status == 200);
-    role("member");
-    eventually("the role to be gone", || edit("Mine").status == 403);
-    edit("Mine").problem(403, "not_author");
-    role("member");
-    assert_eq!(server.get("/api/v1/users/me").by(&user).send().is(200).json()["role"], "member");
-}
-
-fn a_password_from_the_console_ends_sign_ins(board: &Board) {
-    let server = board.server();
-    let user = server.new_user();
-    let arguments = ["user", "password", &user.email, "--password-file", "-"];
-    let ended = run_with_input(&mut server.command(&arguments), "quite another one\n");
-    assert!(!ended.out.contains("quite"), "{ended:?}");
-    assert!(ended.done().starts_with(&user.email));
-    eventually("the sign-in to be gone", || server.get("/api/v1/users/me").by(&user).may_fail().send().status == 401);
-    server.get("/api/v1/users/me").by(&user).send().problem(401, "invalid_token");
-    assert_eq!(server.refresh(&user.refresh).is(400).json()["error"], "invalid_grant");
-    assert_eq!(server.sign_in(&user.email, PASSWORD).is(400).json()["error"], "invalid_grant");
-    server.sign_in(&user.email, "quite another one").is(200);
-}
-
-/// A connection on which a request's head and half its body are sent; the rest of the body.
-fn half_a_request(server: &Server, email: &str) -> (TcpStream, String) {
-    let body = json!({"email": email, "password": PASSWORD, "display_name": "Slow"}).to_string();
-    let (first, rest) = body.split_at(body.len() / 2);
-    let mut connection = TcpStream::connect(&server.http).unwrap();
-    connection.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = format!(
-        "POST /api/v1/users HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        server.http,
-        body.len()
-    );
-    connection.write_all(format!("{head}{first}").as_bytes()).unwrap();
-    eventually("the request to be in flight", || {
-        let metrics = server.operator("/metrics").1;
-        metrics.lines().any(|line| line == "mundap_http_requests_in_flight 1")
-    });
-    (connection, rest.to_owned())
-}
-
 /// Asks again until it is so.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
@@ -530,102 +361,6 @@ pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     while !so() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         pause();
-    }
-}
-
-pub(crate) fn stopping(server: &Server) {
-    server.log.wait_for("that it stops", |line| {
-        line["message"].as_str().is_some_and(|message| message.starts_with("stopping"))
-    });
-}
-
-fn a_signal_ends_it_well(board: &Board) {
-    for name in ["TERM", "INT"] {
-        let server = board.own(&Options::default());
-        server.get("/api/v1/qna").send().is(200);
-        let started = Instant::now();
-        server.signal(name);
-        assert_eq!(server.end().code(), Some(0), "{name}");
-        assert!(started.elapsed() < Duration::from_secs(5), "{name} took {:?}", started.elapsed());
-        let lines = server.log.lines();
-        assert!(lines.last().unwrap().contains("\"stopped\""), "{lines:?}");
-    }
-}
-
-fn a_request_in_flight_finishes(board: &Board) {
-    let server = board.own(&Options::default());
-    let email = new_email();
-    assert_eq!(server.operator("/readyz").0, 200);
-    let (mut connection, rest) = half_a_request(&server, &email);
-    server.signal("TERM");
-    stopping(&server);
-    let mut state = (0, String::new());
-    eventually("it not to be ready", || {
-        state = server.operator("/readyz");
-        state.0 == 503
-    });
-    let body: Value = serde_json::from_str(&state.1).unwrap();
-    assert_eq!(
-        body,
-        json!({"status": "not ready", "database": "ok", "schema": "ok", "images": "ok", "draining": true})
-    );
-    assert_eq!(server.operator("/livez").0, 200);
-    eventually("the public port to be closed", || TcpStream::connect(&server.http).is_err());
-
-    connection.write_all(rest.as_bytes()).unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
-    assert!(answer.to_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
-    assert!(answer.contains(&email) && answer.ends_with('}'), "{answer}");
-    assert_eq!(server.end().code(), Some(0));
-    let sql = format!("SELECT COUNT(*) AS n FROM users WHERE email = '{email}'");
-    assert_eq!(number(&server.database_url, &sql), 1);
-}
-
-fn idle_connections_do_not_delay_the_end(board: &Board) {
-    let server = board.own(&Options::default());
-    // One that was used and is kept alive, and one that never said a word.
-    let mut used = TcpStream::connect(&server.http).unwrap();
-    used.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(used, "HEAD /api/v1/qna HTTP/1.1\r\nHost: {}\r\n\r\n", server.http).unwrap();
-    let mut head = String::new();
-    let mut reader = BufReader::new(used);
-    while !head.ends_with("\r\n\r\n") {
-        assert_ne!(reader.read_line(&mut head).unwrap(), 0, "{head}");
-    }
-    assert!(head.starts_with("HTTP/1.1 200 ") && !head.to_lowercase().contains("connection: close"), "{head}");
-    let silent = TcpStream::connect(&server.http).unwrap();
-    let started = Instant::now();
-    server.signal("TERM");
-    assert_eq!(server.end().code(), Some(0));
-    // It takes about a second; kept alive, they would last for 15, and the time to finish is 20.
-    assert!(started.elapsed() < Duration::from_secs(4), "it took {:?}", started.elapsed());
-    drop((reader, silent));
-}
-
-fn a_request_that_never_ends_is_given_up_in_time(board: &Board) {
-    let server = board.own(&Options::env("MUNDAP_SHUTDOWN_TIMEOUT", "2s"));
-    let (_connection, _) = half_a_request(&server, &new_email());
-    let started = Instant::now();
-    server.signal("TERM");
-    assert_eq!(server.end().code(), Some(0));
-    let took = started.elapsed();
-    assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&took), "it took {took:?}");
-}
-
-fn a_second_signal_ends_it_at_once(board: &Board) {
-    for (first, second) in [("TERM", "TERM"), ("TERM", "INT")] {
-        let server = board.own(&Options::default());
-        let (_connection, _) = half_a_request(&server, &new_email());
-        server.signal(first);
-        stopping(&server);
-        let started = Instant::now();
-        server.signal(second);
-        assert_eq!(server.end().code(), Some(0), "{first}, {second}");
-        assert!(started.elapsed() < Duration::from_secs(3), "it took {:?}", started.elapsed());
-        let lines = server.log.lines();
-        assert!(lines.iter().any(|line| line.contains("stopped at once")), "{lines:?}");
     }
 }
 

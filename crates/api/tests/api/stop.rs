@@ -1,13 +1,15 @@
 //! The end of a server that is in use: nobody who was let in is cut off, and nobody can hold it up.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::board::Board;
-use crate::database::insert_qnas;
-use crate::program::{eventually, stopping};
+use serde_json::{Value, json};
+
+use crate::board::{Board, PASSWORD, new_email};
+use crate::database::{insert_qnas, number};
+use crate::program::eventually;
 use crate::server::{Options, PATIENCE, Server};
 
 crate::tests![
@@ -16,6 +18,11 @@ crate::tests![
     once:
     it_accepts_connections_while_it_says_that_it_is_not_ready,
     no_request_is_cut_off,
+    a_signal_ends_it_well,
+    a_request_in_flight_finishes,
+    idle_connections_do_not_delay_the_end,
+    a_request_that_never_ends_is_given_up_in_time,
+    a_second_signal_ends_it_at_once,
 ];
 
 fn connect(address: &str) -> std::io::Result<TcpStream> {
@@ -137,4 +144,119 @@ fn a_download_is_whole_though_the_other_workers_have_nothing_left_to_do(board: &
     stream.read_to_end(&mut rest).unwrap();
     assert!(rest.ends_with(b"]\r\n0\r\n\r\n"), "it was cut off after {} bytes", rest.len());
     assert_eq!(server.end().code(), Some(0));
+}
+
+/// A connection on which a request's head and half its body are sent; the rest of the body.
+fn half_a_request(server: &Server, email: &str) -> (TcpStream, String) {
+    let body = json!({"email": email, "password": PASSWORD, "display_name": "Slow"}).to_string();
+    let (first, rest) = body.split_at(body.len() / 2);
+    let mut connection = TcpStream::connect(&server.http).unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!(
+        "POST /api/v1/users HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        server.http,
+        body.len()
+    );
+    connection.write_all(format!("{head}{first}").as_bytes()).unwrap();
+    eventually("the request to be in flight", || {
+        let metrics = server.operator("/metrics").1;
+        metrics.lines().any(|line| line == "mundap_http_requests_in_flight 1")
+    });
+    (connection, rest.to_owned())
+}
+
+pub(crate) fn stopping(server: &Server) {
+    server.log.wait_for("that it stops", |line| {
+        line["message"].as_str().is_some_and(|message| message.starts_with("stopping"))
+    });
+}
+
+fn a_signal_ends_it_well(board: &Board) {
+    for name in ["TERM", "INT"] {
+        let server = board.own(&Options::default());
+        server.get("/api/v1/qna").send().is(200);
+        let started = Instant::now();
+        server.signal(name);
+        assert_eq!(server.end().code(), Some(0), "{name}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{name} took {:?}", started.elapsed());
+        let lines = server.log.lines();
+        assert!(lines.last().unwrap().contains("\"stopped\""), "{lines:?}");
+    }
+}
+
+fn a_request_in_flight_finishes(board: &Board) {
+    let server = board.own(&Options::default());
+    let email = new_email();
+    assert_eq!(server.operator("/readyz").0, 200);
+    let (mut connection, rest) = half_a_request(&server, &email);
+    server.signal("TERM");
+    stopping(&server);
+    let mut state = (0, String::new());
+    eventually("it not to be ready", || {
+        state = server.operator("/readyz");
+        state.0 == 503
+    });
+    let body: Value = serde_json::from_str(&state.1).unwrap();
+    assert_eq!(
+        body,
+        json!({"status": "not ready", "database": "ok", "schema": "ok", "images": "ok", "draining": true})
+    );
+    assert_eq!(server.operator("/livez").0, 200);
+    eventually("the public port to be closed", || TcpStream::connect(&server.http).is_err());
+
+    connection.write_all(rest.as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert!(answer.to_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
+    assert!(answer.contains(&email) && answer.ends_with('}'), "{answer}");
+    assert_eq!(server.end().code(), Some(0));
+    let sql = format!("SELECT COUNT(*) AS n FROM users WHERE email = '{email}'");
+    assert_eq!(number(&server.database_url, &sql), 1);
+}
+
+fn idle_connections_do_not_delay_the_end(board: &Board) {
+    let server = board.own(&Options::default());
+    // One that was used and is kept alive, and one that never said a word.
+    let mut used = TcpStream::connect(&server.http).unwrap();
+    used.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(used, "HEAD /api/v1/qna HTTP/1.1\r\nHost: {}\r\n\r\n", server.http).unwrap();
+    let mut head = String::new();
+    let mut reader = BufReader::new(used);
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(reader.read_line(&mut head).unwrap(), 0, "{head}");
+    }
+    assert!(head.starts_with("HTTP/1.1 200 ") && !head.to_lowercase().contains("connection: close"), "{head}");
+    let silent = TcpStream::connect(&server.http).unwrap();
+    let started = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.end().code(), Some(0));
+    // It takes about a second; kept alive, they would last for 15, and the time to finish is 20.
+    assert!(started.elapsed() < Duration::from_secs(4), "it took {:?}", started.elapsed());
+    drop((reader, silent));
+}
+
+fn a_request_that_never_ends_is_given_up_in_time(board: &Board) {
+    let server = board.own(&Options::env("MUNDAP_SHUTDOWN_TIMEOUT", "2s"));
+    let (_connection, _) = half_a_request(&server, &new_email());
+    let started = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.end().code(), Some(0));
+    let took = started.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&took), "it took {took:?}");
+}
+
+fn a_second_signal_ends_it_at_once(board: &Board) {
+    for (first, second) in [("TERM", "TERM"), ("TERM", "INT")] {
+        let server = board.own(&Options::default());
+        let (_connection, _) = half_a_request(&server, &new_email());
+        server.signal(first);
+        stopping(&server);
+        let started = Instant::now();
+        server.signal(second);
+        assert_eq!(server.end().code(), Some(0), "{first}, {second}");
+        assert!(started.elapsed() < Duration::from_secs(3), "it took {:?}", started.elapsed());
+        let lines = server.log.lines();
+        assert!(lines.iter().any(|line| line.contains("stopped at once")), "{lines:?}");
+    }
 }

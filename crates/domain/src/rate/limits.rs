@@ -1,0 +1,165 @@
+//! What is asked before anything is done.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+
+use super::buckets::{Buckets, micros};
+use super::{Allowance, Attempt, Charge, Charged, NETWORKS_OF_A_SITE, Policy, Quota, Quotas, RateKey, Subject};
+use crate::env::{Clock, retrying};
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::idempotency::FingerprintKey;
+use crate::user::Email;
+use crate::{Ports, Repositories, Store};
+
+/// How long a node believes that a shared bucket is full without asking again: others may have given back.
+const BELIEVED: TimeDelta = TimeDelta::seconds(1);
+
+/// Use cases on rate limits: every face asks before it does.
+pub struct RateLimits {
+    /// `None` where they are off.
+    quotas: Option<Quotas>,
+    buckets: Buckets,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    keys: Arc<FingerprintKey>,
+    events: Arc<dyn Events>,
+}
+
+/// What this node can say of a use by itself.
+enum Known {
+    Settled(Result<Allowance, Error>),
+    /// The database has to be asked, and told of so many earlier uses.
+    Ask {
+        owed: u32,
+    },
+}
+
+impl RateLimits {
+    #[must_use]
+    pub fn new(ports: &Ports) -> Self {
+        let Ports { quotas, store, clock, fingerprints: keys, events, .. } = ports.clone();
+        Self { quotas, buckets: Buckets::new(), store, clock, keys, events }
+    }
+
+    /// Counts one use. `None` where limits are off.
+    ///
+    /// Opens and commits a unit of its own where it has to ask the database, so a caller MUST NOT have one open.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`]; of a shared policy [`Error::Unavailable`] and [`Error::Busy`] too.
+    pub async fn admit(&self, policy: Policy, subject: &Subject) -> Result<Option<Allowance>, Error> {
+        let outcome = self.weigh(policy, subject).await;
+        if matches!(outcome, Err(Error::RateLimited(_))) {
+            self.events.record(Event::RateLimited(policy));
+        }
+        outcome
+    }
+
+    async fn weigh(&self, policy: Policy, subject: &Subject) -> Result<Option<Allowance>, Error> {
+        let Some(quotas) = &self.quotas else { return Ok(None) };
+        let quota = quotas.of(policy);
+        let now = micros(self.clock.now());
+        if let Some(site) = subject.site() {
+            self.count(policy, &site, quota.times(NETWORKS_OF_A_SITE), now)?;
+        }
+        let allowance = if policy.is_shared() {
+            self.charge(policy, subject, quota).await?
+        } else {
+            self.count(policy, subject, quota, now)?
+        };
+        Ok(Some(allowance))
+    }
+
+    /// Counts one try at the password of an account, before it is known whether the password is right; else a hundred at
+    /// once would all be let through. One that was right is given back by [`give_back`](Self::give_back).
+    pub(crate) async fn attempt(&self, email: &Email) -> Result<Option<Attempt>, Error> {
+        let subject = Subject::email(email);
+        let Some(allowance) = self.admit(Policy::Attempts, &subject).await? else { return Ok(None) };
+        let key = self.key(Policy::Attempts, &subject);
+        Ok(Some(Attempt { subject, key, quota: allowance.quota }))
+    }
+
+    /// Takes back what [`attempt`](Self::attempt) counted, in an open unit.
+    pub(crate) async fn give_back(&self, unit: &dyn Repositories, attempt: Option<&Attempt>) -> Result<(), Error> {
+        let Some(Attempt { subject, key, quota }) = attempt else { return Ok(()) };
+        unit.rates().give_back(key, *quota).await?;
+        self.buckets.with(Policy::Attempts, subject, |bucket| bucket.end -= quota.interval());
+        Ok(())
+    }
+
+    fn key(&self, policy: Policy, subject: &Subject) -> RateKey {
+        RateKey(self.keys.seal(&[b"rate", policy.name().as_bytes(), &subject.said()]))
+    }
+
+    /// Counts in this node's memory alone.
+    fn count(&self, policy: Policy, subject: &Subject, quota: Quota, now: i64) -> Result<Allowance, Error> {
+        self.buckets.with(policy, subject, |bucket| {
+            let admitted = bucket.has_room(quota, now);
+            if admitted {
+                bucket.add(quota, now);
+            }
+            bucket.outcome(policy, quota, now, admitted)
+        })
+    }
+
+    /// Counts here, and in the database when a block is full.
+    async fn charge(&self, policy: Policy, subject: &Subject, quota: Quota) -> Result<Allowance, Error> {
+        let now = self.clock.now();
+        let owed = match self.known(policy, subject, quota, micros(now)) {
+            Known::Settled(outcome) => return outcome,
+            Known::Ask { owed } => owed,
+        };
+        let charge = Charge { key: self.key(policy, subject), quota, owed, now };
+        let charged = retrying(&*self.clock, || async move {
+            let unit = self.store.begin().await?;
+            let charged = unit.rates().charge(&charge).await?;
+            unit.commit().await?;
+            Ok(charged)
+        })
+        .await
+        .map_err(|error| match error {
+            // Whatever ails the table: the use is refused for a moment, and not as a fault of the request.
+            Error::Internal(cause) => Error::Unavailable(cause),
+            other => other,
+        });
+        self.buckets.with(policy, subject, |bucket| match charged {
+            Ok(Charged { admitted, end }) => {
+                // What came meanwhile is in memory alone.
+                bucket.end = micros(end) + quota.interval() * i64::from(bucket.owed);
+                bucket.asked = micros(now);
+                bucket.outcome(policy, quota, micros(now), admitted)
+            }
+            Err(error) => {
+                bucket.owed = bucket.owed.saturating_add(owed).min(policy.block(quota) - 1);
+                Err(error)
+            }
+        })
+    }
+
+    fn known(&self, policy: Policy, subject: &Subject, quota: Quota, now: i64) -> Known {
+        self.buckets.with(policy, subject, |bucket| {
+            let believed = now < bucket.asked + micros_of(BELIEVED);
+            if now >= bucket.used + micros_of(quota.window) {
+                bucket.owed = 0;
+            }
+            let has_room = bucket.has_room(quota, now);
+            if !has_room && believed {
+                return Known::Settled(bucket.outcome(policy, quota, now, false));
+            }
+            if has_room && bucket.owed + 1 < policy.block(quota) {
+                bucket.add(quota, now);
+                bucket.owed += 1;
+                bucket.used = now;
+                return Known::Settled(bucket.outcome(policy, quota, now, true));
+            }
+            // From here on this caller pays them.
+            Known::Ask { owed: std::mem::take(&mut bucket.owed) }
+        })
+    }
+}
+
+fn micros_of(delta: TimeDelta) -> i64 {
+    delta.num_microseconds().unwrap_or(i64::MAX)
+}
