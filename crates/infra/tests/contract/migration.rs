@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use mundap_infra::{DatabaseSettings, SeaStore};
-use mundap_migration::{MigrationError, down, status, up};
+use mundap_migration::{MigrationError, down, exactly, status, up};
 use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement, TransactionTrait as _};
 
 use crate::board::{Board, waiting_for_a_table};
@@ -82,16 +82,20 @@ async fn up_down_up(board: Board) {
     for name in ["users", "qna", "comment", "sign_in"] {
         assert!(first.iter().any(|line| line.contains(name)), "{name} in {first:#?}");
     }
-    // One deeper each time: each takes back what it made, and no more.
-    let all = u32::try_from(names().len()).unwrap();
-    for steps in 1..=all {
-        down(db, steps).await.unwrap();
-        up(db).await.unwrap();
-        assert_eq!(schema(&store).await, first);
+    // What each leaves when it is taken back is what those before it make of nothing: it takes back what it made, and no more.
+    let all = names();
+    let mut left = Vec::new();
+    for _ in &all {
+        down(db, 1).await.unwrap();
+        left.push(schema(&store).await);
     }
-    down(db, all).await.unwrap();
-    let bare = schema(&store).await;
+    let bare = left.pop().unwrap();
     assert!(bare.iter().all(|line| line.contains("seaql_migrations")), "{bare:#?}");
+    left.reverse();
+    for (known, expected) in (1..).zip(&left) {
+        exactly(db, &all[..known]).await.unwrap();
+        assert_eq!(&schema(&store).await, expected, "with {}", all[known - 1]);
+    }
     up(db).await.unwrap();
     assert_eq!(schema(&store).await, first);
     let board = board.on(&settings).await;
