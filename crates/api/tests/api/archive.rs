@@ -45,6 +45,8 @@ struct Filled {
     cursor: String,
     /// The ids of a question and of a comment that were deleted last.
     last: (i64, i64),
+    /// As [`id_step`] says of where it was filled.
+    step: i64,
 }
 
 const KEY: (&str, &str) = ("Idempotency-Key", "carried-along");
@@ -106,6 +108,7 @@ fn fill(server: &Server) -> Filled {
         replayed: reply.json(),
         cursor: first["next"].as_str().unwrap().to_owned(),
         last: (id(&last_qna), id(&last_comment)),
+        step: id_step(&server.database_url),
         ann,
         admin,
     }
@@ -170,7 +173,8 @@ fn goes_on(server: &Server, board: &Filled) {
     server.refresh(&ann.refresh).is(200);
     server.sign_in(&ann.email, PASSWORD).is(200);
     let qna = server.ask(ann, "The next one")["qna_id"].as_i64().unwrap();
-    let step = id_step(&server.database_url);
+    // The next id comes along from where it was filled.
+    let step = id_step(&server.database_url).max(board.step);
     let comes_next =
         |id: i64, last: i64| assert!(last < id && id <= last + step, "no id comes back: {id} after {last}");
     comes_next(qna, board.last.0);
