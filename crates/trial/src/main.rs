@@ -76,6 +76,9 @@ enum Experiment {
     DiskFull {
         #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
         length: Duration,
+        /// Questions of 60 kB that the board has before; with one it is new, and MariaDB's server ends
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=2_000))]
+        earlier: u64,
     },
     /// SIGTERM under load
     Sigterm {
@@ -160,7 +163,7 @@ impl Experiment {
             Self::Kill { times, rate, between } => Box::pin(kill::run(setting, times, rate, between)),
             Self::DatabaseStopped { length } => Box::pin(outage::run(setting, Outage::Stopped, length)),
             Self::DatabaseFrozen { length } => Box::pin(outage::run(setting, Outage::Frozen, length)),
-            Self::DiskFull { length } => Box::pin(disk::run(setting, length)),
+            Self::DiskFull { length, earlier } => Box::pin(disk::run(setting, length, earlier)),
             Self::Sigterm { times } => Box::pin(sigterm::run(setting, times)),
             Self::Overload { length, step, no_ratio, clients } => {
                 Box::pin(overload::run(setting, Overload { length, step, ratio: !no_ratio, clients }))
