@@ -10,14 +10,14 @@
 //! at its figure, or up to a block before it after a pause; `n` nodes together let through at most `n` unfinished blocks more.
 
 mod buckets;
-mod limits;
+mod service;
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
 
-pub use limits::RateLimits;
+pub use service::RateLimits;
 
 use crate::env::Timestamp;
 use crate::error::StoreError;

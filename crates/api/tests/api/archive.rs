@@ -16,7 +16,7 @@ use crate::database::{Database, execute, id_step, insert_qnas, number};
 use crate::image_folder::{blobs, only_blob};
 use crate::images::a_png;
 use crate::program::ends;
-use crate::server::{Ended, Options, PATIENT, Server, mundap, run};
+use crate::server::{Options, PATIENT, Server, mundap, run};
 
 crate::tests![
     a_board_moves_to_every_database,
@@ -196,22 +196,6 @@ pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-impl Ended {
-    #[track_caller]
-    pub(crate) fn well(self) -> String {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self.out
-    }
-
-    #[track_caller]
-    pub(crate) fn ill(self) -> String {
-        assert_eq!(self.code, Some(1), "{self:?}");
-        let line = self.err.strip_prefix("mundap: ").unwrap_or_else(|| panic!("{self:?}")).trim_end();
-        assert!(!line.contains('\n'), "{line}");
-        line.to_owned()
-    }
-}
-
 /// Makes a backup of a server's board; its path.
 pub(crate) fn backed_up(server: &Server, name: &str) -> PathBuf {
     let path = server.dir.path().join(name);
@@ -368,7 +352,7 @@ fn a_damaged_archive_changes_nothing(board: &Board) {
     let damaged = own.path().join("damaged.mundap");
     let refuse = |bytes: &[u8], what: &str| {
         std::fs::write(&damaged, bytes).unwrap();
-        let line = ends(&mut on(own.path(), &target, &["restore", text(&damaged)])).ill();
+        let line = ends(&mut on(own.path(), &target, &["restore", text(&damaged)])).refused(1);
         assert!(line.contains("damaged.mundap") && line.len() < 300, "{what}: {line}");
         assert!(is_untouched(&target), "{what}");
         assert_eq!(blobs(&own.path().join("data/images")).len(), 0, "{what}");
@@ -400,17 +384,17 @@ fn what_is_not_empty_is_refused(board: &Board) {
     let server = board.own(&options());
     let ann = server.new_user();
     let archive = backed_up(&server, "board.mundap");
-    let line = ends(&mut server.command(&["backup", text(&archive)])).ill();
+    let line = ends(&mut server.command(&["backup", text(&archive)])).refused(1);
     assert!(line.contains("is there already") && line.contains("--force"), "{line}");
     run(&mut server.command(&["backup", "--force", text(&archive)])).well();
     let mode = std::os::unix::fs::PermissionsExt::mode(&archive.metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    let line = ends(&mut server.command(&["restore", text(&archive)])).ill();
+    let line = ends(&mut server.command(&["restore", text(&archive)])).refused(1);
     assert!(line.contains("not empty (there are rows in users)"), "{line}");
     let other = board.database.fresh();
     run(&mut on(server.dir.path(), &other, &["copy", "--from", &server.database_url, "--to", &other])).well();
     let line =
-        ends(&mut on(server.dir.path(), &other, &["copy", "--from", &server.database_url, "--to", &other])).ill();
+        ends(&mut on(server.dir.path(), &other, &["copy", "--from", &server.database_url, "--to", &other])).refused(1);
     assert!(line.contains("not empty"), "{line}");
     server.get("/api/v1/users/me").by(&ann).send().is(200);
 }
@@ -431,13 +415,13 @@ fn a_copy_into_itself_is_refused(board: &Board) {
     let server = board.own(&options());
     let url = &server.database_url;
     let copy = |from: &str, to: &str| ends(&mut server.command(&["copy", "--from", from, "--to", to]));
-    assert!(copy(url, url).ill().contains("the target is the source"));
-    assert!(copy("sqlite://nowhere.db", url).ill().contains("no such file"));
+    assert!(copy(url, url).refused(1).contains("the target is the source"));
+    assert!(copy("sqlite://nowhere.db", url).refused(1).contains("no such file"));
     assert_eq!(copy("postgres://x", url).code, Some(2));
     // Each is named by what gave it.
     let nobody = "mysql://qna:s3cret@127.0.0.1:1/nobody";
     for (from, to, name) in [(nobody, &**url, "--from"), (url, nobody, "--to")] {
-        let line = copy(from, to).ill();
+        let line = copy(from, to).refused(1);
         assert!(line.contains(&format!("mysql://qna:***@127.0.0.1:1/nobody ({name}): ")), "{line}");
     }
     let file = server.dir.path().join("url");

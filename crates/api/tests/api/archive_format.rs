@@ -46,7 +46,7 @@ fn refused(bytes: &[u8]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("strange.mundap");
     std::fs::write(&path, bytes).unwrap();
-    let line = ends(&mut on(dir.path(), "sqlite://board.db", &["restore", text(&path)])).ill();
+    let line = ends(&mut on(dir.path(), "sqlite://board.db", &["restore", text(&path)])).refused(1);
     let left: Vec<String> =
         std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(left.iter().all(|name| !name.contains("evil")), "{left:?}");

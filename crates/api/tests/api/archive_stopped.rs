@@ -73,10 +73,10 @@ fn stopped_and_run_again(
     stopped(&mut restore(), target, 1_000, signal);
     assert!(number(target, "SELECT COUNT(*) AS n FROM qna") < MANY);
     for arguments in [&["serve"][..], &["migrate", "up"], &["check"], &["backup", "x"]] {
-        let line = ends(&mut on(own.path(), target, arguments)).ill();
+        let line = ends(&mut on(own.path(), target, arguments)).refused(1);
         assert!(line.contains("a restore into the database is running or was interrupted"), "{line}");
     }
-    let line = ends(&mut on(own.path(), target, &["copy", "--from", &server.database_url, "--to", target])).ill();
+    let line = ends(&mut on(own.path(), target, &["copy", "--from", &server.database_url, "--to", target])).refused(1);
     assert!(line.contains("something else (restore) was begun"), "{line}");
     run(&mut restore()).well();
     let moved = Server::start(target, &Options { dir: Some(own), ..options() });
@@ -94,7 +94,7 @@ fn a_copy_that_was_killed_goes_on(board: &Board) {
         stopped(&mut copy(), &target, there + enough, signal);
     }
     let there = number(&target, "SELECT COUNT(*) AS n FROM qna");
-    let line = ends(&mut on(server.dir.path(), &target, &["serve"])).ill();
+    let line = ends(&mut on(server.dir.path(), &target, &["serve"])).refused(1);
     assert!(line.contains("a copy into the database is running or was interrupted"), "{line}");
     let out = run(&mut copy()).well();
     let brought: i64 = out.lines().last().unwrap().split(' ').next().unwrap().parse().unwrap();

@@ -57,25 +57,6 @@ pub(crate) fn ends(command: &mut Command) -> Ended {
     Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-impl Ended {
-    /// Holds it to success; what it printed.
-    #[track_caller]
-    pub(crate) fn done(self) -> String {
-        assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{self:?}");
-        self.out
-    }
-
-    /// Holds it to a code and one line; that line.
-    #[track_caller]
-    pub(crate) fn refused(self, code: i32) -> String {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        let line = self.err.strip_prefix("mundap: ").and_then(|line| line.strip_suffix('\n'));
-        let line = line.unwrap_or_else(|| panic!("not the program's own message: {self:?}"));
-        assert!(!line.is_empty() && !line.contains('\n'), "more or less than one line: {self:?}");
-        line.to_owned()
-    }
-}
-
 /// The program in `dir`, on ports that are free.
 pub(crate) fn in_dir(dir: &Path) -> Command {
     let mut command = mundap(dir);

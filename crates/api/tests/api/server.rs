@@ -37,6 +37,32 @@ pub(crate) struct Ended {
     pub(crate) err: String,
 }
 
+impl Ended {
+    /// Holds it to success; what it printed.
+    #[track_caller]
+    pub(crate) fn done(self) -> String {
+        assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{self:?}");
+        self.out
+    }
+
+    /// Holds it to a code and one line; that line.
+    #[track_caller]
+    pub(crate) fn refused(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let line = self.err.strip_prefix("mundap: ").and_then(|line| line.strip_suffix('\n'));
+        let line = line.unwrap_or_else(|| panic!("not the program's own message: {self:?}"));
+        assert!(!line.is_empty() && !line.contains('\n'), "more or less than one line: {self:?}");
+        line.to_owned()
+    }
+
+    /// Holds it to success, whatever it told meanwhile; what it printed.
+    #[track_caller]
+    pub(crate) fn well(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.out
+    }
+}
+
 /// Sends a signal, such as `TERM`.
 pub(crate) fn send(child: &Child, signal: &str) {
     let kill = Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status().unwrap();

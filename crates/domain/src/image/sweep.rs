@@ -18,7 +18,9 @@ const LOOKED_UP: usize = 500;
 /// An upload may put the very blob that is being taken away and commit its row at any moment between; nothing of that row is
 /// lost. The blob is first set aside, and only then are the rows asked again. An upload whose row is there by then gets
 /// it back. One that commits later looks for its blob after its commit, finds that it is not there and puts it again
-/// ([`ImageService::attach`](super::ImageService::attach)). What an interrupted sweep left aside is brought to the same end by the next one.
+/// ([`ImageService::attach`]). What an interrupted sweep left aside is brought to the same end by the next one.
+///
+/// [`ImageService::attach`]: super::ImageService::attach
 pub(crate) async fn sweep(
     blobs: &dyn BlobStore,
     images: &dyn ImageRepository,

@@ -7,7 +7,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use chrono::TimeDelta;
 
 use super::{Allowance, Policy, Quota, Subject};
-use crate::env::Timestamp;
 use crate::error::Error;
 
 /// A bucket as this node knows it.
@@ -49,10 +48,6 @@ impl Bucket {
 
 fn capacity(quota: Quota) -> i64 {
     quota.interval() * i64::from(quota.permits)
-}
-
-pub(super) fn micros(instant: Timestamp) -> i64 {
-    instant.as_utc().timestamp_micros()
 }
 
 /// The buckets in this node's memory: at most twice [`SHARDS`](Self::SHARDS) × [`GENERATION`](Self::GENERATION) of them.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 
-use super::buckets::{Buckets, micros};
+use super::buckets::Buckets;
 use super::{Allowance, Attempt, Charge, Charged, NETWORKS_OF_A_SITE, Policy, Quota, Quotas, RateKey, Subject};
-use crate::env::{Clock, retrying};
+use crate::env::{Clock, Timestamp, retrying};
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::idempotency::FingerprintKey;
@@ -158,6 +158,10 @@ impl RateLimits {
             Known::Ask { owed: std::mem::take(&mut bucket.owed) }
         })
     }
+}
+
+fn micros(instant: Timestamp) -> i64 {
+    instant.as_utc().timestamp_micros()
 }
 
 fn micros_of(delta: TimeDelta) -> i64 {

@@ -82,7 +82,7 @@ async fn up_down_up(board: Board) {
     for name in ["users", "qna", "comment", "sign_in"] {
         assert!(first.iter().any(|line| line.contains(name)), "{name} in {first:#?}");
     }
-    // What each leaves when it is taken back is what those before it make of nothing: it takes back what it made, and no more.
+    // Each takes back what it made, and no more: what is left then is the schema that those before it make from nothing.
     let all = names();
     let mut left = Vec::new();
     for _ in &all {
