@@ -9,6 +9,7 @@
 //! | `author` | who wrote what a list shows |
 //! | `batch` | small reads that come together, as one statement |
 //! | `pages` | pages of lists, read once for all who ask at the same time |
+//! | `windows` | pages of a list that begin behind some row, several by one statement |
 //! | `together` | small writes that come together, by one transaction |
 //! | `units` | transactions: where they begin, and their limits |
 //! | `kept` | connections that are kept at hand |
@@ -79,6 +80,7 @@ pub mod transfer;
 mod turns;
 mod units;
 mod user;
+mod windows;
 mod writers;
 
 use std::fmt;
@@ -110,7 +112,7 @@ pub use token::Ed25519Tokens;
 use actors::Actors;
 use batch::Pool;
 use limit::Limit;
-use pages::{Pages, pages};
+use pages::Pages;
 use qna::{Asked, Asking};
 use readers::Readers;
 use timing::{Demand, Watch};
@@ -171,8 +173,8 @@ impl Batches {
     fn new(pool: &Pool, actors: &Actors) -> Self {
         Self {
             questions: qna::questions(pool.clone(), actors.clone()),
-            question_pages: pages(&qna::LIST, pool.clone()),
-            comment_pages: pages(&comment::LIST, pool.clone()),
+            question_pages: Pages::new(&qna::LIST, pool.clone()),
+            comment_pages: Pages::new(&comment::LIST, pool.clone()),
             receipts: receipt::receipts(pool.clone()),
         }
     }

@@ -1,4 +1,5 @@
-//! Pages of lists. Those who ask for the same one at the same time read it together: most people read the first.
+//! Pages of lists. Those who ask for the same one at the same time read it together: most people read the first. Those behind some row
+//! of the whole list go together where they differ, too.
 
 use std::sync::Arc;
 
@@ -7,28 +8,41 @@ use mundap_domain::page::Slice;
 use sea_orm::{ConnectionTrait, FromQueryResult, StreamTrait};
 
 use crate::author::ByAuthor;
-use crate::batch::{Batch, Pool};
+use crate::batch::{Answer, Batch, Pool};
 use crate::row::{Naming, Written};
+use crate::windows::{Windows, windows};
 use crate::{Batches, Origin, Session};
 
 /// Which one: of those where a column has a value, this slice, with its authors or without.
 type Page = (Option<(&'static str, i64)>, Slice, Naming);
 
-/// Pages, each read by one statement for all who wait for it.
-pub(crate) type Pages<M> = Batch<(), Arc<Vec<M>>, Page>;
+/// Pages of a list.
+pub(crate) struct Pages<M> {
+    /// Each read by one statement for all who wait for it.
+    same: Batch<(), Arc<Vec<M>>, Page>,
+    windows: Windows<M>,
+}
 
-/// What reads pages of this list from this pool.
-pub(crate) fn pages<M>(list: &'static Written, pool: Pool) -> Pages<M>
-where
-    M: ByAuthor + FromQueryResult + Send + Sync + 'static,
-{
-    Batch::new(pool.limit.statement, move |(of, slice, naming), waiting| {
-        let pool = pool.clone();
-        Box::pin(async move {
-            let rows = Arc::new(pool.run(list.rows(&pool.connection, of, &slice, naming)).await?);
-            Ok(waiting.into_iter().map(|()| Ok(rows.clone())).collect())
-        })
-    })
+impl<M: ByAuthor + Clone + FromQueryResult + Send + Sync + 'static> Pages<M> {
+    /// Reads pages of this list from this pool.
+    pub(crate) fn new(list: &'static Written, pool: Pool) -> Self {
+        let windows = windows(list, pool.clone());
+        let same = Batch::new(pool.limit.statement, move |(of, slice, naming), waiting| {
+            let pool = pool.clone();
+            Box::pin(async move {
+                let rows = Arc::new(pool.run(list.rows(&pool.connection, of, &slice, naming)).await?);
+                Ok(waiting.into_iter().map(|()| Ok(rows.clone())).collect())
+            })
+        });
+        Self { same, windows }
+    }
+
+    async fn get(&self, (of, slice, naming): Page) -> Answer<Vec<M>> {
+        match (of, slice.after) {
+            (None, Some(after)) => self.windows.get_in((slice.order, slice.limit, naming), after).await,
+            _ => self.same.get_in((of, slice, naming), ()).await.map(Arc::unwrap_or_clone),
+        }
+    }
 }
 
 impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
@@ -48,8 +62,7 @@ impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
         match &self.origin {
             // A walk's pieces are large, and no two walks are at the same place.
             Origin::Pool { batches, .. } if slice.bytes == Slice::ANY_SIZE => {
-                let page = pages(batches).get_in((of, *slice, naming), ());
-                self.timed(query, page).await.map(Arc::unwrap_or_clone)
+                self.timed(query, pages(batches).get((of, *slice, naming))).await
             }
             _ => self.run(query, list.rows(&self.connection, of, slice, naming)).await,
         }

@@ -178,11 +178,7 @@ impl Written {
         let backend = ConnectionTrait::get_database_backend(db);
         let statement = self.slice(backend, of, slice, naming);
         if slice.bytes == Slice::ANY_SIZE {
-            if naming == Naming::Remembered && backend == DbBackend::Sqlite {
-                return self.packed(db, statement, slice.order).await;
-            }
-            let rows = db.query_all_raw(statement).await?;
-            return rows.iter().map(|row| naming.read(row)).collect();
+            return self.all(db, statement, slice.order, naming).await;
         }
         let (mut rows, mut bytes) = (Vec::new(), 0);
         let mut stream = pin!(db.stream_raw(statement).await?);
@@ -196,27 +192,50 @@ impl Written {
         Ok(rows)
     }
 
-    /// All rows of a statement as one, an array of arrays: SQLite's driver takes each row, and each of its values, from the
-    /// thread that reads to the one that asked, which is most of what a page costs.
-    async fn packed<M: ByAuthor>(
+    /// The statement of the rows whose ids are in one of these ranges, both ends included.
+    pub(crate) fn between(&self, db: DbBackend, ranges: &[(i64, i64)], naming: Naming) -> Statement {
+        const NOTHING: (i64, i64) = (0, -1);
+        let ranges = padded(ranges, &NOTHING);
+        let conditions = vec![format!("t.{} BETWEEN ? AND ?", self.id); ranges.len()].join(" OR ");
+        let values: Vec<Value> = ranges.iter().flat_map(|(first, last)| [(*first).into(), (*last).into()]).collect();
+        Statement::from_sql_and_values(db, format!("{} WHERE {conditions}", self.select(naming)), values)
+    }
+
+    /// All rows of a statement, in this order.
+    pub(crate) async fn all<M>(
         &self,
         db: &impl ConnectionTrait,
         statement: Statement,
         order: Order,
-    ) -> Result<Vec<M>, DbErr> {
+        naming: Naming,
+    ) -> Result<Vec<M>, DbErr>
+    where
+        M: ByAuthor + FromQueryResult,
+    {
+        let mut rows: Vec<M> = if naming == Naming::Remembered && db.get_database_backend() == DbBackend::Sqlite {
+            self.packed(db, statement).await?
+        } else {
+            let rows = db.query_all_raw(statement).await?;
+            rows.iter().map(|row| naming.read(row)).collect::<Result<_, _>>()?
+        };
+        // In that order they come, but an array promises none, nor do ranges; to have a server sort them would be a tree of all their texts.
+        match order {
+            Order::Newest => rows.sort_by_key(|row| Reverse(row.reading().id)),
+            Order::Oldest => rows.sort_by_key(|row| row.reading().id),
+        }
+        Ok(rows)
+    }
+
+    /// All rows of a statement as one, an array of arrays: SQLite's driver takes each row, and each of its values, from the
+    /// thread that reads to the one that asked, which is most of what a page costs.
+    async fn packed<M: ByAuthor>(&self, db: &impl ConnectionTrait, statement: Statement) -> Result<Vec<M>, DbErr> {
         let columns = self.columns.replace("t.", "");
         let sql = format!("SELECT json_group_array(json_array({columns})) FROM ({})", statement.sql);
         let row = db.query_one_raw(Statement { sql, ..statement }).await?;
         let Some(row) = row else { return Ok(Vec::new()) };
         let packed = text(&row, 0)?;
         let rows: Vec<M::Packed> = serde_json::from_str(&packed).map_err(|error| DbErr::Json(error.to_string()))?;
-        let mut rows: Vec<M> = rows.into_iter().map(M::unpack).collect();
-        // In that order they come, but an array promises none; to have SQLite sort it would be a tree of all their texts.
-        match order {
-            Order::Newest => rows.sort_by_key(|row| Reverse(row.reading().id)),
-            Order::Oldest => rows.sort_by_key(|row| row.reading().id),
-        }
-        Ok(rows)
+        Ok(rows.into_iter().map(M::unpack).collect())
     }
 
     /// The statement of a slice of it, of those where `of` has this value.

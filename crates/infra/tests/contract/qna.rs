@@ -27,6 +27,7 @@ crate::tests![
     list_holds_no_more_bytes_than_are_wanted_and_one_row_at_least,
     list_by_author_holds_that_author_s_alone,
     list_holds_what_was_committed_before_it_was_asked_for_also_where_many_ask,
+    list_of_pages_behind_many_rows_at_once_holds_each_its_own,
     a_walk_meets_each_item_that_lives_throughout_exactly_once,
     update_stores_what_changed,
     update_is_stale_unless_the_stored_version_is_the_one_before,
@@ -255,6 +256,50 @@ async fn list_holds_what_was_committed_before_it_was_asked_for_also_where_many_a
     };
     let (lists, ()) = join(others, writer).await;
     assert!(lists.iter().all(|lists| *lists > 0), "{lists:?}");
+}
+
+async fn list_of_pages_behind_many_rows_at_once_holds_each_its_own(board: Board) {
+    let board = board.own_with(|_| {}).await;
+    let (user, reader) = (board.user().await, board.reader());
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        ids.push(board.qna(&user).await.id.get());
+    }
+    let (first, last) = (ids[0], ids[59]);
+    let page = async |order, after, limit| {
+        let listed = reader.qnas().list(None, &slice(order, Some(after), limit)).await.unwrap();
+        assert!(listed.iter().all(|qna| qna.author.display_name.is_some()), "with its author");
+        listed.into_iter().map(|qna| qna.id.get()).collect::<Vec<_>>()
+    };
+    let expected = |ids: &[i64], order, after: i64, limit: usize| -> Vec<i64> {
+        match order {
+            Order::Newest => ids.iter().rev().copied().filter(|id| *id < after).take(limit).collect(),
+            Order::Oldest => ids.iter().copied().filter(|id| *id > after).take(limit).collect(),
+        }
+    };
+    // While none is missing, and with more and longer gaps from one time to the next.
+    for gone in [0..0, 5..6, 20..45, 8..15, 0..4, 56..60] {
+        for id in gone {
+            let id = QnaId::new(first + (last - first) * id / 59);
+            if let Some(qna) = reader.qnas().find(id).await.unwrap() {
+                board.unit(async |unit| unit.qnas().delete(id, qna.version).await).await.unwrap();
+                ids.retain(|kept| *kept != id.get());
+            }
+        }
+        let pages = (first - 2..last + 3).flat_map(|after| {
+            [(Order::Newest, 4), (Order::Oldest, 4), (Order::Newest, 21), (Order::Oldest, 1), (Order::Newest, 101)]
+                .map(|(order, limit)| (order, after, limit))
+        });
+        let pages: Vec<_> = pages.chain([(Order::Newest, last, 4), (Order::Newest, last, 4)]).collect();
+        // Authors come along at first, and are remembered then.
+        for _ in 0..2 {
+            let listed = join_all(pages.iter().map(|(order, after, limit)| page(*order, *after, *limit)));
+            for ((order, after, limit), listed) in pages.iter().zip(listed.await) {
+                let expected = expected(&ids, *order, *after, usize::try_from(*limit).unwrap());
+                assert_eq!(listed, expected, "{limit} behind {after}, {order:?}");
+            }
+        }
+    }
 }
 
 async fn list_by_author_holds_that_author_s_alone(board: Board) {
