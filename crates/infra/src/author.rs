@@ -26,6 +26,8 @@ pub(crate) trait ByAuthor: Sized {
     fn size(&self) -> usize;
     fn reading(&self) -> Reading;
     fn author_id(&self) -> i64;
+    /// What it has in the column that its list lies together by.
+    fn lies_with(&self) -> Option<i64>;
     /// Name and e-mail, where they were joined.
     fn joined(&self) -> (Option<&str>, Option<&str>);
 }

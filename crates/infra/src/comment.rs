@@ -109,6 +109,10 @@ impl ByAuthor for WithAuthor {
         self.user_id
     }
 
+    fn lies_with(&self) -> Option<i64> {
+        Some(self.qna_id)
+    }
+
     fn joined(&self) -> (Option<&str>, Option<&str>) {
         (self.display_name.as_deref(), self.email.as_deref())
     }
@@ -134,6 +138,7 @@ pub(crate) static LIST: Written = Written {
     table: "comment",
     columns: "t.comment_id, t.qna_id, t.user_id, t.content, t.created_at, t.updated_at, t.version, t.image_count",
     id: "comment_id",
+    clustered_by: Some("qna_id"),
 };
 
 impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {

@@ -1,5 +1,5 @@
-//! Pages of lists. Those who ask for the same one at the same time read it together: most people read the first. Those behind some row
-//! of the whole list go together where they differ, too.
+//! Pages of lists. Those who ask for the same one at the same time read it together: most people read the first. Different ones
+//! go together where it can be guessed where they end.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, StreamTrait};
 use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
 use crate::row::{Naming, Written};
-use crate::windows::{Windows, windows};
+use crate::windows::Windows;
 use crate::{Batches, Origin, Session};
 
 /// Which one: of those where a column has a value, this slice, with its authors or without.
@@ -26,7 +26,7 @@ pub(crate) struct Pages<M> {
 impl<M: ByAuthor + Clone + FromQueryResult + Send + Sync + 'static> Pages<M> {
     /// Reads pages of this list from this pool.
     pub(crate) fn new(list: &'static Written, pool: Pool) -> Self {
-        let windows = windows(list, pool.clone());
+        let windows = Windows::new(list, pool.clone());
         let same = Batch::new(pool.limit.statement, move |(of, slice, naming), waiting| {
             let pool = pool.clone();
             Box::pin(async move {
@@ -38,10 +38,12 @@ impl<M: ByAuthor + Clone + FromQueryResult + Send + Sync + 'static> Pages<M> {
     }
 
     async fn get(&self, (of, slice, naming): Page) -> Answer<Vec<M>> {
-        match (of, slice.after) {
-            (None, Some(after)) => self.windows.get_in((slice.order, slice.limit, naming), after).await,
-            _ => self.same.get_in((of, slice, naming), ()).await.map(Arc::unwrap_or_clone),
+        if let Some(rows) = self.windows.get(of, &slice, naming).await {
+            return rows;
         }
+        let rows = self.same.get_in((of, slice, naming), ()).await?;
+        self.windows.learn(of, &slice, &rows);
+        Ok(Arc::unwrap_or_clone(rows))
     }
 }
 

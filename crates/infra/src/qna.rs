@@ -111,6 +111,10 @@ impl ByAuthor for WithAuthor {
         self.user_id
     }
 
+    fn lies_with(&self) -> Option<i64> {
+        None
+    }
+
     fn joined(&self) -> (Option<&str>, Option<&str>) {
         (self.display_name.as_deref(), self.email.as_deref())
     }
@@ -136,6 +140,7 @@ pub(crate) static LIST: Written = Written {
     table: "qna",
     columns: "t.qna_id, t.user_id, t.title, t.content, t.comment_count, t.created_at, t.updated_at, t.version",
     id: "qna_id",
+    clustered_by: None,
 };
 
 /// Questions by their ids, those that are asked for together by one statement; each with how it was read.

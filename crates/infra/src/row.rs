@@ -20,6 +20,7 @@ use sea_orm::{
 use serde::de::{self, Deserialize, Deserializer};
 
 use crate::author::ByAuthor;
+use crate::windows::Window;
 
 /// A [`Timestamp`] as it is stored: UTC without saying so.
 ///
@@ -140,6 +141,8 @@ pub(crate) struct Written {
     /// In the order in which they are read, by their place; who it was in the second, and the names of `t`.
     pub(crate) columns: &'static str,
     pub(crate) id: &'static str,
+    /// The column by which its rows lie together, where that is not the id.
+    pub(crate) clustered_by: Option<&'static str>,
 }
 
 impl Written {
@@ -178,7 +181,13 @@ impl Written {
         let backend = ConnectionTrait::get_database_backend(db);
         let statement = self.slice(backend, of, slice, naming);
         if slice.bytes == Slice::ANY_SIZE {
-            return self.all(db, statement, slice.order, naming).await;
+            let mut rows: Vec<M> = self.all(db, statement, naming).await?;
+            // In that order they come, but an array promises none; to have SQLite sort it would be a tree of all their texts.
+            match slice.order {
+                Order::Newest => rows.sort_by_key(|row| Reverse(row.reading().id)),
+                Order::Oldest => rows.sort_by_key(|row| row.reading().id),
+            }
+            return Ok(rows);
         }
         let (mut rows, mut bytes) = (Vec::new(), 0);
         let mut stream = pin!(db.stream_raw(statement).await?);
@@ -192,38 +201,39 @@ impl Written {
         Ok(rows)
     }
 
-    /// The statement of the rows whose ids are in one of these ranges, both ends included.
-    pub(crate) fn between(&self, db: DbBackend, ranges: &[(i64, i64)], naming: Naming) -> Statement {
-        const NOTHING: (i64, i64) = (0, -1);
-        let ranges = padded(ranges, &NOTHING);
-        let conditions = vec![format!("t.{} BETWEEN ? AND ?", self.id); ranges.len()].join(" OR ");
-        let values: Vec<Value> = ranges.iter().flat_map(|(first, last)| [(*first).into(), (*last).into()]).collect();
+    /// The statement of the rows in these windows, which are all of the list or all of rows that lie together.
+    pub(crate) fn within(&self, db: DbBackend, windows: &[Window], naming: Naming) -> Statement {
+        const NOTHING: Window = Window { of: None, first: 0, last: -1 };
+        let windows = padded(windows, &NOTHING);
+        let column = self.clustered_by.filter(|_| windows.iter().any(|window| window.of.is_some()));
+        let range = match column {
+            Some(column) => format!("(t.{column} = ? AND t.{} BETWEEN ? AND ?)", self.id),
+            None => format!("t.{} BETWEEN ? AND ?", self.id),
+        };
+        let conditions = vec![range; windows.len()].join(" OR ");
+        let values = windows.iter().flat_map(|window| {
+            let of = column.map(|_| window.of.unwrap_or_default());
+            of.into_iter().chain([window.first, window.last])
+        });
+        let values: Vec<Value> = values.map(Value::from).collect();
         Statement::from_sql_and_values(db, format!("{} WHERE {conditions}", self.select(naming)), values)
     }
 
-    /// All rows of a statement, in this order.
+    /// All rows of a statement, in any order.
     pub(crate) async fn all<M>(
         &self,
         db: &impl ConnectionTrait,
         statement: Statement,
-        order: Order,
         naming: Naming,
     ) -> Result<Vec<M>, DbErr>
     where
         M: ByAuthor + FromQueryResult,
     {
-        let mut rows: Vec<M> = if naming == Naming::Remembered && db.get_database_backend() == DbBackend::Sqlite {
-            self.packed(db, statement).await?
-        } else {
-            let rows = db.query_all_raw(statement).await?;
-            rows.iter().map(|row| naming.read(row)).collect::<Result<_, _>>()?
-        };
-        // In that order they come, but an array promises none, nor do ranges; to have a server sort them would be a tree of all their texts.
-        match order {
-            Order::Newest => rows.sort_by_key(|row| Reverse(row.reading().id)),
-            Order::Oldest => rows.sort_by_key(|row| row.reading().id),
+        if naming == Naming::Remembered && db.get_database_backend() == DbBackend::Sqlite {
+            return self.packed(db, statement).await;
         }
-        Ok(rows)
+        let rows = db.query_all_raw(statement).await?;
+        rows.iter().map(|row| naming.read(row)).collect()
     }
 
     /// All rows of a statement as one, an array of arrays: SQLite's driver takes each row, and each of its values, from the

@@ -1,42 +1,106 @@
-//! Pages of a list that begin behind some row: those that are asked for at the same time are one statement.
+//! Pages of lists as ranges of ids: those that are asked for at the same time are one statement.
 //!
-//! Most of what a page costs a server is to plan its statement, which a `LIMIT` for each page would have it do for each. But ids are given one
-//! after the other, so the rows of a page are nearly those of as many ids: several pages are several ranges of ids, which
-//! are planned once. Where ids are missing (what was deleted, Galera's steps) a page has the rest from a statement of its own, and the next
-//! ranges are wider.
+//! Most of what a page costs a server is to plan its statement, which a `LIMIT` for each page would have it do for each. Several ranges of ids are
+//! planned once, and where a page ends can be guessed. Of a whole list, ids are given one after the other, so the rows of a page are
+//! nearly those of as many ids. Of rows that lie together, as the comments of a question do, a page in their order ends where it did the last time:
+//! what is new comes behind it. Where a guess was too short a page has the rest from a statement of its own, and the next guess is a better one.
+//! Rows are never remembered, only where pages end.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use mundap_domain::StoreError;
 use mundap_domain::page::{Order, Slice};
+use quick_cache::sync::Cache;
 use sea_orm::FromQueryResult;
+use tokio::time::Instant;
 
 use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
 use crate::row::{Naming, Written};
 
-/// Ids of one statement's ranges at the most: about the rows that it may have to hold at once.
+/// Rows of one statement at the most, if each id has one: it has to hold all of them at once.
 const MOST: i64 = 512;
 
-/// Pages in this order, of so many rows, with their authors or without.
-type Kind = (Order, u64, Naming);
+/// Pages whose ends are remembered, a few hundred KB at the most.
+const ENDS: usize = 4_096;
 
-/// Pages by what they are behind.
-pub(crate) type Windows<M> = Batch<i64, Vec<M>, Kind>;
+/// How long a page that was not full is taken for one that everything behind it fits into.
+const SHORT: Duration = Duration::from_secs(5);
 
-/// What reads such pages of this list from this pool.
-pub(crate) fn windows<M>(list: &'static Written, pool: Pool) -> Windows<M>
-where
-    M: ByAuthor + Clone + FromQueryResult + Send + 'static,
-{
-    let spread = Arc::new(Spread::default());
-    Batch::new(pool.limit.statement, move |(order, limit, naming), afters| {
-        let reading = Reading { list, pool: pool.clone(), spread: spread.clone(), order, limit, naming };
-        Box::pin(async move { reading.pages(afters).await })
-    })
+/// Of a list, or of the rows with one value in the column that they lie together by; pages in this order, of so many rows, with their authors or
+/// without.
+pub(crate) type Kind = (bool, Order, u64, Naming);
+
+/// Ids from the first to the last; of the rows that have this value where they lie together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) of: Option<i64>,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+}
+
+/// Pages by where they are looked for.
+pub(crate) struct Windows<M> {
+    list: &'static Written,
+    batch: Batch<Window, Vec<M>, Kind>,
+    guesses: Arc<Guesses>,
+}
+
+impl<M: ByAuthor + Clone + FromQueryResult + Send + 'static> Windows<M> {
+    /// Reads such pages of this list from this pool.
+    pub(crate) fn new(list: &'static Written, pool: Pool) -> Self {
+        let guesses = Arc::new(Guesses::default());
+        let shared = guesses.clone();
+        let batch = Batch::new(pool.limit.statement, move |kind, windows| {
+            let reading = Reading { list, pool: pool.clone(), guesses: shared.clone(), kind };
+            Box::pin(async move { reading.pages(windows).await })
+        });
+        Self { list, batch, guesses }
+    }
+
+    /// The rows of a slice, of those where `of` has this value; none where nobody can guess where it ends.
+    pub(crate) async fn get(
+        &self,
+        of: Option<(&'static str, i64)>,
+        slice: &Slice,
+        naming: Naming,
+    ) -> Option<Answer<Vec<M>>> {
+        let window = match (of, slice.after) {
+            (None, Some(after)) => self.guesses.spread.window(slice.order, after, slice.limit),
+            (Some((column, value)), _) if self.remembers(column, slice) => self.guesses.ends.window(value, slice)?,
+            _ => return None,
+        };
+        let rows = self.batch.get_in((of.is_some(), slice.order, slice.limit, naming), window).await;
+        if let Ok(rows) = &rows {
+            self.learn(of, slice, rows);
+        }
+        Some(rows)
+    }
+
+    /// Remembers where a page ended.
+    pub(crate) fn learn(&self, of: Option<(&'static str, i64)>, slice: &Slice, rows: &[M]) {
+        if let Some((column, value)) = of
+            && self.remembers(column, slice)
+        {
+            let is_full = rows.len() as u64 >= slice.limit;
+            self.guesses.ends.learn(value, slice, rows.last().filter(|_| is_full).map(|last| last.reading().id));
+        }
+    }
+
+    /// What is new comes at the end of a page in their order alone.
+    fn remembers(&self, column: &str, slice: &Slice) -> bool {
+        self.list.clustered_by == Some(column) && slice.order == Order::Oldest
+    }
+}
+
+#[derive(Default)]
+struct Guesses {
+    spread: Spread,
+    ends: Ends,
 }
 
 /// How many ids a row takes up, in sixteenths. More as soon as a page has to be completed, and slowly fewer.
@@ -59,6 +123,16 @@ impl Spread {
         i64::try_from(rows).unwrap_or(i64::MAX).saturating_mul(self.0.load(Ordering::Relaxed)) / Self::DENSE
     }
 
+    /// Where a page is looked for.
+    fn window(&self, order: Order, after: i64, rows: u64) -> Window {
+        let ids = self.ids(rows);
+        let (first, last) = match order {
+            Order::Newest => (after.saturating_sub(ids), after.saturating_sub(1)),
+            Order::Oldest => (after.saturating_add(1), after.saturating_add(ids)),
+        };
+        Window { of: None, first, last }
+    }
+
     /// After one statement. Two at once may each overlook what the other learnt: it is a guess.
     fn learn(&self, were_missing: bool) {
         let now = self.0.load(Ordering::Relaxed);
@@ -67,111 +141,166 @@ impl Spread {
     }
 }
 
-/// Ids from the first to the last.
-type Window = (i64, i64);
+/// Where pages ended, by the value that their rows have, what they are behind, and how many rows they may have.
+struct Ends(Cache<(i64, i64, u64), End>);
 
-/// The ids where a page is looked for.
-fn window(order: Order, after: i64, ids: i64) -> Window {
-    match order {
-        Order::Newest => (after.saturating_sub(ids), after.saturating_sub(1)),
-        Order::Oldest => (after.saturating_add(1), after.saturating_add(ids)),
+#[derive(Clone, Copy)]
+struct End {
+    /// The last id of a page that was full.
+    last: Option<i64>,
+    at: Instant,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self(Cache::new(ENDS))
     }
 }
 
-/// Where a page goes on that such a window has not filled; none where no id can follow.
-const fn behind(order: Order, (first, last): Window) -> Option<i64> {
-    match order {
-        Order::Newest if first <= 1 => None,
-        Order::Newest => Some(first),
-        Order::Oldest => Some(last),
+impl Ends {
+    fn key(of: i64, slice: &Slice) -> (i64, i64, u64) {
+        (of, slice.after.unwrap_or_default(), slice.limit)
+    }
+
+    fn window(&self, of: i64, slice: &Slice) -> Option<Window> {
+        let end = self.0.get(&Self::key(of, slice))?;
+        let last = end.last.or_else(|| (end.at.elapsed() < SHORT).then_some(i64::MAX))?;
+        Some(Window { of: Some(of), first: slice.after.unwrap_or_default().saturating_add(1), last })
+    }
+
+    /// `last` is that of a full page. What is known of one that was not full gets no younger: it is read whole now and then.
+    fn learn(&self, of: i64, slice: &Slice, last: Option<i64>) {
+        let key = Self::key(of, slice);
+        let is_known =
+            self.0.get(&key).is_some_and(|end| end.last == last && (last.is_some() || end.at.elapsed() < SHORT));
+        if !is_known {
+            self.0.insert(key, End { last, at: Instant::now() });
+        }
     }
 }
 
-/// The places of a window's rows among these ids, which are in that order: `limit` at most.
-fn places(order: Order, ids: &[i64], (first, last): Window, limit: usize) -> Range<usize> {
-    let (start, end) = match order {
-        Order::Newest => (ids.partition_point(|id| *id > last), ids.partition_point(|id| *id >= first)),
-        Order::Oldest => (ids.partition_point(|id| *id < first), ids.partition_point(|id| *id <= last)),
-    };
-    start..end.min(start.saturating_add(limit))
+impl Window {
+    /// Where a page goes on that this has not filled; none where no id can follow.
+    const fn behind(self, order: Order) -> Option<i64> {
+        match order {
+            Order::Newest if self.first <= 1 => None,
+            Order::Newest => Some(self.first),
+            Order::Oldest if self.last == i64::MAX => None,
+            Order::Oldest => Some(self.last),
+        }
+    }
+
+    /// What the page is behind.
+    const fn after(self, order: Order) -> i64 {
+        match order {
+            Order::Newest => self.last.saturating_add(1),
+            Order::Oldest => self.first.saturating_sub(1),
+        }
+    }
+
+    /// The rows that it may have, if each id has one.
+    const fn rows(self, limit: i64) -> i64 {
+        // What lies together has few of the ids.
+        if self.of.is_some() { limit } else { self.last.saturating_sub(self.first).saturating_add(1) }
+    }
+
+    /// Its places among these, which are sorted: `limit` at most, of those with higher ids if the newest come first.
+    fn places(self, order: Order, ids: &[(Option<i64>, i64)], limit: usize) -> Range<usize> {
+        let start = ids.partition_point(|id| *id < (self.of, self.first));
+        let end = ids.partition_point(|id| *id <= (self.of, self.last)).max(start);
+        match order {
+            Order::Newest => start.max(end.saturating_sub(limit))..end,
+            Order::Oldest => start..end.min(start.saturating_add(limit)),
+        }
+    }
 }
 
 struct Reading {
     list: &'static Written,
     pool: Pool,
-    spread: Arc<Spread>,
-    order: Order,
-    limit: u64,
-    naming: Naming,
+    guesses: Arc<Guesses>,
+    kind: Kind,
 }
 
 impl Reading {
-    async fn pages<M>(&self, afters: Vec<i64>) -> Result<Vec<Answer<Vec<M>>>, StoreError>
+    async fn pages<M>(&self, windows: Vec<Window>) -> Result<Vec<Answer<Vec<M>>>, StoreError>
     where
         M: ByAuthor + Clone + FromQueryResult + Send,
     {
-        let ids = self.spread.ids(self.limit);
-        let together = usize::try_from(MOST / ids.max(1)).unwrap_or(0);
-        let pages = if afters.len() == 1 || together < 2 {
-            try_join_all(afters.iter().map(|after| self.rest(*after, self.limit))).await?
-        } else {
-            try_join_all(afters.chunks(together).map(|afters| self.together(afters, ids))).await?.concat()
-        };
-        Ok(pages.into_iter().map(Ok).collect())
+        let (_, order, limit, _) = self.kind;
+        let rows = i64::try_from(limit).unwrap_or(i64::MAX);
+        let most = windows.iter().map(|window| window.rows(rows)).max().unwrap_or_default();
+        let together = usize::try_from(MOST / most.max(1)).unwrap_or_default();
+        if windows.len() == 1 || together < 2 {
+            let pages = windows.iter().map(|window| self.rest(window.of, window.after(order), limit));
+            return Ok(try_join_all(pages).await?.into_iter().map(Ok).collect());
+        }
+        let pages = try_join_all(windows.chunks(together).map(|windows| self.together(windows))).await?;
+        Ok(pages.into_iter().flatten().map(Ok).collect())
     }
 
     /// The rows behind this one, by a statement of their own.
-    async fn rest<M>(&self, after: i64, limit: u64) -> Result<Vec<M>, StoreError>
+    async fn rest<M>(&self, of: Option<i64>, after: i64, limit: u64) -> Result<Vec<M>, StoreError>
     where
         M: ByAuthor + FromQueryResult + Send,
     {
-        let slice = Slice { after: Some(after), order: self.order, limit, bytes: Slice::ANY_SIZE };
-        self.pool.run(self.list.rows(&self.pool.connection, None, &slice, self.naming)).await
+        let (_, order, _, naming) = self.kind;
+        let slice = Slice { after: Some(after), order, limit, bytes: Slice::ANY_SIZE };
+        let of = self.list.clustered_by.zip(of);
+        self.pool.run(self.list.rows(&self.pool.connection, of, &slice, naming)).await
     }
 
-    /// The pages behind these, each looked for among so many ids.
-    async fn together<M>(&self, afters: &[i64], ids: i64) -> Result<Vec<Vec<M>>, StoreError>
+    /// A page for each window.
+    async fn together<M>(&self, windows: &[Window]) -> Result<Vec<Vec<M>>, StoreError>
     where
         M: ByAuthor + Clone + FromQueryResult + Send,
     {
-        let windows: Vec<Window> = afters.iter().map(|after| window(self.order, *after, ids)).collect();
-        let statement = self.list.between(self.pool.connection.get_database_backend(), &windows, self.naming);
-        let rows = self.list.all(&self.pool.connection, statement, self.order, self.naming);
-        let mut pages = self.deal(self.pool.run(rows).await?, &windows);
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let short = pages.iter_mut().zip(&windows).filter(|(page, _)| page.len() < limit);
-        let short = short.filter_map(|(page, window)| Some((page, behind(self.order, *window)?)));
-        let completed = try_join_all(short.map(|(page, after)| self.complete(page, after))).await?;
-        self.spread.learn(completed.contains(&true));
+        let (lie_together, order, limit, naming) = self.kind;
+        let statement = self.list.within(self.pool.connection.get_database_backend(), windows, naming);
+        let rows = self.list.all(&self.pool.connection, statement, naming);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut pages = deal(self.pool.run(rows).await?, windows, order, limit);
+        let short = pages.iter_mut().zip(windows).filter(|(page, _)| page.len() < limit);
+        let short = short.filter_map(|(page, window)| Some((page, window.of, window.behind(order)?)));
+        let completed = try_join_all(short.map(|(page, of, after)| self.complete(page, of, after))).await?;
+        if !lie_together {
+            self.guesses.spread.learn(completed.contains(&true));
+        }
         Ok(pages)
     }
 
     /// Adds what a page lacks, and tells whether there was more.
-    async fn complete<M>(&self, page: &mut Vec<M>, after: i64) -> Result<bool, StoreError>
+    async fn complete<M>(&self, page: &mut Vec<M>, of: Option<i64>, after: i64) -> Result<bool, StoreError>
     where
         M: ByAuthor + FromQueryResult + Send,
     {
-        let rest = self.rest(after, self.limit - page.len() as u64).await?;
+        let (_, _, limit, _) = self.kind;
+        let rest = self.rest(of, after, limit - page.len() as u64).await?;
         let were_missing = !rest.is_empty();
         page.extend(rest);
         Ok(were_missing)
     }
+}
 
-    /// To each window its rows, of all that were read in the list's order.
-    fn deal<M: ByAuthor + Clone>(&self, rows: Vec<M>, windows: &[Window]) -> Vec<Vec<M>> {
-        let ids: Vec<i64> = rows.iter().map(|row| row.reading().id).collect();
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let places: Vec<Range<usize>> = windows.iter().map(|window| places(self.order, &ids, *window, limit)).collect();
-        // Each row is given away at the last place that it is wanted at.
-        let mut wanted = vec![0_usize; rows.len()];
-        places.iter().flat_map(Clone::clone).for_each(|place| wanted[place] += 1);
-        let mut rows: Vec<Option<M>> = rows.into_iter().map(Some).collect();
-        let mut row = |place: usize| {
-            wanted[place] -= 1;
-            if wanted[place] == 0 { rows[place].take() } else { rows[place].clone() }
-        };
-        places.into_iter().map(|places| places.filter_map(&mut row).collect()).collect()
-    }
+/// To each window its rows, in this order.
+fn deal<M: ByAuthor + Clone>(mut rows: Vec<M>, windows: &[Window], order: Order, limit: usize) -> Vec<Vec<M>> {
+    let id = |row: &M| (row.lies_with(), row.reading().id);
+    rows.sort_unstable_by_key(id);
+    let ids: Vec<_> = rows.iter().map(id).collect();
+    let places: Vec<Range<usize>> = windows.iter().map(|window| window.places(order, &ids, limit)).collect();
+    // Each row is given away at the last place that it is wanted at.
+    let mut wanted = vec![0_usize; rows.len()];
+    places.iter().flat_map(Clone::clone).for_each(|place| wanted[place] += 1);
+    let mut rows: Vec<Option<M>> = rows.into_iter().map(Some).collect();
+    let mut row = |place: usize| {
+        wanted[place] -= 1;
+        if wanted[place] == 0 { rows[place].take() } else { rows[place].clone() }
+    };
+    let page = |places: Range<usize>| match order {
+        Order::Newest => places.rev().filter_map(&mut row).collect(),
+        Order::Oldest => places.filter_map(&mut row).collect(),
+    };
+    places.into_iter().map(page).collect()
 }
 
 #[cfg(test)]
@@ -181,6 +310,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::batch::tests::in_paused_time;
 
     /// What is behind an id in this order.
     fn list(order: Order, ids: &BTreeSet<i64>, after: i64) -> Vec<i64> {
@@ -191,36 +321,49 @@ mod tests {
     }
 
     proptest! {
-        /// Whichever ids there are, and however many a window has.
+        /// Whichever ids there are, and wherever a window ends.
         #[test]
         fn a_window_and_what_follows_it_are_the_page(
             ids in proptest::collection::btree_set(1_i64..60, 0..40),
-            after in 0_i64..62,
-            width in 0_i64..70,
+            (after, width) in (0_i64..62, 0_i64..70),
             limit in 1_usize..20,
-            order in prop_oneof![Just(Order::Newest), Just(Order::Oldest)],
+            is_newest in any::<bool>(),
+            of in proptest::option::of(1_i64..4),
         ) {
-            let window = window(order, after, width);
-            let mut all: Vec<i64> = ids.iter().copied().collect();
-            if order == Order::Newest {
-                all.reverse();
+            let order = if is_newest { Order::Newest } else { Order::Oldest };
+            let (first, last) = if is_newest { (after - width, after - 1) } else { (after + 1, after + width) };
+            let window = Window { of, first, last };
+            prop_assert_eq!(window.after(order), after);
+            // Others have the same ids.
+            let all: BTreeSet<_> = [None, Some(1), Some(2), Some(3)].iter().flat_map(|of| ids.iter().map(|id| (*of, *id))).collect();
+            let all: Vec<_> = all.into_iter().collect();
+            let mut page = all[window.places(order, &all, limit)].to_vec();
+            prop_assert!(page.iter().all(|(owner, _)| *owner == of));
+            if is_newest {
+                page.reverse();
             }
-            let mut page = all[places(order, &all, window, limit)].to_vec();
-            if page.len() < limit && let Some(after) = behind(order, window) {
+            let mut page: Vec<i64> = page.into_iter().map(|(_, id)| id).collect();
+            if page.len() < limit && let Some(after) = window.behind(order) {
                 page.extend(list(order, &ids, after));
+                page.truncate(limit);
             }
             let mut expected = list(order, &ids, after);
             expected.truncate(limit);
-            page.truncate(limit);
             prop_assert_eq!(page, expected);
         }
     }
 
     #[test]
     fn the_ends_of_the_numbers_are_no_trap() {
+        let spread = Spread::default();
+        let window = |order, after, rows| {
+            let Window { first, last, .. } = spread.window(order, after, rows);
+            (first, last)
+        };
         assert_eq!(window(Order::Newest, i64::MIN, 20), (i64::MIN, i64::MIN));
         assert_eq!(window(Order::Oldest, i64::MAX, 20), (i64::MAX, i64::MAX));
-        assert_eq!(window(Order::Oldest, i64::MAX - 1, i64::MAX), (i64::MAX, i64::MAX));
+        assert_eq!(window(Order::Oldest, i64::MAX - 1, u64::MAX), (i64::MAX, i64::MAX));
+        assert_eq!(Window { of: None, first: i64::MIN, last: i64::MAX }.rows(20), i64::MAX);
     }
 
     #[test]
@@ -240,5 +383,31 @@ mod tests {
         }
         assert_eq!(spread.ids(16), 128);
         assert_eq!(spread.ids(u64::MAX), i64::MAX / 16);
+    }
+
+    #[test]
+    fn the_end_of_a_full_page_is_remembered_and_of_a_short_one_for_a_while() {
+        in_paused_time(async {
+            let ends = Ends::default();
+            let slice = |after| Slice { after, order: Order::Oldest, limit: 3, bytes: Slice::ANY_SIZE };
+            let window =
+                |of, after| ends.window(of, &slice(after)).map(|window| (window.of, window.first, window.last));
+            assert_eq!(window(7, None), None);
+            ends.learn(7, &slice(None), Some(40));
+            ends.learn(7, &slice(Some(40)), None);
+            assert_eq!(window(7, None), Some((Some(7), 1, 40)));
+            assert_eq!(window(7, Some(40)), Some((Some(7), 41, i64::MAX)));
+            assert_eq!((window(8, None), window(7, Some(39))), (None, None));
+            // To be told the same again makes it no younger.
+            tokio::time::advance(SHORT / 2).await;
+            ends.learn(7, &slice(Some(40)), None);
+            tokio::time::advance(SHORT / 2).await;
+            assert_eq!(window(7, None), Some((Some(7), 1, 40)));
+            assert_eq!(window(7, Some(40)), None);
+            ends.learn(7, &slice(Some(40)), None);
+            assert_eq!(window(7, Some(40)), Some((Some(7), 41, i64::MAX)));
+            ends.learn(7, &slice(None), Some(50));
+            assert_eq!(window(7, None), Some((Some(7), 1, 50)), "what was deleted made it longer");
+        });
     }
 }

@@ -22,6 +22,7 @@ crate::tests![
     list_holds_at_most_limit_items,
     list_holds_that_qna_s_comments_alone,
     list_of_many_at_once_holds_each_its_own,
+    list_of_many_at_once_holds_what_was_written_and_deleted_meanwhile,
     list_by_holds_that_author_s_comments_alone_in_the_slice_s_order,
     update_stores_what_changed,
     update_is_stale_unless_the_stored_version_is_the_one_before,
@@ -163,6 +164,51 @@ async fn list_of_many_at_once_holds_each_its_own(board: Board) {
         join_all(asked.iter().map(|(n, limit)| list(&board, all[*n].0, Order::Oldest, None, *limit as u64))).await;
     for ((n, limit), found) in asked.into_iter().zip(lists) {
         assert_eq!(found, all[n].1.iter().copied().take(limit).collect::<Vec<_>>(), "{limit} of {n}");
+    }
+}
+
+async fn list_of_many_at_once_holds_what_was_written_and_deleted_meanwhile(board: Board) {
+    let user = board.user().await;
+    let mut qnas: Vec<(QnaId, Vec<CommentId>)> = Vec::new();
+    for _ in 0..4 {
+        qnas.push((board.qna(&user).await.id, Vec::new()));
+    }
+    // How many are written on each question, and which of those that are there are deleted; at last nothing, for longer pages are remembered then.
+    let steps =
+        [([0, 3, 12, 30], 0..0), ([0, 1, 0, 0], 0..0), ([2, 0, 0, 9], 1..3), ([0, 4, 3, 0], 2..9), ([0; 4], 0..0)];
+    for (written, deleted) in steps {
+        for ((qna, ids), count) in qnas.iter_mut().zip(written) {
+            for _ in 0..count {
+                ids.push(board.comment(*qna, &user).await.id);
+            }
+            let gone: Vec<CommentId> = ids.iter().copied().skip(deleted.start).take(deleted.len()).collect();
+            for id in gone {
+                board.unit(async |unit| unit.comments().delete(id, Version::FIRST).await).await.unwrap();
+                ids.retain(|kept| *kept != id);
+            }
+        }
+        for _ in 0..3 {
+            let mut asked = Vec::new();
+            for (qna, ids) in &qnas {
+                for after in [None].into_iter().chain(ids.iter().copied().map(Some)) {
+                    for (order, limit) in [(Order::Oldest, 4), (Order::Oldest, 21), (Order::Newest, 4)] {
+                        let behind = ids.iter().copied().filter(|id| {
+                            after.is_none_or(|after| if order == Order::Oldest { *id > after } else { *id < after })
+                        });
+                        let mut expected: Vec<CommentId> = behind.collect();
+                        if order == Order::Newest {
+                            expected.reverse();
+                        }
+                        expected.truncate(limit);
+                        asked.push((*qna, order, after, limit as u64, expected));
+                    }
+                }
+            }
+            let lists = asked.iter().map(|(qna, order, after, limit, _)| list(&board, *qna, *order, *after, *limit));
+            for ((qna, order, after, limit, expected), listed) in asked.iter().zip(join_all(lists).await) {
+                assert_eq!(listed, *expected, "{limit} of {qna} behind {after:?}, {order:?}");
+            }
+        }
     }
 }
 
