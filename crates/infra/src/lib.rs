@@ -9,7 +9,7 @@
 //! | `author` | who wrote what a list shows |
 //! | `batch` | small reads that come together, as one statement |
 //! | `pages` | pages of lists, read once for all who ask at the same time |
-//! | `windows` | pages of a list that begin behind some row, several by one statement |
+//! | `windows` | pages whose ends can be guessed, several by one statement |
 //! | `together` | small writes that come together, by one transaction |
 //! | `units` | transactions: where they begin, and their limits |
 //! | `kept` | connections that are kept at hand |
