@@ -103,7 +103,8 @@ struct Guesses {
     ends: Ends,
 }
 
-/// How many ids a row takes up, in sixteenths. More as soon as a page has to be completed, and slowly fewer.
+/// How many ids a row takes up, in parts of 256. More as soon as a page has to be completed, and slowly fewer: to complete pages costs more
+/// than to read some rows too many, so one statement of sixteen has to at most.
 struct Spread(AtomicI64);
 
 impl Default for Spread {
@@ -114,7 +115,7 @@ impl Default for Spread {
 
 impl Spread {
     /// No id is missing.
-    const DENSE: i64 = 16;
+    const DENSE: i64 = 256;
     /// So many are that nothing is gained by guessing.
     const MOST: i64 = 8 * Self::DENSE;
 
@@ -136,7 +137,7 @@ impl Spread {
     /// After one statement. Two at once may each overlook what the other learnt: it is a guess.
     fn learn(&self, were_missing: bool) {
         let now = self.0.load(Ordering::Relaxed);
-        let next = if were_missing { now + now / 4 } else { now - 1 };
+        let next = if were_missing { now + now / 16 } else { now - 1 };
         self.0.store(next.clamp(Self::DENSE, Self::MOST), Ordering::Relaxed);
     }
 }
@@ -373,16 +374,16 @@ mod tests {
         spread.learn(false);
         assert_eq!(spread.ids(21), 21, "a row has an id");
         spread.learn(true);
-        assert_eq!(spread.ids(16), 20);
-        for ids in [19, 18, 17, 16, 16] {
+        assert_eq!(spread.ids(256), 272);
+        for ids in (256..272).rev().chain([256]) {
             spread.learn(false);
-            assert_eq!(spread.ids(16), ids);
+            assert_eq!(spread.ids(256), ids);
         }
-        for _ in 0..20 {
+        for _ in 0..100 {
             spread.learn(true);
         }
         assert_eq!(spread.ids(16), 128);
-        assert_eq!(spread.ids(u64::MAX), i64::MAX / 16);
+        assert_eq!(spread.ids(u64::MAX), i64::MAX / 256);
     }
 
     #[test]
