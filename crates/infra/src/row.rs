@@ -201,11 +201,10 @@ impl Written {
         Ok(rows)
     }
 
-    /// The statement of the rows in these windows, which are all of the list or all of rows that lie together.
-    pub(crate) fn within(&self, db: DbBackend, windows: &[Window], naming: Naming) -> Statement {
+    /// The statement of the rows in these windows, each of those where `column` has the window's value.
+    pub(crate) fn within(&self, db: DbBackend, column: Option<&str>, windows: &[Window], naming: Naming) -> Statement {
         const NOTHING: Window = Window { of: None, first: 0, last: -1 };
         let windows = padded(windows, &NOTHING);
-        let column = self.clustered_by.filter(|_| windows.iter().any(|window| window.of.is_some()));
         let range = match column {
             Some(column) => format!("(t.{column} = ? AND t.{} BETWEEN ? AND ?)", self.id),
             None => format!("t.{} BETWEEN ? AND ?", self.id),

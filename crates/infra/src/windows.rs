@@ -1,10 +1,10 @@
 //! Pages of lists as ranges of ids: those that are asked for at the same time are one statement.
 //!
-//! Most of what a page costs a server is to plan its statement, which a `LIMIT` for each page would have it do for each. Several ranges of ids are
-//! planned once, and where a page ends can be guessed. Of a whole list, ids are given one after the other, so the rows of a page are
-//! nearly those of as many ids. Of rows that lie together, as the comments of a question do, a page in their order ends where it did the last time:
-//! what is new comes behind it. Where a guess was too short a page has the rest from a statement of its own, and the next guess is a better one.
-//! Rows are never remembered, only where pages end.
+//! Most of what a page costs a server is to plan its statement, which a `LIMIT` for each page would have it do for each.
+//! Several ranges of ids are planned once, and where a page ends can be guessed. Of a whole list, ids are given one after the
+//! other, so the rows of a page are nearly those of as many ids. Of rows that lie together, as the comments of a question do, a
+//! page in their order ends where it did the last time: what is new comes behind it. Where a guess was too short a page has the
+//! rest from a statement of its own, and the next guess is a better one. Rows are never remembered, only where pages end.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,11 +31,18 @@ const ENDS: usize = 4_096;
 /// How long a page that was not full is taken for one that everything behind it fits into.
 const SHORT: Duration = Duration::from_secs(5);
 
-/// Of a list, or of the rows with one value in the column that they lie together by; pages in this order, of so many rows, with their authors or
-/// without.
-pub(crate) type Kind = (bool, Order, u64, Naming);
+/// Which pages go together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Kind {
+    /// The column that each page's rows have a value in; none for pages of the whole list.
+    column: Option<&'static str>,
+    order: Order,
+    /// How many rows a page may have.
+    limit: u64,
+    naming: Naming,
+}
 
-/// Ids from the first to the last; of the rows that have this value where they lie together.
+/// Ids from the first to the last, of all rows or of those with this value in the column of their kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) of: Option<i64>,
@@ -47,19 +54,20 @@ pub(crate) struct Window {
 pub(crate) struct Windows<M> {
     list: &'static Written,
     batch: Batch<Window, Vec<M>, Kind>,
-    guesses: Arc<Guesses>,
+    spread: Arc<Spread>,
+    ends: Ends,
 }
 
 impl<M: ByAuthor + Clone + FromQueryResult + Send + 'static> Windows<M> {
     /// Reads such pages of this list from this pool.
     pub(crate) fn new(list: &'static Written, pool: Pool) -> Self {
-        let guesses = Arc::new(Guesses::default());
-        let shared = guesses.clone();
+        let spread = Arc::new(Spread::default());
+        let learning = spread.clone();
         let batch = Batch::new(pool.limit.statement, move |kind, windows| {
-            let reading = Reading { list, pool: pool.clone(), guesses: shared.clone(), kind };
+            let reading = Reading { list, pool: pool.clone(), spread: learning.clone(), kind };
             Box::pin(async move { reading.pages(windows).await })
         });
-        Self { list, batch, guesses }
+        Self { list, batch, spread, ends: Ends::default() }
     }
 
     /// The rows of a slice, of those where `of` has this value; none where nobody can guess where it ends.
@@ -70,11 +78,13 @@ impl<M: ByAuthor + Clone + FromQueryResult + Send + 'static> Windows<M> {
         naming: Naming,
     ) -> Option<Answer<Vec<M>>> {
         let window = match (of, slice.after) {
-            (None, Some(after)) => self.guesses.spread.window(slice.order, after, slice.limit),
-            (Some((column, value)), _) if self.remembers(column, slice) => self.guesses.ends.window(value, slice)?,
+            (None, Some(after)) => self.spread.window(slice.order, after, slice.limit),
+            (Some((column, value)), _) if self.remembers(column, slice) => self.ends.window(value, slice)?,
             _ => return None,
         };
-        let rows = self.batch.get_in((of.is_some(), slice.order, slice.limit, naming), window).await;
+        let column = of.map(|(column, _)| column);
+        let kind = Kind { column, order: slice.order, limit: slice.limit, naming };
+        let rows = self.batch.get_in(kind, window).await;
         if let Ok(rows) = &rows {
             self.learn(of, slice, rows);
         }
@@ -87,7 +97,7 @@ impl<M: ByAuthor + Clone + FromQueryResult + Send + 'static> Windows<M> {
             && self.remembers(column, slice)
         {
             let is_full = rows.len() as u64 >= slice.limit;
-            self.guesses.ends.learn(value, slice, rows.last().filter(|_| is_full).map(|last| last.reading().id));
+            self.ends.learn(value, slice, rows.last().filter(|_| is_full).map(|last| last.reading().id));
         }
     }
 
@@ -97,14 +107,8 @@ impl<M: ByAuthor + Clone + FromQueryResult + Send + 'static> Windows<M> {
     }
 }
 
-#[derive(Default)]
-struct Guesses {
-    spread: Spread,
-    ends: Ends,
-}
-
-/// How many ids a row takes up, in parts of 256. More as soon as a page has to be completed, and slowly fewer: to complete pages costs more
-/// than to read some rows too many, so one statement of sixteen has to at most.
+/// How many ids a row takes up, in parts of 256. More as soon as a page has to be completed, and slowly fewer: to complete pages
+/// costs more than to read some rows too many.
 struct Spread(AtomicI64);
 
 impl Default for Spread {
@@ -219,7 +223,7 @@ impl Window {
 struct Reading {
     list: &'static Written,
     pool: Pool,
-    guesses: Arc<Guesses>,
+    spread: Arc<Spread>,
     kind: Kind,
 }
 
@@ -228,7 +232,7 @@ impl Reading {
     where
         M: ByAuthor + Clone + FromQueryResult + Send,
     {
-        let (_, order, limit, _) = self.kind;
+        let Kind { order, limit, .. } = self.kind;
         let rows = i64::try_from(limit).unwrap_or(i64::MAX);
         let most = windows.iter().map(|window| window.rows(rows)).max().unwrap_or_default();
         let together = usize::try_from(MOST / most.max(1)).unwrap_or_default();
@@ -245,10 +249,9 @@ impl Reading {
     where
         M: ByAuthor + FromQueryResult + Send,
     {
-        let (_, order, _, naming) = self.kind;
+        let Kind { column, order, naming, .. } = self.kind;
         let slice = Slice { after: Some(after), order, limit, bytes: Slice::ANY_SIZE };
-        let of = self.list.clustered_by.zip(of);
-        self.pool.run(self.list.rows(&self.pool.connection, of, &slice, naming)).await
+        self.pool.run(self.list.rows(&self.pool.connection, column.zip(of), &slice, naming)).await
     }
 
     /// A page for each window.
@@ -256,16 +259,16 @@ impl Reading {
     where
         M: ByAuthor + Clone + FromQueryResult + Send,
     {
-        let (lie_together, order, limit, naming) = self.kind;
-        let statement = self.list.within(self.pool.connection.get_database_backend(), windows, naming);
+        let Kind { column, order, limit, naming } = self.kind;
+        let statement = self.list.within(self.pool.connection.get_database_backend(), column, windows, naming);
         let rows = self.list.all(&self.pool.connection, statement, naming);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut pages = deal(self.pool.run(rows).await?, windows, order, limit);
         let short = pages.iter_mut().zip(windows).filter(|(page, _)| page.len() < limit);
         let short = short.filter_map(|(page, window)| Some((page, window.of, window.behind(order)?)));
         let completed = try_join_all(short.map(|(page, of, after)| self.complete(page, of, after))).await?;
-        if !lie_together {
-            self.guesses.spread.learn(completed.contains(&true));
+        if column.is_none() {
+            self.spread.learn(completed.contains(&true));
         }
         Ok(pages)
     }
@@ -275,8 +278,7 @@ impl Reading {
     where
         M: ByAuthor + FromQueryResult + Send,
     {
-        let (_, _, limit, _) = self.kind;
-        let rest = self.rest(of, after, limit - page.len() as u64).await?;
+        let rest = self.rest(of, after, self.kind.limit - page.len() as u64).await?;
         let were_missing = !rest.is_empty();
         page.extend(rest);
         Ok(were_missing)

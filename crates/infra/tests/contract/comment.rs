@@ -173,7 +173,8 @@ async fn list_of_many_at_once_holds_what_was_written_and_deleted_meanwhile(board
     for _ in 0..4 {
         qnas.push((board.qna(&user).await.id, Vec::new()));
     }
-    // How many are written on each question, and which of those that are there are deleted; at last nothing, for longer pages are remembered then.
+    // How many are written on each question, and which of those that are there are deleted; nothing in the last
+    // step.
     let steps =
         [([0, 3, 12, 30], 0..0), ([0, 1, 0, 0], 0..0), ([2, 0, 0, 9], 1..3), ([0, 4, 3, 0], 2..9), ([0; 4], 0..0)];
     for (written, deleted) in steps {
