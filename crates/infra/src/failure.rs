@@ -55,6 +55,29 @@ pub(crate) fn is_away(error: &DbErr) -> bool {
     }
 }
 
+/// Whether it looks as if the connection had come to its end, as one does that its server or a proxy closed while nobody used it: a
+/// new one may give what it did not. A connection that does not come about is no such.
+pub(crate) fn has_ended(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return false;
+    };
+    match &**error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        // 1047 a Galera node without its cluster: a proxy leads to another one. 1053 shutting down. 1927, 4031: closed by the server.
+        sqlx::Error::Database(error) => {
+            let number = error.try_downcast_ref().map(MySqlDatabaseError::number);
+            number.is_some_and(|number| matches!(number, 1047 | 1053 | 1927 | 2006 | 2013 | 4031))
+        }
+        _ => false,
+    }
+}
+
+/// As [`has_ended`], of what became of it.
+pub(crate) fn is_of_ended(error: &StoreError) -> bool {
+    let StoreError::Unavailable(cause) = error else { return false };
+    cause.downcast_ref().is_some_and(has_ended)
+}
+
 /// Of those that [`of_mysql`] calls unavailable.
 fn is_away_number(number: u16) -> bool {
     matches!(number, 1040 | 1042..=1045 | 1047 | 1049 | 1053 | 1158..=1161 | 1203 | 2006 | 2013)

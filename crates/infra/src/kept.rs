@@ -171,6 +171,11 @@ impl<DB: Database, N> Kept<DB, N> {
         self.trouble.is_recent()
     }
 
+    /// After one of them has failed: the others are tested before they are used.
+    pub(crate) fn distrust(&self) {
+        self.trouble.mark();
+    }
+
     /// Gives back what is idle.
     pub(crate) fn give_back(&self) {
         drop(self.take_idle());

@@ -20,7 +20,7 @@ use sea_orm::{
 use crate::actors::{Actors, Age};
 use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
-use crate::failure::store_error;
+use crate::failure::{is_of_ended, store_error};
 use crate::row::{Moment, Naming, Reading, Written, moment, one_or_stale, text};
 use crate::together::Writer;
 use crate::writers::{Transaction, Writers};
@@ -198,8 +198,12 @@ impl Writer<Asked> for Asking {
     type Written = Qna;
 
     async fn write(&self, all: Vec<Asked>) -> Result<(Transaction, Vec<Qna>), NotAdded<StoreError>> {
-        let mut transaction = self.writers.begin().await?;
-        match self.store(&mut transaction, all).await {
+        let (mut transaction, ids) = self.begin(&all).await?;
+        let stored = match ids {
+            Ok(ids) => self.store(&mut transaction, all, ids).await,
+            Err(error) => Err(error.into()),
+        };
+        match stored {
             Ok(stored) => Ok((transaction, stored)),
             Err(error) => {
                 if !matches!(error.cause(), StoreError::Unavailable(_)) {
@@ -216,8 +220,31 @@ impl Writer<Asked> for Asking {
 }
 
 impl Asking {
-    async fn store(&self, transaction: &mut Transaction, all: Vec<Asked>) -> Result<Vec<Qna>, NotAdded<StoreError>> {
-        let ids = self.insert(transaction, &all).await?;
+    /// A transaction, and the ids that the questions have in it.
+    async fn begin(&self, all: &[Asked]) -> Result<(Transaction, Result<Vec<i64>, StoreError>), StoreError> {
+        // Its state is large.
+        let (transaction, ids) = Box::pin(self.begin_once(all)).await?;
+        if transaction.is_kept() && ids.as_ref().is_err_and(is_of_ended) {
+            // Its connection ended, most likely while nobody used it, and nothing is committed: once more, by another.
+            drop(transaction);
+            return Box::pin(self.begin_once(all)).await;
+        }
+        Ok((transaction, ids))
+    }
+
+    async fn begin_once(&self, all: &[Asked]) -> Result<(Transaction, Result<Vec<i64>, StoreError>), StoreError> {
+        let mut transaction = self.writers.begin().await?;
+        let ids = self.insert(&mut transaction, all).await;
+        Ok((transaction, ids))
+    }
+
+    /// The questions, once they have these ids, and their receipts.
+    async fn store(
+        &self,
+        transaction: &mut Transaction,
+        all: Vec<Asked>,
+        ids: Vec<i64>,
+    ) -> Result<Vec<Qna>, NotAdded<StoreError>> {
         let stored = all
             .into_iter()
             .zip(ids)

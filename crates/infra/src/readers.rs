@@ -14,6 +14,7 @@ use sea_orm::{
 };
 use sea_query_sqlx::SqlxValues;
 
+use crate::failure::has_ended;
 use crate::kept::{Kept, Out, acquire_error, query, query_error};
 use crate::limit::Trouble;
 use crate::turns::{Turn, Turns};
@@ -189,6 +190,17 @@ impl<DB: Database> Reading<DB> {
         taken.await
     }
 
+    /// Another connection, for a kept one that ended, most likely while nobody used it: its server was started anew, or a proxy
+    /// leads to another one. To read twice does no harm.
+    async fn instead_of(&self, ended: Taken<DB>, error: DbErr) -> Result<Taken<DB>, DbErr> {
+        if matches!(ended.connection, Source::Plain(_)) || !has_ended(&error) {
+            return Err(error);
+        }
+        self.kept.distrust();
+        drop(ended);
+        Box::pin(self.wait()).await
+    }
+
     /// Keeps a connection whose statement came to a good end.
     fn keep(&self, taken: Taken<DB>) {
         // Its turn is over when it is there for the next.
@@ -212,14 +224,26 @@ where
 {
     async fn one(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         let mut taken = self.take().await?;
-        let row = query::<DB>(statement).fetch_optional(&mut *taken).await.map_err(query_error)?;
+        let row = match query::<DB>(statement.clone()).fetch_optional(&mut *taken).await {
+            Ok(row) => row,
+            Err(error) => {
+                taken = self.instead_of(taken, query_error(error)).await?;
+                query::<DB>(statement).fetch_optional(&mut *taken).await.map_err(query_error)?
+            }
+        };
         self.keep(taken);
         Ok(row.map(QueryResult::from))
     }
 
     async fn all(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         let mut taken = self.take().await?;
-        let rows = query::<DB>(statement).fetch_all(&mut *taken).await.map_err(query_error)?;
+        let rows = match query::<DB>(statement.clone()).fetch_all(&mut *taken).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                taken = self.instead_of(taken, query_error(error)).await?;
+                query::<DB>(statement).fetch_all(&mut *taken).await.map_err(query_error)?
+            }
+        };
         self.keep(taken);
         Ok(rows.into_iter().map(QueryResult::from).collect())
     }

@@ -6,6 +6,7 @@ use sea_orm::{
     TransactionTrait as _,
 };
 
+use crate::failure::is_of_ended;
 use crate::limit::Limit;
 use crate::timing::{Demand, Watch, Wish};
 use crate::turns::{Turn, Turns};
@@ -63,7 +64,11 @@ impl Units {
 
     async fn in_turn(&self, wish: Wish) -> Result<(DatabaseTransaction, Share), StoreError> {
         let turn = self.limit.wait(self.turns.mine()).await?;
-        let open = self.limit.run(self.open()).await?;
+        let open = match self.limit.run(self.open()).await {
+            // What lay idle in the pool may have ended meanwhile, and nothing has begun.
+            Err(error) if is_of_ended(&error) => Box::pin(self.limit.run(self.open())).await?,
+            open => open?,
+        };
         Ok((open, Share { _wish: wish, _turn: Some(turn) }))
     }
 

@@ -142,6 +142,11 @@ impl From<DatabaseTransaction> for Open {
 }
 
 impl Transaction {
+    /// Whether its connection was at hand, and not tested before it began.
+    pub(crate) fn is_kept(&self) -> bool {
+        matches!(self.open, Open::Kept(_))
+    }
+
     /// How far the ids lie apart that one statement gives its rows, where that is known.
     pub(crate) fn id_step(&self) -> Option<i64> {
         match &self.open {

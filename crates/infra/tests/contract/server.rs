@@ -1,5 +1,6 @@
 //! The databases that the suite runs on.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -99,6 +100,26 @@ impl Server {
             let made = std::mem::take(&mut *made.lock().unwrap());
             for name in made {
                 self.execute(&format!("DROP DATABASE IF EXISTS {name}")).await;
+            }
+        }
+    }
+
+    /// Ends all connections to a database, and gives how many there were.
+    pub(crate) async fn close_connections(&self, settings: &DatabaseSettings) -> usize {
+        let Place::Server { url, .. } = &self.place else { return 0 };
+        let name = Url::parse(&settings.url).unwrap().path().trim_start_matches('/').to_owned();
+        let mut connection = MySqlConnection::connect(url.as_str()).await.unwrap();
+        let mut all = HashSet::new();
+        loop {
+            let open = sqlx::query_scalar("SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = ?");
+            let open: Vec<i64> = open.bind(&name).fetch_all(&mut connection).await.unwrap();
+            if open.is_empty() {
+                return all.len();
+            }
+            for id in open {
+                all.insert(id);
+                // It may have ended by itself meanwhile.
+                let _ = connection.execute(AssertSqlSafe(format!("KILL {id}"))).await;
             }
         }
     }
