@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_server::Server;
-use actix_web::dev::{ServiceFactory, ServiceRequest};
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpServer, web};
 use mundap_domain::env::Clock as _;
@@ -143,19 +142,11 @@ impl Drop for InFlight {
     }
 }
 
-/// Every route with its documentation.
-pub fn documented<T>(app: App<T>) -> (App<T>, OpenApi)
-where
-    T: ServiceFactory<ServiceRequest, Config = (), Error = actix_web::Error, InitError = ()>,
-{
-    let (app, document) = app.into_utoipa_app().openapi(docs::base()).configure(routes::all).split_for_parts();
-    (app, docs::complete(document))
-}
-
 /// The OpenAPI document of this build.
 #[must_use]
 pub fn openapi() -> OpenApi {
-    documented(App::new()).1
+    let app = App::new().into_utoipa_app().openapi(docs::base()).configure(|config| routes::all(config));
+    docs::complete(app.split_for_parts().1)
 }
 
 /// The public server on `listener`.
@@ -175,8 +166,7 @@ pub fn public(settings: &Settings, listener: TcpListener, board: web::Data<Board
     let app = move || {
         let app = App::new().app_data(board.clone()).app_data(routes.clone()).app_data(document.clone());
         let app = app.app_data(origins.clone());
-        documented(app)
-            .0
+        app.configure(routes::all)
             .configure(docs::pages)
             .configure(account::pages)
             .default_service(web::to(fallback))

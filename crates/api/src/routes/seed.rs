@@ -20,7 +20,6 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::SecurityRequirement;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 pub use self::refusal::{Detail, Refusal, ValidationError, ValidationErrors, busy};
 use self::refusal::{from_problem, invalid};
@@ -29,9 +28,10 @@ use crate::docs::document::{TOO_MANY_REQUESTS, add_idempotency_key, add_response
 use crate::docs::schema::{ContentText, EmailText, NullableContentText, TitleText};
 use crate::input::{Caller, Fields, OnceKey, body, is_json, parse_id};
 use crate::reply::Time;
+use crate::routes::Routing;
 use crate::settings::Identity;
 
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut impl Routing) {
     config.service(upload).service(load_all_qna).service(load_qna).service(update_qna).service(delete_qna);
 }
 

@@ -8,15 +8,15 @@ use mundap_domain::page::Order;
 use mundap_domain::user::{Role, User, UserId};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::user::AccountView;
 use crate::app::Board;
 use crate::docs::schema::{OrderName, RoleName, text, text_schema};
 use crate::input::{Caller, Fields, Id, IfMatch, Query};
 use crate::reply::{Answer, Time, page, single};
+use crate::routes::Routing;
 
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut impl Routing) {
     config.service(list).service(read).service(change).service(audit);
 }
 

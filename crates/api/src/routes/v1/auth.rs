@@ -14,16 +14,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::ArrayBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::app::Board;
 use crate::docs::schema::{text, text_schema};
 use crate::input::form;
 use crate::problem::Problem;
 use crate::rate;
+use crate::routes::Routing;
 use crate::words::Language;
 
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut impl Routing) {
     config.service(token).service(revoke);
 }
 

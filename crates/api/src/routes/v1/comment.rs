@@ -7,7 +7,6 @@ use mundap_domain::error::Violations;
 use mundap_domain::qna::QnaId;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::image::ImageView;
 use super::user::AuthorView;
@@ -15,8 +14,9 @@ use crate::app::Board;
 use crate::docs::schema::CommentText;
 use crate::input::{Caller, Fields, Id, IfMatch, OnceKey, Query};
 use crate::reply::{Answer, Time, created, page, single};
+use crate::routes::Routing;
 
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut impl Routing) {
     config.service(list).service(write).service(read).service(edit).service(remove);
 }
 

@@ -13,7 +13,6 @@ use mundap_domain::page::Slice;
 use mundap_domain::sign_in::SignIn;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::admin::AuditView;
 use super::comment::CommentView;
@@ -24,8 +23,9 @@ use crate::app::Board;
 use crate::input::Caller;
 use crate::problem::Problem;
 use crate::reply::{Answer, Time};
+use crate::routes::Routing;
 
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut impl Routing) {
     config.service(download);
 }
 

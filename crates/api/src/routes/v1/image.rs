@@ -6,16 +6,16 @@ use mundap_domain::comment::CommentId;
 use mundap_domain::image::{Image, ImageId, Upload};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::app::Board;
 use crate::content::{content, etag};
 use crate::docs::schema::{FileBytes, MediaTypeName, Sha256Text};
 use crate::input::{Caller, Id, IfMatch, OnceKey};
 use crate::reply::{Answer, Time, created_at, json};
+use crate::routes::Routing;
 use crate::upload::UploadedFile;
 
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut impl Routing) {
     config.service(attach).service(read).service(remove);
 }
 

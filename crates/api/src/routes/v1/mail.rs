@@ -6,15 +6,15 @@ use mundap_domain::error::Violations;
 use mundap_domain::mail::PasswordReset;
 use mundap_domain::user::Email;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::app::Board;
 use crate::docs::schema::{EmailText, PasswordText};
 use crate::input::{Caller, Fields, OpenFields};
 use crate::mail::LetterLanguage;
 use crate::reply::Answer;
+use crate::routes::Routing;
 
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut impl Routing) {
     config.service(forgot).service(reset).service(verify).service(ask_to_verify);
 }
 

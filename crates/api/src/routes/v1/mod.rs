@@ -9,9 +9,12 @@ pub mod mail;
 pub mod qna;
 pub mod user;
 
-use utoipa_actix_web::service_config::ServiceConfig;
+use crate::routes::Routing;
 
-pub fn routes(config: &mut ServiceConfig) {
+/// Where it is.
+pub const PREFIX: &str = "/api/v1";
+
+pub fn routes(config: &mut impl Routing) {
     qna::routes(config);
     comment::routes(config);
     image::routes(config);

@@ -8,7 +8,6 @@ use mundap_domain::qna::{Qna, QnaDraft, QnaEdit, QnaId, QnaListing};
 use mundap_domain::user::UserId;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::comment::{CommentPage, CommentView};
 use super::user::AuthorView;
@@ -16,8 +15,9 @@ use crate::app::Board;
 use crate::docs::schema::{ContentText, TitleText};
 use crate::input::{Caller, Fields, Id, IfMatch, OnceKey, Query};
 use crate::reply::{Answer, Time, created, page, single};
+use crate::routes::Routing;
 
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut impl Routing) {
     config.service(list).service(ask).service(read).service(edit).service(remove);
 }
 

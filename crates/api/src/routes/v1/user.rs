@@ -7,15 +7,15 @@ use mundap_domain::error::Violations;
 use mundap_domain::user::{Author, Email, User, UserEdit, UserId};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::app::Board;
 use crate::docs::schema::{DisplayNameText, EmailText, PasswordText, RoleName};
 use crate::input::{Caller, Fields, Id, IfMatch, OnceKey, OpenFields};
 use crate::mail::LetterLanguage;
 use crate::reply::{Answer, Time, created, single};
+use crate::routes::Routing;
 
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut impl Routing) {
     // `/users/me` before `/users/{user_id}`, which it would match too.
     config.service(register).service(me).service(edit_me).service(delete_me).service(change_password).service(profile);
 }
