@@ -307,6 +307,14 @@ fn a_fault_is_one_of_the_span(board: &Board) {
     let span = collector.span(&server, &reply);
     assert!(is_error(&span), "{span:?}");
     assert_eq!(attributes(&span.attributes)["error.type"], reply.status.to_string());
+    // Of a call too, which names its code.
+    let caller = Caller::of(&server);
+    let request = v1::ListCommentsRequest { qna_id: 1, ..v1::ListCommentsRequest::default() };
+    let fault = caller.run(caller.comments().list_comments(request)).unwrap_err();
+    let id = fault.metadata().get("traceparent").unwrap().to_str().unwrap().split('-').nth(2).unwrap().to_owned();
+    let span = collector.wait("its span", |taken| taken.spans.iter().find(|span| hex(&span.span_id) == id).cloned());
+    assert!(is_error(&span), "{span:?}");
+    assert_eq!(attributes(&span.attributes)["error.type"], format!("{:?}", fault.code()));
 }
 
 fn the_callers_trace_goes_on(board: &Board) {
