@@ -2,9 +2,9 @@
 //! round trip.
 //!
 //! What comes while nothing is written goes at once. What comes meanwhile waits in a line, and all of it goes with the next
-//! transaction. Nothing is committed for somebody who has gone: it is rolled back, and the others are told that they met
-//! somebody, as after a deadlock. So they are where one of them cannot be written; for a while each goes alone then, so that what is
-//! tried again does not meet the same one again.
+//! transaction; where the disk is slow, those who were just answered are waited for a moment. Nothing is committed for somebody who
+//! has gone: it is rolled back, and the others are told that they met somebody, as after a deadlock. So they are where one of them
+//! cannot be written; for a while each goes alone then, so that what is tried again does not meet the same one again.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -16,7 +16,7 @@ use futures_util::future::{Either, join_all, select};
 use mundap_domain::StoreError;
 use mundap_domain::idempotency::NotAdded;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span};
 
 use crate::batch::{home, share};
@@ -27,6 +27,16 @@ const MOST: usize = 16;
 
 /// How long each goes alone after a common transaction has failed.
 const CALM: Duration = Duration::from_millis(100);
+
+/// Who was answered together may come again together, and is waited for, where a transaction takes so long. Where it takes less, they
+/// are hardly there before it could have been over.
+const WORTHWHILE: Duration = Duration::from_millis(1);
+
+/// For half as long as it took, and no longer than this.
+const GATHERING: Duration = Duration::from_millis(5);
+
+/// After somebody was waited for in vain nobody is for so many transactions.
+const SHY: usize = 4;
 
 pub(crate) type Answer<R> = Result<R, NotAdded<StoreError>>;
 
@@ -73,6 +83,10 @@ struct Line<T, R> {
     free: usize,
     /// The number of the next one who comes.
     next: u64,
+    /// How many are waited for, and whom to tell when they are there.
+    gathering: Option<(usize, oneshot::Sender<()>)>,
+    /// For how many transactions nobody is waited for.
+    shy: usize,
 }
 
 struct Waiting<T, R> {
@@ -85,7 +99,8 @@ struct Waiting<T, R> {
 
 impl<T: Send + Sync + 'static, W: Writer<T>> Together<T, W> {
     pub(crate) fn new(writer: W, lines: Lines) -> Self {
-        let line = || Mutex::new(Line { waiting: VecDeque::new(), free: lines.heads, next: 0 });
+        let line =
+            || Mutex::new(Line { waiting: VecDeque::new(), free: lines.heads, next: 0, gathering: None, shy: 0 });
         let all = std::iter::repeat_with(line).take(lines.count.max(1)).collect();
         Self(Arc::new(Shared { writer, lines: all, patience: lines.patience, failed: Last::never() }))
     }
@@ -115,6 +130,11 @@ impl<T: Send + Sync + 'static, W: Writer<T>> Together<T, W> {
         let number = line.next;
         line.next += 1;
         line.waiting.push_back(Waiting { number, item, tell, span: Span::current() });
+        let waiting = line.waiting.len();
+        if let Some((_, all)) = line.gathering.take_if(|(count, _)| *count <= waiting) {
+            // Whoever gathers may have gone.
+            let _ = all.send(());
+        }
         if line.free > 0 {
             line.free -= 1;
             tokio::spawn(Head { shared: self.0.clone(), place, ended: false }.run());
@@ -209,7 +229,34 @@ impl<T: Send + Sync, W: Writer<T>> Head<T, W> {
     async fn run(mut self) {
         while let Some(all) = self.next() {
             let span = all.first().map_or_else(Span::none, |first| first.span.clone());
+            let (count, start) = (all.len(), Instant::now());
             self.shared.write(all).instrument(span).await;
+            let took = start.elapsed();
+            if count > 1 && took >= WORTHWHILE {
+                self.gather(count, took / 2).await;
+            }
+        }
+    }
+
+    /// Waits a moment for as many as were answered just now, beside those who wait already: otherwise who comes again finds the next
+    /// transaction gone, and each is half as full as it could be.
+    async fn gather(&self, answered: usize, patience: Duration) {
+        let most = self.shared.most();
+        let told = {
+            let mut line = self.shared.line(self.place);
+            let count = (line.waiting.len() + answered).min(most);
+            if line.waiting.len() >= count || line.shy > 0 {
+                line.shy = line.shy.saturating_sub(1);
+                return;
+            }
+            let (tell, told) = oneshot::channel();
+            line.gathering = Some((count, tell));
+            told
+        };
+        if timeout(patience.min(GATHERING), told).await.is_err() {
+            let mut line = self.shared.line(self.place);
+            line.gathering = None;
+            line.shy = SHY;
         }
     }
 
@@ -345,6 +392,67 @@ mod tests {
             assert_eq!(stage.committed().len(), 3);
             // And the heads are there again.
             assert_eq!(stage.together.add(6).await.unwrap(), 12);
+        });
+    }
+
+    /// One has gone alone and two behind it, which took so long; another one waits.
+    async fn two_that_took(time: Duration) -> (Stage, Vec<JoinHandle<Answer<i64>>>) {
+        let stage = Stage::new(1, 0, 10);
+        let mut added = stage.add(1..=3).await;
+        stage.list.may_write.add_permits(1);
+        settled().await;
+        assert_eq!(stage.begun(), [vec![1], vec![2, 3]]);
+        tokio::time::advance(time).await;
+        added.extend(stage.add([4]).await);
+        stage.list.may_write.add_permits(1);
+        settled().await;
+        assert_eq!(stage.committed().len(), 2);
+        (stage, added)
+    }
+
+    #[test]
+    fn who_was_answered_together_is_waited_for_where_the_disk_is_slow() {
+        in_paused_time(async {
+            let (stage, mut added) = two_that_took(WORTHWHILE).await;
+            added.extend(stage.add([5]).await);
+            assert_eq!(stage.begun().len(), 2, "one more was answered");
+            added.extend(stage.add([6]).await);
+            assert_eq!(stage.begun()[2..], [vec![4, 5, 6]]);
+            stage.list.may_write.add_permits(1);
+            assert_eq!(values(added).await, [2, 4, 6, 8, 10, 12]);
+        });
+    }
+
+    #[test]
+    fn nobody_is_waited_for_where_the_disk_is_quick() {
+        in_paused_time(async {
+            let (stage, added) = two_that_took(WORTHWHILE / 2).await;
+            assert_eq!(stage.begun()[2..], [vec![4]]);
+            stage.list.may_write.add_permits(1);
+            assert_eq!(values(added).await, [2, 4, 6, 8]);
+        });
+    }
+
+    #[test]
+    fn who_does_not_come_again_is_waited_for_once() {
+        in_paused_time(async {
+            let (stage, mut added) = two_that_took(WORTHWHILE).await;
+            assert_eq!(stage.begun().len(), 2);
+            tokio::time::sleep(GATHERING).await;
+            settled().await;
+            assert_eq!(stage.begun()[2..], [vec![4]]);
+            // The next two are not.
+            added.extend(stage.add([5, 6]).await);
+            stage.list.may_write.add_permits(1);
+            settled().await;
+            assert_eq!(stage.begun()[3..], [vec![5, 6]]);
+            tokio::time::advance(WORTHWHILE).await;
+            added.extend(stage.add([7]).await);
+            stage.list.may_write.add_permits(1);
+            settled().await;
+            assert_eq!(stage.begun()[4..], [vec![7]]);
+            stage.list.may_write.add_permits(1);
+            assert_eq!(values(added).await, [2, 4, 6, 8, 10, 12, 14]);
         });
     }
 
