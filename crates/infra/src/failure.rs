@@ -2,6 +2,7 @@
 
 use mundap_domain::StoreError;
 use mundap_domain::error::Cause;
+use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::mysql::MySqlDatabaseError;
 use sea_orm::sqlx::sqlite::SqliteError;
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr, sqlx};
@@ -48,9 +49,7 @@ pub(crate) fn is_away(error: &DbErr) -> bool {
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(error) => {
-            error.try_downcast_ref().map(MySqlDatabaseError::number).is_some_and(is_away_number)
-        }
+        sqlx::Error::Database(error) => mysql_number(&**error).is_some_and(is_away_number),
         _ => false,
     }
 }
@@ -65,8 +64,7 @@ pub(crate) fn has_ended(error: &DbErr) -> bool {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
         // 1047 a Galera node without its cluster: a proxy leads to another one. 1053 shutting down. 1927, 4031: closed by the server.
         sqlx::Error::Database(error) => {
-            let number = error.try_downcast_ref().map(MySqlDatabaseError::number);
-            number.is_some_and(|number| matches!(number, 1047 | 1053 | 1927 | 2006 | 2013 | 4031))
+            mysql_number(&**error).is_some_and(|number| matches!(number, 1047 | 1053 | 1927 | 2006 | 2013 | 4031))
         }
         _ => false,
     }
@@ -115,8 +113,8 @@ fn of_driver(error: &sqlx::Error) -> Meaning {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => Meaning::Unavailable,
         sqlx::Error::Database(error) => {
-            if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
-                of_mysql(error.number())
+            if let Some(number) = mysql_number(&**error) {
+                of_mysql(number)
             } else if error.try_downcast_ref::<SqliteError>().is_some() {
                 of_sqlite(error.code().and_then(|code| code.parse().ok()).unwrap_or_default())
             } else {
@@ -125,6 +123,11 @@ fn of_driver(error: &sqlx::Error) -> Meaning {
         }
         _ => Meaning::Backend,
     }
+}
+
+/// The number that MySQL and MariaDB know an error by; none of SQLite's.
+fn mysql_number(error: &dyn DatabaseError) -> Option<u16> {
+    error.try_downcast_ref().map(MySqlDatabaseError::number)
 }
 
 fn of_mysql(number: u16) -> Meaning {

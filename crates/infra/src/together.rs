@@ -28,14 +28,14 @@ const MOST: usize = 16;
 /// How long each goes alone after a common transaction has failed.
 const CALM: Duration = Duration::from_millis(100);
 
-/// Who was answered together may come again together, and is waited for, where a transaction takes so long. Where it takes less, they
-/// are hardly there before it could have been over.
+/// How long a transaction has to take for those who were answered by it to be waited for: in less, another one is over before they
+/// could have come again.
 const WORTHWHILE: Duration = Duration::from_millis(1);
 
-/// For half as long as it took, and no longer than this.
+/// How long they are waited for at the most; half of what it took, where that is less.
 const GATHERING: Duration = Duration::from_millis(5);
 
-/// After somebody was waited for in vain nobody is for so many transactions.
+/// After how many transactions somebody is waited for again, once it was in vain.
 const SHY: usize = 4;
 
 pub(crate) type Answer<R> = Result<R, NotAdded<StoreError>>;
@@ -131,9 +131,9 @@ impl<T: Send + Sync + 'static, W: Writer<T>> Together<T, W> {
         line.next += 1;
         line.waiting.push_back(Waiting { number, item, tell, span: Span::current() });
         let waiting = line.waiting.len();
-        if let Some((_, all)) = line.gathering.take_if(|(count, _)| *count <= waiting) {
-            // Whoever gathers may have gone.
-            let _ = all.send(());
+        if let Some((_, gathered)) = line.gathering.take_if(|(count, _)| *count <= waiting) {
+            // Whoever waits for them may have gone.
+            let _ = gathered.send(());
         }
         if line.free > 0 {
             line.free -= 1;

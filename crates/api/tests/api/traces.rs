@@ -104,7 +104,16 @@ impl Collector {
 
     /// The span of the request that was answered so. Its children went before it, in this batch or an earlier one.
     fn span(&self, server: &Server, reply: &Reply) -> Span {
-        let id = server.access(reply.request_id())["span.id"].as_str().unwrap().to_owned();
+        self.find(server.access(reply.request_id())["span.id"].as_str().unwrap())
+    }
+
+    /// The span of a call that was refused, by what the refusal says of it.
+    fn refused(&self, refusal: &tonic::Status) -> Span {
+        let traceparent = refusal.metadata().get("traceparent").unwrap().to_str().unwrap();
+        self.find(traceparent.split('-').nth(2).unwrap())
+    }
+
+    fn find(&self, id: &str) -> Span {
         self.wait(&format!("the span {id}"), |taken| taken.spans.iter().find(|span| hex(&span.span_id) == id).cloned())
     }
 
@@ -243,11 +252,9 @@ fn a_call_is_a_span_of_the_caller_s_trace(board: &Board) {
     let mut request = tonic::Request::new(v1::GetQnaRequest { qna_id: 1 << 52, comment_count: 0 });
     request.metadata_mut().insert("traceparent", format!("00-{TRACE}-{CALLER}-01").parse().unwrap());
     let refused = caller.run(caller.qnas().get_qna(request)).unwrap_err();
-    let named = refused.metadata().get("traceparent").unwrap().to_str().unwrap().to_owned();
-    let id = named.split('-').nth(2).unwrap().to_owned();
-    let span =
-        collector.wait("the call's span", |taken| taken.spans.iter().find(|span| hex(&span.span_id) == id).cloned());
-    assert_eq!(named, format!("00-{TRACE}-{id}-01"));
+    let span = collector.refused(&refused);
+    let traceparent = format!("00-{TRACE}-{}-01", hex(&span.span_id));
+    assert_eq!(refused.metadata().get("traceparent").unwrap(), &*traceparent);
     assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (TRACE.to_owned(), CALLER.to_owned()));
     assert_eq!((&*span.name, span.kind()), ("mundap.v1.QnaService/GetQna", SpanKind::Server));
     let said = attributes(&span.attributes);
@@ -311,8 +318,7 @@ fn a_fault_is_one_of_the_span(board: &Board) {
     let caller = Caller::of(&server);
     let request = v1::ListCommentsRequest { qna_id: 1, ..v1::ListCommentsRequest::default() };
     let fault = caller.run(caller.comments().list_comments(request)).unwrap_err();
-    let id = fault.metadata().get("traceparent").unwrap().to_str().unwrap().split('-').nth(2).unwrap().to_owned();
-    let span = collector.wait("its span", |taken| taken.spans.iter().find(|span| hex(&span.span_id) == id).cloned());
+    let span = collector.refused(&fault);
     assert!(is_error(&span), "{span:?}");
     assert_eq!(attributes(&span.attributes)["error.type"], format!("{:?}", fault.code()));
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::{join, join_all, try_join_all};
 use mundap_domain::idempotency::{Claimant, IdempotencyKey, NotAdded, Receipt};
 use mundap_domain::testing::noon;
-use mundap_domain::{Store as _, StoreError};
+use mundap_domain::user::User;
+use mundap_domain::{Store as _, StoreError, UnitOfWork};
 use mundap_infra::{ConnectError, DatabaseSettings, connect};
 use sea_orm::sqlx::{Connection as _, Executor as _, MySqlConnection};
 use url::Url;
@@ -71,7 +72,7 @@ async fn behind_a_line_of(max_connections: u32, board: &Board) -> Option<(Board,
 }
 
 /// Ten requests at once, each a read and a write: every one fails, as unavailable, within `limit`.
-async fn assert_unavailable(board: &Board, author: &mundap_domain::user::User, limit: Duration) {
+async fn assert_unavailable(board: &Board, author: &User, limit: Duration) {
     let requests = (0..10).map(async |_| {
         let start = Instant::now();
         assert_outcome!(board.reader().users().find(author.id).await, Err(StoreError::Unavailable(_)));
@@ -91,22 +92,18 @@ async fn assert_unavailable(board: &Board, author: &mundap_domain::user::User, l
 }
 
 /// All the connections that the pool may have are there and work, soon.
-async fn assert_good(board: &Board, author: &mundap_domain::user::User) {
+async fn assert_good(board: &Board, author: &User) {
     let start = Instant::now();
     let all_at_once = async || {
         // Held together, so that not one of them may be missing.
         let units = try_join_all((0..UNITS).map(|_| board.store.begin())).await?;
         let reads = (0..4 * READERS).map(async |_| board.reader().users().find_by_email(&author.email).await);
-        let (added, read) = join(board.store.add_qna(&new_qna(author), None), try_join_all(reads)).await;
+        let (added, read) = join(add(board, author), try_join_all(reads)).await;
         read?;
         for unit in units {
-            unit.qnas().insert(&new_qna(author)).await?;
-            unit.commit().await?;
+            fill(unit, author).await?;
         }
-        match added {
-            Ok(_) => Ok(()),
-            Err(NotAdded::Thing(error) | NotAdded::Receipt(error)) => Err(error),
-        }
+        added
     };
     loop {
         match all_at_once().await {
@@ -117,6 +114,20 @@ async fn assert_good(board: &Board, author: &mundap_domain::user::User) {
             Err(error) => panic!("{error:?}"),
         }
     }
+}
+
+/// Stores a question by itself.
+async fn add(board: &Board, author: &User) -> Result<(), StoreError> {
+    match board.store.add_qna(&new_qna(author), None).await {
+        Ok(_) => Ok(()),
+        Err(NotAdded::Thing(error) | NotAdded::Receipt(error)) => Err(error),
+    }
+}
+
+/// Stores one by a unit.
+async fn fill(unit: Box<dyn UnitOfWork>, author: &User) -> Result<(), StoreError> {
+    unit.qnas().insert(&new_qna(author)).await?;
+    unit.commit().await
 }
 
 /// Connections are given back behind the scenes, and nothing tells when. One that the line fails in that very moment is
@@ -318,9 +329,7 @@ async fn a_restart_costs_no_request(board: Board) {
         all_given_back().await;
         proxy.set(Line::Cut).await;
         proxy.set(Line::Open).await;
-        for n in 0..8 {
-            what.once(&board, &author).await.unwrap_or_else(|error| panic!("{what:?} {n}: {error:?}"));
-        }
+        what.succeeds(&board, &author).await;
     }
 }
 
@@ -337,9 +346,7 @@ async fn connections_that_the_server_closes_cost_no_request(board: Board) {
         all_given_back().await;
         let closed = board.server.close_connections(&settings).await;
         assert!(closed > UNITS as usize + 1, "of readers too: {closed}");
-        for n in 0..8 {
-            what.once(&board, &author).await.unwrap_or_else(|error| panic!("{what:?} {n}: {error:?}"));
-        }
+        what.succeeds(&board, &author).await;
     }
 }
 
@@ -351,18 +358,18 @@ enum Work {
 }
 
 impl Work {
-    async fn once(self, board: &Board, author: &mundap_domain::user::User) -> Result<(), StoreError> {
-        match self {
-            Self::Read => board.reader().users().find(author.id).await.map(|_| ()),
-            Self::Add => match board.store.add_qna(&new_qna(author), None).await {
-                Ok(_) => Ok(()),
-                Err(NotAdded::Thing(error) | NotAdded::Receipt(error)) => Err(error),
-            },
-            Self::Unit => {
-                let unit = board.store.begin().await?;
-                unit.qnas().insert(&new_qna(author)).await?;
-                unit.commit().await
-            }
+    /// As often as there are connections, so that each is met.
+    async fn succeeds(self, board: &Board, author: &User) {
+        for n in 0..CONNECTIONS {
+            let done = match self {
+                Self::Read => board.reader().users().find(author.id).await.map(|_| ()),
+                Self::Add => add(board, author).await,
+                Self::Unit => match board.store.begin().await {
+                    Ok(unit) => fill(unit, author).await,
+                    Err(error) => Err(error),
+                },
+            };
+            done.unwrap_or_else(|error| panic!("{self:?} {n}: {error:?}"));
         }
     }
 }
