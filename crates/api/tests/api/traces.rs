@@ -285,6 +285,12 @@ fn a_refusal_is_no_fault_of_the_span(board: &Board) {
         assert_eq!(about["http.route"].is_null(), !name.contains('/'), "{about}");
         assert_eq!(about["http.request.method"] == "_OTHER", name == "HTTP", "{about}");
     }
+    // Nor of a call's.
+    let large = Caller::of(&server).by(&user).ask("Too large", &"x".repeat(600_000)).unwrap_err();
+    let span = collector.refused(&large);
+    let about = attributes(&span.attributes);
+    assert_eq!(about["rpc.grpc.status_code"], tonic::Code::ResourceExhausted as i32);
+    assert!(!is_error(&span) && about["error.type"].is_null(), "{span:?}");
 }
 
 fn a_fault_is_one_of_the_span(board: &Board) {
