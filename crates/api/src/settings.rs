@@ -3,14 +3,13 @@
 //! A setting is a flag of `mundap` with an environment variable beside it; the flag wins. Names and defaults are the
 //! contract's.
 
+mod value;
+
 use std::ffi::OsString;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use clap::{Args, CommandFactory as _, Parser, ValueEnum};
 use ipnet::IpNet;
 use mundap_domain::rate::{Quota, Quotas};
@@ -18,6 +17,9 @@ use mundap_infra::DatabaseSettings;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::command::Command;
+
+pub use value::{Listen, show_quota};
+use value::{origin, public_url, quota, share, whole_seconds};
 
 /// A Q&A board beside your product.
 #[derive(Debug, Parser)]
@@ -48,30 +50,6 @@ pub enum LogFormat {
 pub enum Switch {
     On,
     Off,
-}
-
-/// An address to listen on, or `off`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listen {
-    Off,
-    At(SocketAddr),
-}
-
-impl FromStr for Listen {
-    type Err = std::net::AddrParseError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "off" { Ok(Self::Off) } else { text.parse().map(Self::At) }
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("off"),
-            Self::At(address) => address.fmt(f),
-        }
-    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -433,54 +411,6 @@ impl Settings {
     }
 }
 
-/// So many in such a time, as in `60/1m`.
-fn quota(text: &str) -> Result<Quota, String> {
-    let parse = || {
-        let (permits, window) = text.split_once('/')?;
-        let window = humantime::parse_duration(window.trim()).ok()?;
-        Quota::new(permits.trim().parse().ok()?, TimeDelta::from_std(window).ok()?)
-    };
-    parse().ok_or_else(|| "a limit is such as 60/1m: 1 to 1000000 in whole seconds, a day at most".to_owned())
-}
-
-/// As `quota` reads it.
-#[must_use]
-pub fn show_quota(quota: Quota) -> String {
-    let window = quota.window().to_std().unwrap_or_default();
-    format!("{}/{}", quota.permits(), humantime::format_duration(window))
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
-}
-
-/// What the server counts in seconds must not be cut in silence.
-fn whole_seconds(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("it must be whole seconds".to_owned()) }
-}
-
-/// A browser's `Origin` is scheme, host and port; anything else would never match one.
-fn origin(text: &str) -> Result<String, String> {
-    let url = url::Url::parse(text.trim()).map_err(|error| error.to_string())?;
-    let origin = url.origin().ascii_serialization();
-    if matches!(url.scheme(), "http" | "https") && url.as_str().trim_end_matches('/') == origin {
-        Ok(origin)
-    } else {
-        Err("an origin is such as https://board.example.com".to_owned())
-    }
-}
-
-fn public_url(text: &str) -> Result<url::Url, String> {
-    let url = url::Url::parse(text).map_err(|error| error.to_string())?;
-    if matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none() {
-        Ok(url)
-    } else {
-        Err("it must start with http:// or https://, and have no query".to_owned())
-    }
-}
-
 /// The database at `url`, which `name` gave.
 ///
 /// # Errors
@@ -526,16 +456,6 @@ mod tests {
     fn settings_and_the_tests_own_variables_pass() {
         for name in ["MUNDAP_HTTP_ADDR", "MUNDAP_DATABASE_URL_FILE", "MUNDAP_TEST_MYSQL_URLS", "PATH"] {
             assert!(check(name).is_ok(), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_quota_is_so_many_in_such_a_time() {
-        for text in ["60/1m", "3/1h", "1000000/1day", "1/1s", "10/15m", "7/1m 1s"] {
-            assert_eq!(show_quota(quota(text).unwrap()), text);
-        }
-        for bad in ["", "60", "60/", "/1m", "0/1m", "1000001/1m", "-1/1m", "60/0s", "60/1500ms", "60/25h", "x/1m"] {
-            assert!(quota(bad).is_err(), "{bad}");
         }
     }
 

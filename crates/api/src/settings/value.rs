@@ -1,0 +1,96 @@
+//! What a setting may be, where that is more than a number or a word: how each is read.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use mundap_domain::rate::Quota;
+
+/// An address to listen on, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    Off,
+    At(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" { Ok(Self::Off) } else { text.parse().map(Self::At) }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
+}
+
+/// So many in such a time, as in `60/1m`.
+pub(super) fn quota(text: &str) -> Result<Quota, String> {
+    let parse = || {
+        let (permits, window) = text.split_once('/')?;
+        let window = humantime::parse_duration(window.trim()).ok()?;
+        Quota::new(permits.trim().parse().ok()?, TimeDelta::from_std(window).ok()?)
+    };
+    parse().ok_or_else(|| "a limit is such as 60/1m: 1 to 1000000 in whole seconds, a day at most".to_owned())
+}
+
+/// As `quota` reads it.
+#[must_use]
+pub fn show_quota(quota: Quota) -> String {
+    let window = quota.window().to_std().unwrap_or_default();
+    format!("{}/{}", quota.permits(), humantime::format_duration(window))
+}
+
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
+}
+
+/// What the server counts in seconds must not be cut in silence.
+pub(super) fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("it must be whole seconds".to_owned()) }
+}
+
+/// A browser's `Origin` is scheme, host and port; anything else would never match one.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text.trim()).map_err(|error| error.to_string())?;
+    let origin = url.origin().ascii_serialization();
+    if matches!(url.scheme(), "http" | "https") && url.as_str().trim_end_matches('/') == origin {
+        Ok(origin)
+    } else {
+        Err("an origin is such as https://board.example.com".to_owned())
+    }
+}
+
+pub(super) fn public_url(text: &str) -> Result<url::Url, String> {
+    let url = url::Url::parse(text).map_err(|error| error.to_string())?;
+    if matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none() {
+        Ok(url)
+    } else {
+        Err("it must start with http:// or https://, and have no query".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_so_many_in_such_a_time() {
+        for text in ["60/1m", "3/1h", "1000000/1day", "1/1s", "10/15m", "7/1m 1s"] {
+            assert_eq!(show_quota(quota(text).unwrap()), text);
+        }
+        for bad in ["", "60", "60/", "/1m", "0/1m", "1000001/1m", "-1/1m", "60/0s", "60/1500ms", "60/25h", "x/1m"] {
+            assert!(quota(bad).is_err(), "{bad}");
+        }
+    }
+}
