@@ -216,25 +216,25 @@ impl Ticket {
         self.0.aside.get().is_none() && Instant::now() >= self.0.deadline.get()
     }
 
-    async fn step_aside<T>(&self, arrival: impl Future<Output = T>) -> Result<T, Shed> {
+    async fn step_aside<T>(&self, arrival: impl Future<Output = T>) -> Result<Arrived<T>, Shed> {
         let mut arrival = pin!(arrival);
         // Most bodies come along with their heads.
-        if let Some(arrived) = arrival.as_mut().now_or_never() {
-            return Ok(arrived);
+        if let Some(what) = arrival.as_mut().now_or_never() {
+            return Ok(Arrived { what, late: false });
         }
         let since = Instant::now();
         self.0.aside.set(Some(since));
         if self.0.body == Body::Gives {
             drop(self.leave());
         }
-        let arrived = arrival.await;
+        let what = arrival.await;
         self.0.aside.set(None);
         self.0.deadline.set(self.0.deadline.get() + since.elapsed());
         if self.0.body == Body::Gives {
             let seat = self.0.lane.enter().await?;
             self.0.seat.replace(Some(seat));
         }
-        Ok(arrived)
+        Ok(Arrived { what, late: true })
     }
 }
 
@@ -247,16 +247,24 @@ impl Drop for Leaving {
     }
 }
 
+/// What a client has sent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Arrived<T> {
+    pub what: T,
+    /// Whether it was waited for.
+    pub late: bool,
+}
+
 /// Waits for what a client still has to send: meanwhile its request counts for nothing and its time stands still, for
 /// `arrival` has a time limit of its own.
 ///
 /// # Errors
 /// 503 `busy` where by then no place is left.
-pub async fn while_it_arrives<T>(req: &HttpRequest, arrival: impl Future<Output = T>) -> Result<T, Problem> {
+pub async fn while_it_arrives<T>(req: &HttpRequest, arrival: impl Future<Output = T>) -> Result<Arrived<T>, Problem> {
     let ticket = req.extensions().get::<Ticket>().cloned();
     match ticket {
         Some(ticket) => ticket.step_aside(arrival).await.map_err(|_| Problem::turned_away()),
-        None => Ok(arrival.await),
+        None => Ok(Arrived { what: arrival.await, late: true }),
     }
 }
 

@@ -19,7 +19,7 @@ use actix_web::http::header::{
 };
 use actix_web::http::{ConnectionType, Method};
 use actix_web::middleware::Next;
-use actix_web::{HttpMessage as _, HttpResponse, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use metrics::{Counter, Histogram, counter, histogram};
@@ -33,6 +33,7 @@ use crate::input::{Caller, head};
 use crate::problem::Problem;
 use crate::rate::{self, Budget};
 use crate::routes::seed;
+use crate::target::spell_plainly;
 use crate::trace::{TRACEPARENT, Trace};
 use crate::words::{self, Language};
 
@@ -46,6 +47,7 @@ pub async fn edge(
     mut req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    spell_plainly(&mut req);
     let record = Record::start(&req);
     // Kept unread: only a refusal is said in a language.
     let asked: Vec<HeaderValue> = req.headers().get_all(ACCEPT_LANGUAGE).cloned().collect();
@@ -110,7 +112,7 @@ pub async fn door(
         return Ok(req.error_response(problem));
     }
     if let Some(board) = req.app_data::<web::Data<Board>>().cloned() {
-        let caller = authenticate(&req, &board).await;
+        let caller = authenticate(req.request(), &board).await.map(Caller::from);
         match rate::enter(req.request(), &board, caller).await {
             Ok(caller) => {
                 if let Some(actor) = req.extensions().get::<KnownActor>() {
@@ -196,15 +198,15 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
 
 /// Who is asking. Anonymous without an `Authorization` header; a bad one is refused even where anybody may read, since
 /// the caller believes to be somebody.
-async fn authenticate(req: &ServiceRequest, board: &Board) -> Result<Caller, Error> {
+pub(crate) async fn authenticate(req: &HttpRequest, board: &Board) -> Result<Actor, Error> {
     let path = req.path();
     // Signing in needs no token, and OAuth2 clients may send their own credentials in this header there.
     let asks = seed::is_path(path) || (path.starts_with("/api/v1/") && !path.starts_with("/api/v1/auth/"));
     let Some(header) = req.headers().get(AUTHORIZATION).filter(|_| asks) else {
-        return Ok(Caller(Rc::new(Actor::Anonymous)));
+        return Ok(Actor::Anonymous);
     };
     let token = header.to_str().ok().and_then(bearer).ok_or(Error::InvalidToken)?;
-    Ok(Caller(Rc::new(board.services.accounts.authenticate(token).await?)))
+    board.services.accounts.authenticate(token).await
 }
 
 /// RFC 6750, 2.1; the scheme's case does not matter (RFC 9110, 11.1).

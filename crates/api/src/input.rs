@@ -2,6 +2,7 @@
 
 mod fields;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ops::{Deref, RangeInclusive};
 use std::rc::Rc;
@@ -21,23 +22,31 @@ use mundap_domain::{Actor, Error};
 pub use self::fields::{Fields, OpenFields};
 use crate::admission;
 use crate::app::Board;
+use crate::edge::authenticate;
 use crate::problem::Problem;
 
-/// Who is asking; [`crate::edge`] found out before anything else of the request was read.
+/// Who is asking; [`crate::edge`] found out before anything else of the request was read. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Caller(pub Rc<Actor>);
+pub struct Caller(Rc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    at_first: Actor,
+    /// As they were when a body that kept them waiting was there.
+    by_then: OnceCell<Actor>,
+}
 
 impl Deref for Caller {
     type Target = Actor;
 
     fn deref(&self) -> &Actor {
-        &self.0
+        self.0.by_then.get().unwrap_or(&self.0.at_first)
     }
 }
 
 impl From<Actor> for Caller {
     fn from(actor: Actor) -> Self {
-        Self(Rc::new(actor))
+        Self(Rc::new(Known { at_first: actor, by_then: OnceCell::new() }))
     }
 }
 
@@ -45,7 +54,7 @@ impl Caller {
     /// The caller of this request; anonymous where nobody signed in.
     #[must_use]
     pub fn of(req: &HttpRequest) -> Self {
-        req.extensions().get::<Self>().cloned().unwrap_or_else(|| Self(Rc::new(Actor::Anonymous)))
+        req.extensions().get::<Self>().cloned().unwrap_or_else(|| Actor::Anonymous.into())
     }
 
     /// Turns a stranger away before the body of this request is read.
@@ -53,7 +62,15 @@ impl Caller {
     /// # Errors
     /// [`Error::Unauthenticated`].
     pub fn signed_in(req: &HttpRequest) -> Result<(), Error> {
-        if matches!(*Self::of(req).0, Actor::Anonymous) { Err(Error::Unauthenticated) } else { Ok(()) }
+        if matches!(*Self::of(req), Actor::Anonymous) { Err(Error::Unauthenticated) } else { Ok(()) }
+    }
+
+    /// Looks again who is asking: whoever was suspended, or signed out, while their body arrived must not be heard any more.
+    async fn look_again(req: &HttpRequest, board: &Board) -> Result<(), Error> {
+        let by_then = authenticate(req, board).await?;
+        // A request has one body.
+        let _ = Self::of(req).0.by_then.set(by_then);
+        Ok(())
     }
 }
 
@@ -227,10 +244,8 @@ impl Query {
     /// # Errors
     /// 400 where it is no whole number.
     pub fn size_or_none(&mut self, name: &str) -> Result<Option<PageSize>, Problem> {
-        if self.values.get(name).is_some_and(|text| parse_id(text) == Some(0)) {
-            self.values.remove(name);
-        }
-        self.size(name)
+        let Some(n) = self.integer(name)? else { return Ok(None) };
+        Ok(PageSize::parse_or_none(n).map_err(|rule| self.violations.add(name, rule)).ok().flatten())
     }
 
     /// `limit` and `cursor`.
@@ -322,8 +337,8 @@ const DRAINED: usize = 16 * 1024 * 1024;
 /// The whole body.
 ///
 /// # Errors
-/// 413 over the limit, 408 over the time limit, 400 where the connection breaks off; 503 where it took a while to arrive
-/// and no place is left by then.
+/// 413 over the limit, 408 over the time limit, 400 where the connection breaks off. Where it took a while to arrive: 503 where no
+/// place is left by then, 401 where the caller is signed in no more.
 pub async fn body(req: &HttpRequest, payload: Payload) -> Result<Bytes, Problem> {
     let board = req.app_data::<web::Data<Board>>().ok_or_else(|| Error::internal("the board is not wired"))?;
     body_within(req, payload, board.limits.body).await
@@ -356,7 +371,12 @@ pub async fn body_within(req: &HttpRequest, payload: Payload, limit: usize) -> R
         return Err(Problem::body_too_large(limit));
     }
     let arrival = tokio::time::timeout(board.limits.body_time, read);
-    admission::while_it_arrives(req, arrival).await?.unwrap_or_else(|_| Err(Problem::body_timeout()))
+    let arrived = admission::while_it_arrives(req, arrival).await?;
+    let bytes = arrived.what.unwrap_or_else(|_| Err(Problem::body_timeout()))?;
+    if arrived.late {
+        Caller::look_again(req, board).await?;
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ pub mod routes;
 pub mod serve;
 mod server;
 pub mod settings;
+pub mod target;
 pub mod telemetry;
 pub mod trace;
 pub mod upload;

@@ -25,8 +25,8 @@ use mundap_domain::image::Refusal;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use self::wording::say;
 use self::wording::{detail, field_errors, summary};
+pub use self::wording::{say, say_of_signing_in};
 use crate::rate;
 use crate::words::{Language, Phrase};
 

@@ -18,6 +18,13 @@ use crate::problem::Problem;
 /// What the form's boundaries and the part's headers may take beside the file.
 const OVERHEAD: usize = 16 * 1024;
 
+/// How many parts that do not belong there are told of. Each takes its time and its place in the answer, and neither must grow
+/// with the body.
+const MOST_STRANGE: usize = 10;
+
+/// The most characters that are told of such a part's name.
+const NAME: usize = 100;
+
 /// The part named `file`, from a caller who is signed in: a stranger's body is not even read. Its file name and its
 /// declared type are not looked at.
 #[derive(Debug)]
@@ -56,13 +63,17 @@ async fn read(req: HttpRequest, payload: Payload) -> Result<Upload, Problem> {
 async fn parse(req: &HttpRequest, body: Bytes) -> Result<Vec<u8>, Problem> {
     let mut form = Multipart::new(req.headers(), stream::iter([Ok::<_, PayloadError>(body)]));
     let mut file = None;
-    let mut violations = Violations::default();
+    let (mut violations, mut strange) = (Violations::default(), 0);
     while let Some(field) = form.next().await {
         let mut field = field.map_err(|error| Problem::broken_form(&error))?;
-        let name = field.name().unwrap_or_default().to_owned();
+        let name: String = field.name().unwrap_or_default().chars().take(NAME).collect();
         let bytes = content(&mut field).await?;
         if name != "file" {
             violations.add(name, Broken::UnknownField);
+            strange += 1;
+            if strange == MOST_STRANGE {
+                return Err(violations.into());
+            }
         } else if file.replace(bytes).is_some() {
             return Err(Problem::malformed_form("file"));
         }

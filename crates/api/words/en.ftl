@@ -7,12 +7,13 @@
 
 # $fields: one validation_failed-field for each broken rule, separated by "; "
 validation_failed = { $fields }.
-# $pointer: where the field is, such as /title; $rule: one of the rules below
+# $pointer: where the field is, such as /title, or its name in a message; $rule: one of the rules below
 validation_failed-field = { $pointer } { $rule }
 unauthenticated = Sign in first: POST /api/v1/auth/token, then send the access token.
 unauthenticated-call = Sign in first: AuthService.SignIn, then send the access token in the metadata, as authorization.
 invalid_token = The access token is not valid, or no longer; get a new one with the refresh token or sign in again.
 invalid_credentials = The current password is not this one.
+invalid_credentials-sign_in = E-mail and password do not match an account.
 invalid_refresh_token = The refresh token is not valid, or no longer; sign in again.
 invalid_mail_token = This token from a letter is not good, or no longer: ask for a new letter.
 account_suspended = This account is suspended: it may read, and delete itself.

@@ -10,6 +10,7 @@ unauthenticated = 먼저 로그인해야 합니다. POST /api/v1/auth/token에�
 unauthenticated-call = 먼저 로그인해야 합니다. AuthService.SignIn에서 받은 액세스 토큰을 메타데이터의 authorization에 담아 보내십시오.
 invalid_token = 액세스 토큰이 유효하지 않거나 만료되었습니다. 리프레시 토큰으로 새 토큰을 받거나 다시 로그인하십시오.
 invalid_credentials = 현재 비밀번호가 맞지 않습니다.
+invalid_credentials-sign_in = 이메일과 비밀번호가 맞는 계정이 없습니다.
 invalid_refresh_token = 리프레시 토큰이 유효하지 않거나 만료되었습니다. 다시 로그인하십시오.
 invalid_mail_token = 메일에 적힌 토큰을 쓸 수 없습니다. 이미 썼거나 만료된 토큰입니다. 메일을 다시 요청하십시오.
 account_suspended = 정지된 계정입니다. 글 읽기와 계정 삭제만 할 수 있습니다.

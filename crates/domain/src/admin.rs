@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Violations};
 use crate::page::{CursorKey, Order, Page, PageRequest};
 use crate::user::{Email, Role, User, UserId};
 use crate::version::Expected;
-use crate::{Ports, Repositories, Store};
+use crate::{Ports, Repositories, Store, UnitOfWork};
 
 /// Which accounts a list holds, and in which order. Deleted ones are in none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +101,8 @@ impl AdminService {
         by.must(Act::Administer)?;
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
-            let mut user = unit.users().find_locked(id).await?.ok_or(Error::NotFound(Kind::USER))?;
-            let now = self.clock.now();
+            let (by, mut user) = both_locked(&*unit, by, id).await?;
+            let (by, now) = (&by, self.clock.now());
             let actions = user.administer(by, expected, change, now)?;
             if actions.is_empty() {
                 return Ok(user);
@@ -157,6 +157,25 @@ impl AdminService {
         })
         .await
     }
+}
+
+/// Who changes an account, as they are now, and the account: both locked, in the order of their ids. Of two administrators who
+/// take each other's role away one is first, and the other is none any more.
+async fn both_locked(unit: &dyn UnitOfWork, by: &Actor, id: UserId) -> Result<(Actor, User), Error> {
+    let own = by.account().map(|account| account.id);
+    let mut ids: Vec<UserId> = own.into_iter().chain([id]).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut found = Vec::new();
+    for id in ids {
+        found.extend(unit.users().find_locked(id).await?);
+    }
+    let user = found.iter().find(|user| user.id == id).cloned().ok_or(Error::NotFound(Kind::USER))?;
+    let by = match own {
+        Some(own) => found.into_iter().find(|user| user.id == own).ok_or(Error::InvalidToken)?.into(),
+        None => by.clone(),
+    };
+    Ok((by, user))
 }
 
 /// Writes to the audit log, in an open unit.

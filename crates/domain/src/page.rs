@@ -26,6 +26,17 @@ impl PageSize {
         }
     }
 
+    /// A number of items to bring along, of which 0 is none.
+    ///
+    /// # Errors
+    /// [`Broken::OutOfRange`] outside 0..=100.
+    pub fn parse_or_none(n: i64) -> Result<Option<Self>, Broken> {
+        match n {
+            0 => Ok(None),
+            n => Self::parse(n).map(Some).map_err(|_| Broken::OutOfRange { min: 0, max: Self::MAX.into() }),
+        }
+    }
+
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0 as u64

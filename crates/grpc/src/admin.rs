@@ -32,7 +32,7 @@ fn role(field: &str, role: i32) -> Result<Option<Role>, Violations> {
 
 fn not_a_role(field: &str) -> Violations {
     let mut violations = Violations::default();
-    violations.add(field, Broken::NotOneOf { allowed: &Role::NAMES });
+    violations.add(field, Broken::NotOneOf { allowed: &["ROLE_MEMBER", "ROLE_MODERATOR", "ROLE_ADMIN"] });
     violations
 }
 
@@ -53,13 +53,15 @@ impl Admin {
 
     async fn update(&self, call: &Call, asked: v1::UpdateUserAccountRequest) -> Result<v1::Account, Error> {
         let new = asked.account.unwrap_or_default();
-        let role = role("account.role", new.role)?;
-        let filled = [role.is_some(), new.suspended];
+        let filled = [new.role != i32::from(v1::Role::Unspecified), new.suspended];
         let [of_role, of_suspension] = input::mask(asked.update_mask.as_ref(), &["role", "suspended"], filled)?;
-        if of_role && role.is_none() {
-            return Err(not_a_role("account.role").into());
-        }
-        let change = UserChange { role: role.filter(|_| of_role), suspended: of_suspension.then_some(new.suspended) };
+        // What the mask leaves out is not looked at: it may be a role of a later version of the contract.
+        let role = if of_role {
+            Some(role("account.role", new.role)?.ok_or_else(|| not_a_role("account.role"))?)
+        } else {
+            None
+        };
+        let change = UserChange { role, suspended: of_suspension.then_some(new.suspended) };
         let expected = input::etag("account.etag", &new.etag)?;
         let user = self.0.admin.change_user(&call.by, UserId::new(new.user_id), &change, &expected).await?;
         Ok(view::account(&user))

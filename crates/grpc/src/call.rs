@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use futures_util::future::BoxFuture;
 use mundap_domain::idempotency::Outcome;
 use mundap_domain::mail::Language;
 use mundap_domain::{Actor, Error};
@@ -20,6 +21,9 @@ pub struct Said {
 /// Says an error in a language.
 pub type Voice = fn(&Error, Language) -> Said;
 
+/// Looks again who is calling.
+pub type Look = Arc<dyn Fn() -> BoxFuture<'static, Result<Actor, Error>> + Send + Sync>;
+
 /// One call: who makes it, and how a refusal of it is said. Its host puts one into the extensions of each request.
 #[derive(Clone)]
 pub struct Call {
@@ -27,13 +31,14 @@ pub struct Call {
     pub language: Language,
     voice: Voice,
     refusal: Arc<OnceLock<Error>>,
+    look: Option<Look>,
 }
 
 impl Call {
     /// A call of somebody.
     #[must_use]
     pub fn new(by: Actor, language: Language, voice: Voice) -> Self {
-        Self { by: Arc::new(by), language, voice, refusal: Arc::default() }
+        Self { by: Arc::new(by), language, voice, refusal: Arc::default(), look: None }
     }
 
     /// The same call, now that it is known whose it is.
@@ -41,6 +46,23 @@ impl Call {
     pub fn made_by(mut self, actor: Actor) -> Self {
         self.by = Arc::new(actor);
         self
+    }
+
+    /// The same call, one that may go on for long: its caller is looked at again with each part of it.
+    #[must_use]
+    pub fn lasting(mut self, look: Look) -> Self {
+        self.look = Some(look);
+        self
+    }
+
+    /// The same call by now. Whoever was suspended, or signed out, while it went on has no part in the rest of it.
+    ///
+    /// # Errors
+    /// Where the caller is signed in no more.
+    pub(crate) async fn by_now(self) -> Result<Self, Error> {
+        let Some(look) = &self.look else { return Ok(self) };
+        let actor = look().await?;
+        Ok(self.made_by(actor))
     }
 
     /// Why it was refused, if it was; to be asked when its answer ends.

@@ -123,10 +123,15 @@ impl ImageService for Images {
         let arrived = match timeout(self.limits.upload_time, read(parts)).await {
             Ok(Ok(arrived)) => arrived,
             Ok(Err(Unread::Refused(error))) => return Err(call.refuse(error)),
+            // That the caller is gone has no code of its own in what reads the messages.
+            Ok(Err(Unread::Broken(status))) if status.code() == Code::Unknown => {
+                return Err(Status::cancelled("the image broke off"));
+            }
             Ok(Err(Unread::Broken(status))) => return Err(status),
             Err(_) => return Err(Status::new(Code::DeadlineExceeded, "the image took too long to arrive")),
         };
-        created(&call, self.attach(&call, arrived).await, view::image)
+        let attached = async { self.attach(&call.clone().by_now().await?, arrived).await };
+        created(&call, attached.await, view::image)
     }
 
     async fn download_image(
@@ -135,9 +140,10 @@ impl ImageService for Images {
     ) -> Result<Response<Self::DownloadImageStream>, Status> {
         let (call, asked) = Call::open(request);
         let begin = async {
-            let Ok(from) = u64::try_from(asked.offset_bytes) else {
+            // No image has more, and a client that asks for less than nothing has counted wrong.
+            let Ok(from) = u32::try_from(asked.offset_bytes).map(u64::from) else {
                 let mut violations = Violations::default();
-                violations.add("offset_bytes", Broken::OutOfRange { min: 0, max: i64::MAX });
+                violations.add("offset_bytes", Broken::OutOfRange { min: 0, max: i64::from(u32::MAX) });
                 return Err(violations.into());
             };
             let image = self.services.images.read(&call.by, ImageId::new(asked.image_id)).await?;

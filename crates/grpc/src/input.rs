@@ -22,10 +22,7 @@ pub(crate) fn page(size: i32, token: String) -> Result<PageRequest, Violations> 
 
 /// A number of items to bring along, of which 0 is none.
 pub(crate) fn size_or_none(field: &str, size: i32) -> Result<Option<PageSize>, Violations> {
-    if size == 0 {
-        return Ok(None);
-    }
-    PageSize::parse(size.into()).map(Some).map_err(|rule| one(field, rule))
+    PageSize::parse_or_none(size.into()).map_err(|rule| one(field, rule))
 }
 
 /// An order, or `default`.
@@ -34,7 +31,7 @@ pub(crate) fn order(order: i32, default: Order) -> Result<Order, Violations> {
         Ok(v1::Order::Unspecified) => Ok(default),
         Ok(v1::Order::Newest) => Ok(Order::Newest),
         Ok(v1::Order::Oldest) => Ok(Order::Oldest),
-        Err(_) => Err(one("order", Broken::NotOneOf { allowed: &Order::NAMES })),
+        Err(_) => Err(one("order", Broken::NotOneOf { allowed: &["ORDER_NEWEST", "ORDER_OLDEST"] })),
     }
 }
 

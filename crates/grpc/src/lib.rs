@@ -21,7 +21,7 @@ mod stream;
 mod user;
 mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mundap_domain::Services;
@@ -29,7 +29,7 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-pub use call::{Call, Said, Voice};
+pub use call::{Call, Look, Said, Voice};
 pub use method::{Load, Method, Purpose};
 
 /// Messages, services and clients, generated from `proto/`.
@@ -58,21 +58,30 @@ pub struct Limits {
 
 /// Whether callers should come here, for `grpc.health.v1.Health`.
 #[derive(Clone)]
-pub struct Health(HealthReporter);
+pub struct Health {
+    reporter: HealthReporter,
+    /// What it said last.
+    said: Arc<Mutex<Option<bool>>>,
+}
 
 impl Health {
-    /// Tells those who ask, and those who watch.
+    /// Tells those who ask, and those who watch. Who watches is told of changes alone.
     pub async fn set(&self, serving: bool) {
+        let said = || self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if *said() == Some(serving) {
+            return;
+        }
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in method::services().chain([""]) {
-            self.0.set_service_status(service, status).await;
+            self.reporter.set_service_status(service, status).await;
         }
+        *said() = Some(serving);
     }
 
     /// Ends the streams of those who watch.
     pub async fn end(mut self) {
         for service in method::services().chain([""]) {
-            self.0.clear_service_status(service).await;
+            self.reporter.clear_service_status(service).await;
         }
     }
 }
@@ -100,5 +109,5 @@ pub fn routes(services: &Arc<Services>, limits: Limits) -> Result<(Routes, Healt
         .add_service(account::service(services.clone(), limits))
         .add_service(auth::service(services.clone(), limits))
         .add_service(admin::service(services.clone(), limits));
-    Ok((routes.routes().prepare(), Health(health)))
+    Ok((routes.routes().prepare(), Health { reporter: health, said: Arc::default() }))
 }

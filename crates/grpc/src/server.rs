@@ -63,6 +63,8 @@ pub struct Activity(Arc<Calls>);
 #[derive(Default)]
 struct Calls {
     running: AtomicUsize,
+    /// Those that wait for something to happen.
+    waiting: AtomicUsize,
     /// When the last one began, moved or ended; none before the first.
     last: Mutex<Option<Instant>>,
 }
@@ -70,12 +72,23 @@ struct Calls {
 /// A call that is running.
 pub struct Running(Activity);
 
+/// A call that waits for something to happen, and may have nothing to say for long. Its connection is not idle, and nobody who is there
+/// leaves it unread: whether its other end is there, it is asked itself.
+pub struct Waiting(Activity);
+
 impl Activity {
     #[must_use]
     pub fn begin(&self) -> Running {
         self.0.running.fetch_add(1, Ordering::Relaxed);
         self.moved();
         Running(self.clone())
+    }
+
+    #[must_use]
+    pub fn wait(&self) -> Waiting {
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        self.moved();
+        Waiting(self.clone())
     }
 
     fn moved(&self) {
@@ -86,6 +99,11 @@ impl Activity {
     fn unread(&self, limits: &Limits) -> Option<Instant> {
         let last = *self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         (self.0.running.load(Ordering::Relaxed) > 0).then_some(last? + limits.unread)
+    }
+
+    /// Whether a call waits for something to happen.
+    fn waits(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// When it will have been idle for too long, as far as can be told now; `None` while a call is running.
@@ -109,6 +127,13 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.0.moved();
         self.0.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.moved();
+        self.0.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -212,6 +237,7 @@ async fn converse<S>(
                 match activity.deadline(opened, &limits) {
                     None => look = now + limits.first_call,
                     Some(_) if ending => return,
+                    Some(_) if activity.waits() => look = now + limits.first_call,
                     Some(deadline) if now < deadline => look = deadline,
                     Some(_) => {
                         connection.as_mut().graceful_shutdown();

@@ -38,7 +38,8 @@ where
             && let Some(slice) = next.take()
         {
             before_more().await;
-            let read = piece(call.clone(), slice).await.map_err(|error| call.refuse(error))?;
+            let caller = call.clone().by_now().await.map_err(|error| call.refuse(error))?;
+            let read = piece(caller, slice).await.map_err(|error| call.refuse(error))?;
             let (more, behind) = read.unzip();
             (items, next) = (more.unwrap_or_default(), behind);
         }

@@ -205,7 +205,8 @@ fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
                 (422, "A field breaks a rule"),
             ]);
         }
-        if !anybody {
+        // Where anybody may write, too: a bad token is refused. Signing in looks at none.
+        if !anybody || !path.starts_with("/api/v1/auth/") {
             problems.push((401, "No token, or not a valid one"));
         }
         if path.starts_with("/api/v1/admin/") {
@@ -224,7 +225,10 @@ fn complete_operation(path: &str, method: &str, operation: &mut Operation) {
         }
         if operation.responses.responses.contains_key("201") {
             add_idempotency_key(operation);
-            problems.push((409, "The first request with this `Idempotency-Key` is still running"));
+            let running = "The first request with this `Idempotency-Key` is still running";
+            let of_account =
+                "Another account has this e-mail, or the first request with this `Idempotency-Key` is still running";
+            problems.push((409, if path == "/api/v1/users" { of_account } else { running }));
         }
         if path == "/api/v1/users/me" && method == "patch" {
             problems.push((409, "Another account has this e-mail"));

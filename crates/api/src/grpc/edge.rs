@@ -16,7 +16,7 @@ use mundap_domain::mail::Language;
 use mundap_domain::rate::Subject;
 use mundap_domain::{Actor, Error};
 use mundap_grpc::server::Activity;
-use mundap_grpc::{Call, Load, Method, Purpose, status};
+use mundap_grpc::{Call, Look, Method, Purpose, status};
 use tokio::time::{Instant, timeout_at};
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -25,11 +25,11 @@ use tower::{Service, ServiceExt as _};
 use tracing::Instrument as _;
 
 use super::answer::{Stream, watched};
-use super::record::{Record, refusal};
+use super::record::{Record, refusal, say};
 use crate::admission::{Lane, Seat};
 use crate::app::Board;
 use crate::connection;
-use crate::edge::{bearer, message};
+use crate::edge::{bearer, message, request_id};
 use crate::headers::Headers as _;
 use crate::problem::{self, Problem};
 use crate::rate::{self, Budget, Demand};
@@ -66,7 +66,8 @@ impl Edge {
     async fn answer(self, req: Request<Body>) -> Response<Body> {
         let Some(method) = Method::at(req.uri().path()) else { return self.foreign(req).await };
         let language = words::asked_for(req.headers().texts("accept-language").flatten());
-        let call = Call::new(Actor::Anonymous, language, problem::say);
+        let voice = if method.purpose == Purpose::SignsIn { problem::say_of_signing_in } else { problem::say };
+        let call = Call::new(Actor::Anonymous, language, voice);
         let deadline = client_deadline(req.headers());
         let mut record = Record::start(&self.board, self.activity.begin(), &req, method, call.clone());
         let (budget, patience, limit) = (record.budget.clone(), self.unread, self.board.limits.body);
@@ -75,11 +76,11 @@ impl Edge {
         let (mut response, seat) = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(Ok(Worked { response, seat, call })) => {
                 record.call = call;
-                (response, seat)
+                (record.refuse_unread(&response, limit).unwrap_or(response), seat)
             }
             Ok(Err(Refused::Said(status))) => (status.into_http(), None),
             Ok(Err(Refused::Here { status, reason })) => {
-                record.refused = Some(reason);
+                record.refused = reason;
                 (status.into_http(), None)
             }
             Err(panic) => {
@@ -88,26 +89,42 @@ impl Edge {
             }
         };
         record.begin(&mut response);
-        if let Some(refused) = record.refuse_unread(limit) {
-            response = refused;
-        }
         let stream = method.gives_stream.then_some(Stream { seat, deadline, patience });
         watched(response, record, stream)
     }
 
     /// Health, reflection, and what is not there. They take no place: whoever asks for health asks whether there is one.
     async fn foreign(self, req: Request<Body>) -> Response<Body> {
-        let is_health = req.uri().path().starts_with("/grpc.health.v1.Health/");
-        if !is_health {
-            let call = Call::new(Actor::Anonymous, Language::default(), problem::say);
-            let address = self.address(req.headers());
-            let budget = Budget::default();
-            let counted = rate::count(&self.board, &budget, &address, Demand::Read, Ok(&Actor::Anonymous));
-            if let Err(error) = counted.await {
-                return call.refuse(error).into_http();
-            }
+        let (id, budget) = (request_id(req.headers()), Budget::default());
+        if req.uri().path().starts_with("/grpc.health.v1.Health/") {
+            // Who watches waits for what may never happen.
+            let waiting = self.activity.wait();
+            let mut response = self.routes.oneshot(req).await.unwrap_or_else(|never| match never {});
+            say(response.headers_mut(), &id, None, &budget);
+            return response.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _until_it_ends = &waiting;
+                    frame
+                }))
+            });
         }
-        self.routes.oneshot(req).await.unwrap_or_else(|never| match never {})
+        let running = self.activity.begin();
+        let address = self.address(req.headers());
+        let counted = rate::count(&self.board, &budget, &address, Demand::Read, Ok(&Actor::Anonymous));
+        let mut response = match counted.await {
+            Ok(()) => self.routes.oneshot(req).await.unwrap_or_else(|never| match never {}),
+            Err(error) => {
+                let language = words::asked_for(req.headers().texts("accept-language").flatten());
+                Call::new(Actor::Anonymous, language, problem::say).refuse(error).into_http()
+            }
+        };
+        say(response.headers_mut(), &id, None, &budget);
+        response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                running.moved();
+                frame
+            }))
+        })
     }
 
     fn address(&self, headers: &HeaderMap) -> Subject {
@@ -129,13 +146,14 @@ impl Edge {
         let began = Instant::now();
         let time = self.board.admission.time();
         let too_late = |server: bool| Refused::late(lane, server, method, call.language, time);
+        let refuse = |error| Refused::Said(call.refuse(error));
         // Whoever calls may have less time than there is.
         let within = |limit: Instant| client.map_or((limit, true), |client| (limit.min(client), limit <= client));
 
         let (limit, by_server) = within(began + time);
         let (mut head, body) = req.into_parts();
         let admitted = timeout_at(limit, self.admit(&head.headers, method, call, lane, budget)).await;
-        let (mut seat, actor) = admitted.map_err(|_| too_late(by_server))??;
+        let (mut seat, mut actor) = admitted.map_err(|_| too_late(by_server))??;
         let mut left = time.saturating_sub(began.elapsed());
 
         let body = if method.takes_stream {
@@ -154,11 +172,18 @@ impl Edge {
                 let unsent = |_| if by_server { Refused::unsent(call.language) } else { too_late(false) };
                 let body = arrived.map_err(unsent)??;
                 seat = Some(lane.enter().await.map_err(|_| Refused::busy(call.language))?);
+                if method.authenticates {
+                    // Whoever was suspended, or signed out, meanwhile must not be heard any more.
+                    actor = self.authenticate(&head.headers).await.map_err(refuse)?;
+                }
                 body
             }
         };
 
-        let call = call.clone().made_by(actor);
+        let mut call = call.clone().made_by(actor);
+        if method.takes_stream || method.gives_stream {
+            call = call.lasting(self.look(&head.headers));
+        }
         head.extensions.insert(call.clone());
         let (limit, by_server) = within(Instant::now() + left);
         let answer = timeout_at(limit, self.routes.clone().oneshot(Request::from_parts(head, body))).await;
@@ -189,7 +214,7 @@ impl Edge {
         rate::count(&self.board, budget, &address, demand, caller.as_ref()).await.map_err(refuse)?;
         let actor = caller.map_err(refuse)?;
         // As REST, which does not read a stranger's body.
-        if matches!(actor, Actor::Anonymous) && method.load == Load::Uploads {
+        if matches!(actor, Actor::Anonymous) && method.purpose == Purpose::Writes {
             return Err(refuse(Error::Unauthenticated));
         }
         Ok((Some(seat), actor))
@@ -202,6 +227,21 @@ impl Edge {
         }
         let token = headers.only_text("authorization").and_then(bearer).ok_or(Error::InvalidToken)?;
         self.board.services.accounts.authenticate(token).await
+    }
+
+    /// Looks again who is asking.
+    fn look(&self, headers: &HeaderMap) -> Look {
+        let token: Option<Arc<str>> = headers.only_text("authorization").and_then(bearer).map(Arc::from);
+        let board = self.board.clone();
+        Arc::new(move || {
+            let (board, token) = (board.clone(), token.clone());
+            Box::pin(async move {
+                match token {
+                    Some(token) => board.services.accounts.authenticate(&token).await,
+                    None => Ok(Actor::Anonymous),
+                }
+            })
+        })
     }
 
     /// The only message, when all of it is there.
@@ -244,13 +284,13 @@ struct Worked {
 enum Refused {
     /// Its [`Call`] knows why.
     Said(Status),
-    /// For a reason that is no business of the domain's.
-    Here { status: Status, reason: &'static str },
+    /// For a reason that is no business of the domain's; it has none where the caller's own time was up.
+    Here { status: Status, reason: Option<&'static str> },
 }
 
 impl Refused {
     fn here(code: Code, problem: &Problem, language: Language, retry: Option<Duration>) -> Self {
-        Self::Here { status: refusal(code, problem, language, retry), reason: problem.code() }
+        Self::Here { status: refusal(code, problem, language, retry), reason: Some(problem.code()) }
     }
 
     fn busy(language: Language) -> Self {
@@ -263,9 +303,11 @@ impl Refused {
 
     /// The time is up: the server's, or what the caller gave it.
     fn late(lane: &Lane, by_server: bool, method: &Method, language: Language, time: Duration) -> Self {
-        if by_server {
-            lane.count_timeout();
+        if !by_server {
+            let status = Status::deadline_exceeded("the time is up that the caller gave this call");
+            return Self::Here { status, reason: None };
         }
+        lane.count_timeout();
         Self::here(Code::DeadlineExceeded, &Problem::too_slow(method.purpose != Purpose::Reads, time), language, None)
     }
 }

@@ -68,38 +68,24 @@ impl Record {
     pub(super) fn begin(&mut self, answer: &mut Response<Body>) {
         let headers = answer.headers_mut();
         self.code = code(headers);
-        let mut put = |name, value: &str| {
-            if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        };
-        put(REQUEST_ID, &self.id);
-        if let Some(parent) = &self.trace.parent {
-            put(TRACEPARENT, parent);
-        }
-        if let Some((policies, left)) = self.budget.say() {
-            put(RATE_LIMIT_POLICY, &policies);
-            put(RATE_LIMIT, &left);
-        }
+        say(headers, &self.id, self.trace.parent.as_deref(), &self.budget);
     }
 
     /// The answer to messages that no use case came to see, with the details of any other refusal; `None` where one saw
     /// them. Whoever decodes them says why they were not read, in codes that would mean something else to a caller: a fault
     /// of the server's, or an offset behind the end.
-    pub(super) fn refuse_unread(&mut self, limit: usize) -> Option<Response<Body>> {
-        if self.refused.is_some() || self.call.refusal().is_some() {
+    pub(super) fn refuse_unread(&mut self, answer: &Response<Body>, limit: usize) -> Option<Response<Body>> {
+        if self.call.refusal().is_some() {
             return None;
         }
-        let (code, problem) = match self.code? {
+        let (code, problem) = match code(answer.headers())? {
             Code::Internal => (Code::InvalidArgument, Problem::malformed_message()),
             Code::OutOfRange => (Code::ResourceExhausted, Problem::body_too_large(limit)),
             Code::DeadlineExceeded => (Code::DeadlineExceeded, Problem::body_timeout()),
             _ => return None,
         };
         self.refused = Some(problem.code());
-        let mut answer = refusal(code, &problem, self.call.language, None).into_http();
-        self.begin(&mut answer);
-        Some(answer)
+        Some(refusal(code, &problem, self.call.language, None).into_http())
     }
 
     /// Takes down what is sent.
@@ -127,6 +113,23 @@ impl Record {
 pub(super) fn refusal(code: Code, problem: &Problem, language: Language, retry: Option<Duration>) -> Status {
     let (english, said) = (problem.detail(Language::English), problem.detail(language));
     status::refusal(code, problem.code(), &english, said, language, retry)
+}
+
+/// Says in a head which request it answers, and where its caller stands.
+pub(super) fn say(headers: &mut HeaderMap, id: &str, trace: Option<&str>, budget: &Budget) {
+    let mut put = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    put(REQUEST_ID, id);
+    if let Some(trace) = trace {
+        put(TRACEPARENT, trace);
+    }
+    if let Some((policies, left)) = budget.say() {
+        put(RATE_LIMIT_POLICY, &policies);
+        put(RATE_LIMIT, &left);
+    }
 }
 
 /// What a head or a tail says of the outcome.

@@ -19,9 +19,23 @@ pub fn say(error: &Error, language: Language) -> Said {
         }
         Detail::Phrase(phrase) => Said { message: phrase.say(language), fields: Vec::new() },
         Detail::Violations(violations) => {
-            let errors = field_errors(&violations, language);
-            Said { message: summary(&errors, language), fields: errors.into_iter().map(|error| error.detail).collect() }
+            // A field goes by its name here, as `field` says it beside this.
+            let named = |violation: &Violation| (violation.field.clone(), explain(&violation.rule).say(language));
+            let said: Vec<_> = violations.iter().map(named).collect();
+            let message = whole(said.iter().map(|(field, rule)| (&**field, &**rule)), language);
+            Said { message, fields: said.into_iter().map(|(_, rule)| rule).collect() }
         }
+    }
+}
+
+/// As [`say`], where a password is one to sign in with and not the one that is to be changed.
+#[must_use]
+pub fn say_of_signing_in(error: &Error, language: Language) -> Said {
+    match error {
+        Error::InvalidCredentials => {
+            Said { message: Phrase::new("invalid_credentials-sign_in").say(language), fields: Vec::new() }
+        }
+        error => say(error, language),
     }
 }
 
@@ -81,11 +95,16 @@ pub(super) fn field_errors(violations: &Violations, language: Language) -> Vec<F
 
 /// All of them in one sentence.
 pub(super) fn summary(errors: &[FieldError], language: Language) -> String {
-    let field = |error: &FieldError| {
-        let phrase = Phrase::new("validation_failed-field").with("pointer", error.pointer.clone());
-        phrase.with("rule", error.detail.clone()).say(language)
+    whole(errors.iter().map(|error| (&*error.pointer, &*error.detail)), language)
+}
+
+/// Each field, by its pointer or its name, with the rule that it breaks.
+fn whole<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>, language: Language) -> String {
+    let field = |(field, rule): (&str, &str)| {
+        let phrase = Phrase::new("validation_failed-field").with("pointer", field.to_owned());
+        phrase.with("rule", rule.to_owned()).say(language)
     };
-    let fields = errors.iter().map(field).collect::<Vec<_>>().join("; ");
+    let fields = fields.map(field).collect::<Vec<_>>().join("; ");
     Phrase::new("validation_failed").with("fields", fields).say(language)
 }
 

@@ -26,6 +26,7 @@ use self::refusal::{from_problem, invalid};
 use crate::app::Board;
 use crate::docs::document::{TOO_MANY_REQUESTS, add_idempotency_key, add_response};
 use crate::docs::schema::{ContentText, EmailText, NullableContentText, TitleText};
+use crate::edge::authenticate;
 use crate::input::{Caller, Fields, OnceKey, body, is_json, parse_id};
 use crate::reply::Time;
 use crate::routes::Routing;
@@ -198,16 +199,20 @@ async fn upload(
     responses((status = 200, description = "All rows, streamed", body = Vec<RowView>))
 )]
 #[get("/load_all_qna")]
-async fn load_all_qna(board: web::Data<Board>, by: Caller) -> Result<HttpResponse, Refusal> {
+async fn load_all_qna(board: web::Data<Board>, by: Caller, req: HttpRequest) -> Result<HttpResponse, Refusal> {
     // The first piece before the answer's head, so that a database that is away is a 503 and not half an array.
     let first = Next::Read(board.services.qnas.piece(&by, Slice::walk()).await?);
     let rows = stream::try_unfold(Some((first, b"[".as_slice())), move |state| {
-        let (board, by) = (board.clone(), by.clone());
+        let (board, by, req) = (board.clone(), by.clone(), req.clone());
         async move {
             let Some((next, separator)) = state else { return Ok::<_, Refusal>(None) };
-            let read = match next {
-                Next::Read(read) => read,
-                Next::Piece(piece) => board.services.qnas.piece(&by, piece).await?,
+            let (read, by) = match next {
+                Next::Read(read) => (read, by),
+                Next::Piece(piece) => {
+                    // Whoever reads for long may not be by now who they were.
+                    let by = Caller::from(authenticate(&req, &board).await?);
+                    (board.services.qnas.piece(&by, piece).await?, by)
+                }
             };
             let Some((qnas, piece)) = read else {
                 let end: &[u8] = if separator == b"[" { b"[]" } else { b"]" };

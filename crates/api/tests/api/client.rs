@@ -17,6 +17,8 @@ pub(crate) struct Call<'s> {
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Option<Vec<u8>>,
     may_fail: bool,
+    /// The path that the target's is another spelling of.
+    means: Option<String>,
 }
 
 /// What the log must say of an answer.
@@ -56,7 +58,7 @@ const SECRET: [&str; 11] = [
 
 impl<'s> Call<'s> {
     pub(crate) fn new(server: &'s Server, method: Method, target: String) -> Self {
-        Self { server, method, target, headers: Vec::new(), body: None, may_fail: false }
+        Self { server, method, target, headers: Vec::new(), body: None, may_fail: false, means: None }
     }
 
     pub(crate) fn by(self, user: &User) -> Self {
@@ -125,6 +127,12 @@ impl<'s> Call<'s> {
         self
     }
 
+    /// For a target that spells this path in another way.
+    pub(crate) fn means(mut self, path: &str) -> Self {
+        self.means = Some(path.to_owned());
+        self
+    }
+
     fn keep_secret(&self, text: &str) {
         // Short ones are found in any log by chance; of a long one its beginning is enough.
         if text.chars().count() >= 8 {
@@ -163,6 +171,7 @@ impl<'s> Call<'s> {
     fn check(&self, reply: &Reply) {
         let path = self.target.split('?').next().unwrap_or_default();
         let path = path.strip_prefix(&self.server.base()).unwrap_or(path);
+        let path = self.means.as_deref().unwrap_or(path);
         if !self.may_fail && reply.status >= 500 {
             let id = reply.request_id();
             let why = |line: &Value| line["request.id"] == id && line["error.code"].is_string();

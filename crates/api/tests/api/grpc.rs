@@ -84,6 +84,14 @@ impl Caller {
         self.runtime.block_on(work)
     }
 
+    /// Runs it beside the test.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.spawn(work)
+    }
+
     pub(crate) fn qnas(&self) -> QnaServiceClient<Line> {
         QnaServiceClient::new(self.line())
     }

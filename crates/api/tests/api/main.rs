@@ -44,6 +44,7 @@ mod images;
 mod import;
 mod interrupt;
 mod keys;
+mod late;
 mod lists;
 mod mail;
 mod openapi;
@@ -59,6 +60,7 @@ mod server;
 mod sign_in;
 mod smtp;
 mod stop;
+mod targets;
 mod telemetry;
 mod traces;
 mod transcript;
@@ -134,6 +136,7 @@ fn main() -> ExitCode {
         ("image_folder", image_folder::TESTS),
         ("images", images::TESTS),
         ("import", import::TESTS),
+        ("late", late::TESTS),
         ("lists", lists::TESTS),
         ("mail", mail::TESTS),
         ("openapi", openapi::TESTS),
@@ -147,6 +150,7 @@ fn main() -> ExitCode {
         ("seed", seed::TESTS),
         ("sign_in", sign_in::TESTS),
         ("stop", stop::TESTS),
+        ("targets", targets::TESTS),
         ("telemetry", telemetry::TESTS),
         ("traces", traces::TESTS),
         ("transcript", transcript::TESTS),

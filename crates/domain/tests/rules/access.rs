@@ -152,7 +152,10 @@ async fn only_an_administrator_or_the_operator_administers() {
         mocks.passwords.expect_hash().returning(|_| Ok(mundap_domain::account::PasswordHash::new("hash".to_owned())));
         mocks.users.expect_insert().returning(|_| Ok(a_user(7, Role::Member)));
         mocks.users.expect_find_by_email().returning(|_| Ok(Some(a_user(7, Role::Member))));
-        mocks.users.expect_find_locked().returning(|_| Ok(Some(a_user(7, Role::Member))));
+        mocks
+            .users
+            .expect_find_locked()
+            .returning(|id| Ok(Some(a_user(id.get(), if id == UserId::new(7) { Role::Member } else { Role::Admin }))));
         mocks.users.expect_update().returning(|_| Ok(()));
         mocks.users.expect_set_password_hash().returning(|_, _| Ok(()));
         mocks.users.expect_find().returning(|_| Ok(Some(a_user(7, Role::Member))));

@@ -1,13 +1,13 @@
 //! What administrators do, and that each use is written down.
 
 use mockall::predicate::eq;
-use mundap_domain::Actor;
 use mundap_domain::admin::{UserChange, UserListing};
 use mundap_domain::audit::{Action, AuditEntry, AuditId, NewAuditEntry};
 use mundap_domain::page::{Order, PageRequest, PageSize, Slice};
 use mundap_domain::testing::{Board, Mocks, a_user, board, noon, suspended};
 use mundap_domain::user::{Email, Role, User, UserId, UserRecord};
 use mundap_domain::version::{Expected, Version};
+use mundap_domain::{Actor, StoreError};
 
 use crate::stage::{Stage, admin, banned, code, made_on, member, moderator};
 
@@ -34,6 +34,11 @@ fn entry(by: &Actor, action: Action, target: Option<UserId>) -> NewAuditEntry {
     NewAuditEntry { actor: by.account().map(|user| user.id), action, target, created_at: noon() }
 }
 
+/// An administrator's row and that of the account in question.
+fn rows(own: User, other: User) -> impl Fn(UserId) -> Result<Option<User>, StoreError> {
+    move |id| Ok([&own, &other].into_iter().find(|user| user.id == id).cloned())
+}
+
 const PROMOTION: UserChange = UserChange { role: Some(Role::Moderator), suspended: None };
 const SUSPENSION: UserChange = UserChange { role: None, suspended: Some(true) };
 
@@ -42,6 +47,10 @@ async fn a_role_is_given_and_written_down_in_one_unit() {
     for by in [admin(1), Actor::Operator] {
         let result = changed(|user| user.role = Role::Moderator);
         let mut stage = Stage::default();
+        if let Some(own) = by.account().cloned() {
+            let expected = stage.inside.users.expect_find_locked().with(eq(own.id)).once();
+            expected.returning(move |_| Ok(Some(own.clone())));
+        }
         stage.inside.users.expect_find_locked().with(eq(ID)).once().returning(|_| Ok(Some(stored())));
         stage.inside.users.expect_update().with(eq(result.clone())).once().returning(|_| Ok(()));
         let action = Action::AssignedRole { from: Role::Member, to: Role::Moderator };
@@ -58,7 +67,7 @@ async fn a_role_is_given_and_written_down_in_one_unit() {
 async fn a_suspension_ends_every_sign_in_and_is_written_down() {
     let mut stage = Stage::default();
     let result = changed(|user| user.suspended_at = Some(noon()));
-    stage.inside.users.expect_find_locked().returning(|_| Ok(Some(stored())));
+    stage.inside.users.expect_find_locked().returning(rows(a_user(1, Role::Admin), stored()));
     stage.inside.users.expect_update().with(eq(result.clone())).once().returning(|_| Ok(()));
     stage.inside.sign_ins.expect_delete_all_of().with(eq(ID)).once().returning(|_| Ok(()));
     let written = stage.inside.audit.expect_insert();
@@ -72,7 +81,7 @@ async fn a_suspension_ends_every_sign_in_and_is_written_down() {
 #[tokio::test]
 async fn a_reinstated_account_is_signed_in_nowhere_new_and_it_is_written_down() {
     let mut stage = Stage::default();
-    stage.inside.users.expect_find_locked().returning(|_| Ok(Some(suspended(&stored()))));
+    stage.inside.users.expect_find_locked().returning(rows(a_user(1, Role::Admin), suspended(&stored())));
     stage.inside.users.expect_update().with(eq(changed(|_| {}))).once().returning(|_| Ok(()));
     let written = stage.inside.audit.expect_insert();
     written.with(eq(entry(&admin(1), Action::Reinstated, Some(ID)))).once().returning(|_| Ok(AuditId::new(1)));
@@ -89,7 +98,7 @@ async fn a_change_to_what_is_so_already_changes_nothing() {
         UserChange { role: Some(Role::Member), suspended: Some(false) },
     ] {
         let mut mocks = Mocks::default();
-        mocks.users.expect_find_locked().returning(|_| Ok(Some(stored())));
+        mocks.users.expect_find_locked().returning(rows(a_user(1, Role::Admin), stored()));
         let Board { services, store, .. } = board(mocks);
         let given = services.admin.change_user(&admin(1), ID, &change, &Expected::Any).await.unwrap();
         assert_eq!(given, stored());
@@ -100,10 +109,44 @@ async fn a_change_to_what_is_so_already_changes_nothing() {
 #[tokio::test]
 async fn a_change_made_on_another_version_is_refused() {
     let mut mocks = Mocks::default();
-    mocks.users.expect_find_locked().returning(|_| Ok(Some(stored())));
+    mocks.users.expect_find_locked().returning(rows(a_user(1, Role::Admin), stored()));
     let Board { services, store, .. } = board(mocks);
     assert_eq!(code(services.admin.change_user(&admin(1), ID, &PROMOTION, &made_on(2)).await), "version_mismatch");
     assert_eq!(store.commits(), 0);
+}
+
+#[tokio::test]
+async fn an_administrator_is_judged_by_what_they_are_when_the_account_is_locked() {
+    for (own, outcome) in [
+        (Some(a_user(1, Role::Member)), "not_admin"),
+        (Some(suspended(&a_user(1, Role::Admin))), "account_suspended"),
+        (None, "invalid_token"),
+    ] {
+        let mut mocks = Mocks::default();
+        mocks.users.expect_find_locked().returning(move |id| Ok(if id == ID { Some(stored()) } else { own.clone() }));
+        let Board { services, store, .. } = board(mocks);
+        assert_eq!(code(services.admin.change_user(&admin(1), ID, &PROMOTION, &Expected::Any).await), outcome);
+        assert_eq!(store.commits(), 0);
+    }
+}
+
+#[tokio::test]
+async fn accounts_are_locked_in_the_order_of_their_ids() {
+    for (own, other) in [(1, 7), (7, 1)] {
+        let mut stage = Stage::default();
+        let tape = stage.tape.clone();
+        stage.inside.users.expect_find_locked().returning(move |id| {
+            tape.note(if id == UserId::new(1) { "lock 1" } else { "lock 7" });
+            let role = if id == UserId::new(own) { Role::Admin } else { Role::Member };
+            Ok(Some(a_user(id.get(), role)))
+        });
+        stage.inside.users.expect_update().returning(|_| Ok(()));
+        stage.inside.audit.expect_insert().returning(|_| Ok(AuditId::new(1)));
+        let tape = stage.tape.clone();
+        let services = stage.services();
+        services.admin.change_user(&admin(own), UserId::new(other), &PROMOTION, &Expected::Any).await.unwrap();
+        assert_eq!(tape, ["begin", "lock 1", "lock 7", "commit"]);
+    }
 }
 
 #[tokio::test]

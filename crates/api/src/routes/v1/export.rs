@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION};
-use actix_web::{HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, get, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -20,6 +20,7 @@ use super::image::ImageView;
 use super::qna::QnaView;
 use super::user::AccountView;
 use crate::app::Board;
+use crate::edge::authenticate;
 use crate::input::Caller;
 use crate::problem::Problem;
 use crate::reply::{Answer, Time};
@@ -95,7 +96,7 @@ enum Part {
     responses((status = 200, description = "The export, streamed", body = ExportView))
 )]
 #[get("/users/me/export")]
-async fn download(board: web::Data<Board>, by: Caller) -> Answer {
+async fn download(board: web::Data<Board>, by: Caller, req: HttpRequest) -> Answer {
     // Before the answer's head, so that a database that is away is a 503 and not half a document.
     let (user, sign_ins) = board.services.export.account(&by).await?;
     let name = format!("mundap-{}.json", user.id);
@@ -105,12 +106,14 @@ async fn download(board: web::Data<Board>, by: Caller) -> Answer {
     let head = head.into_inner().freeze();
     let first = Some((Part::Qnas(Slice::walk()), Some(head)));
     let parts = stream::try_unfold(first, move |state| {
-        let (board, by) = (board.clone(), by.clone());
+        let (board, req) = (board.clone(), req.clone());
         async move {
             let Some((part, head)) = state else { return Ok::<_, actix_web::Error>(None) };
             if let Some(head) = head {
                 return Ok(Some((head, Some((part, None)))));
             }
+            // Whoever reads for long may be signed out by now.
+            let by = authenticate(&req, &board).await.map_err(Problem::from)?.into();
             let (bytes, next) = next(&board, &by, part).await?;
             Ok(Some((bytes, next.map(|part| (part, None)))))
         }
