@@ -12,6 +12,10 @@ const STYLE: &str = include_str!("../assets/account/account.css");
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; \
                       frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
+/// What can be looked at.
+pub const PAGES: [&str; 5] =
+    ["/account/verify", "/account/reset", "/account/forgot", "/account/account.js", "/account/account.css"];
+
 pub fn pages(config: &mut web::ServiceConfig) {
     for page in ["verify", "reset", "forgot"] {
         let html = PAGE.replace("PAGE", page);

@@ -43,6 +43,7 @@ impl Origins {
         let cors = self.0.iter().fold(Cors::default(), |cors, origin| cors.allowed_origin(origin));
         cors.allowed_methods(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
             .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH])
+            .allowed_headers([header::RANGE, header::IF_RANGE])
             .allowed_headers(["idempotency-key", "x-request-id", "traceparent", "tracestate"])
             .expose_headers(EXPOSED)
             .max_age(usize::try_from(MAX_AGE.as_secs()).ok())

@@ -10,14 +10,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use actix_cors::CorsError;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{
-    ACCEPT_LANGUAGE, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, VARY,
+    ACCEPT_LANGUAGE, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, ORIGIN, RANGE, REFERRER_POLICY, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use actix_web::http::{ConnectionType, Method};
+use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use bytes::Bytes;
@@ -54,11 +55,18 @@ pub async fn edge(
     // A HEAD is answered as the GET it stands for (RFC 9110, 9.3.2); the connection leaves the body out.
     if *req.method() == Method::HEAD {
         req.head_mut().method = Method::GET;
+        // Of a GET alone (RFC 9110, 14.2).
+        req.headers_mut().remove(RANGE);
     }
+    let is_old = req.version() < Version::HTTP_11;
     let origin = req.headers().get(ORIGIN).cloned().zip(req.app_data::<Origins>().cloned());
     let board = req.app_data::<web::Data<Board>>().cloned();
     // Asked when the answer is there.
-    let draining = || board.as_ref().is_some_and(|board| board.is_draining());
+    let way = || match &board {
+        _ if is_old => Way::Old,
+        Some(board) if board.is_draining() => Way::Last,
+        _ => Way::Usual,
+    };
     if let Some(board) = &board {
         board.admission.keep_waiting(&req).await;
     }
@@ -66,7 +74,7 @@ pub async fn edge(
         board.as_ref().and_then(|board| board.admission.turn_away(&req, &record.id, || asked_for(&asked)));
     if let Some(answer) = turned_away {
         METERS.with(|meters| meters.busy.increment(1));
-        return Ok(ServiceResponse::new(req.into_parts().0, record.finish(answer, draining())));
+        return Ok(ServiceResponse::new(req.into_parts().0, record.finish(answer, way())));
     }
     req.extensions_mut().insert(record.budget.clone());
     req.extensions_mut().insert(record.actor.clone());
@@ -83,18 +91,18 @@ pub async fn edge(
                 }
                 None => response.map_into_boxed_body(),
             };
-            Ok(ServiceResponse::new(req, record.finish(answer, draining())))
+            Ok(ServiceResponse::new(req, record.finish(answer, way())))
         }
         Ok(Err(error)) => {
             let mut answer = render(&error, &record, &asked);
             let_read(origin, &mut answer);
-            Err(finished(record, answer, draining()))
+            Err(finished(record, answer, way()))
         }
         Err(panic) => {
             let problem = Problem::from(Error::internal(format!("a panic: {}", message(&*panic))));
             let mut answer = render(&problem.into(), &record, &asked);
             let_read(origin, &mut answer);
-            Err(finished(record, answer, draining()))
+            Err(finished(record, answer, way()))
         }
     }
 }
@@ -137,8 +145,18 @@ pub async fn door(
 #[derive(Clone, Default)]
 struct KnownActor(Rc<Cell<Option<i64>>>);
 
-fn finished(record: Record, answer: HttpResponse, draining: bool) -> actix_web::Error {
-    InternalError::from_response("answered", record.finish(answer, draining)).into()
+fn finished(record: Record, answer: HttpResponse, way: Way) -> actix_web::Error {
+    InternalError::from_response("answered", record.finish(answer, way)).into()
+}
+
+/// How an answer goes out.
+#[derive(Clone, Copy)]
+enum Way {
+    Usual,
+    /// The last one of its connection.
+    Last,
+    /// To a client of HTTP/1.0, which knows no chunks (RFC 9112, 6.1): where a body's length is not known, it ends with its connection.
+    Old,
 }
 
 /// The answer that an error makes, and the log line that it deserves.
@@ -146,6 +164,9 @@ fn render(error: &actix_web::Error, record: &Record, asked: &[HeaderValue]) -> H
     if let Some(problem) = error.as_error::<Problem>() {
         refused(problem.code(), problem.cause(), record);
         return problem.response(&record.id, asked_for(asked));
+    }
+    if let Some(refusal) = error.as_error::<CorsError>() {
+        return render(&Problem::not_for_this_page(refusal).into(), record, asked);
     }
     if let Some(refusal) = error.as_error::<seed::Refusal>() {
         refused(refusal.code(), refusal.cause(), record);
@@ -167,7 +188,9 @@ fn let_read(origin: Option<(HeaderValue, Origins)>, answer: &mut HttpResponse) {
 /// What CORS added to the answer that another takes the place of, without which a browser hides the refusal from its page.
 fn keep(before: &HeaderMap, answer: &mut HttpResponse) {
     let kept = before.iter().filter(|(name, _)| *name == VARY || name.as_str().starts_with("access-control-"));
-    answer.headers_mut().remove(VARY);
+    if before.contains_key(VARY) {
+        answer.headers_mut().remove(VARY);
+    }
     for (name, value) in kept {
         answer.headers_mut().append(name.clone(), value.clone());
     }
@@ -261,7 +284,7 @@ impl Record {
         }
     }
 
-    fn finish(mut self, mut answer: HttpResponse, draining: bool) -> HttpResponse {
+    fn finish(mut self, mut answer: HttpResponse, way: Way) -> HttpResponse {
         self.status = answer.status().as_u16();
         let headers = answer.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&self.id) {
@@ -274,9 +297,16 @@ impl Record {
         self.budget.show(headers);
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        if draining {
+        match way {
+            Way::Usual => {}
             // The header alone would be left out.
-            answer.head_mut().set_connection_type(ConnectionType::Close);
+            Way::Last => answer.head_mut().set_connection_type(ConnectionType::Close),
+            Way::Old => {
+                if matches!(answer.body().size(), BodySize::Stream) {
+                    answer.head_mut().no_chunking(true);
+                    answer.head_mut().set_connection_type(ConnectionType::Close);
+                }
+            }
         }
         answer.map_body(|_, body| {
             // An empty body is never polled.

@@ -1,5 +1,5 @@
 //! What no route answers: 404, or 405 with `Allow` where the path is there under another method. The table is the OpenAPI
-//! document itself, so that a new route is in it by construction.
+//! document itself, so that a new route is in it by construction, and the pages beside it.
 
 use actix_web::http::Method;
 use actix_web::http::header::ALLOW;
@@ -9,16 +9,20 @@ use utoipa::openapi::path::PathItem;
 
 use crate::problem::Problem;
 use crate::routes::seed;
+use crate::{account, docs};
 
-/// Which methods each documented path answers.
+/// Which methods each path answers.
 #[derive(Debug)]
 pub struct Routes(Vec<(Vec<String>, Vec<Method>)>);
 
 impl Routes {
     #[must_use]
     pub fn of(document: &OpenApi) -> Self {
-        let segments = |path: &String| path.split('/').map(str::to_owned).collect();
-        Self(document.paths.paths.iter().map(|(path, item)| (segments(path), methods(item))).collect())
+        let segments = |path: &str| path.split('/').map(str::to_owned).collect();
+        let documented = document.paths.paths.iter().map(|(path, item)| (segments(path), methods(item)));
+        let pages = docs::PAGES.iter().chain(&account::PAGES);
+        let shown = pages.map(|path| (segments(path), vec![Method::GET, Method::HEAD]));
+        Self(documented.chain(shown).collect())
     }
 
     /// The methods of `path`; empty where there is no such path.

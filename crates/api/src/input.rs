@@ -97,6 +97,9 @@ impl FromRequest for Id {
     }
 }
 
+/// What may be asked for as an id: ids are below 2^53 (the contract, "Data"), and nothing has one below 1.
+pub const IDS: RangeInclusive<i64> = -9_007_199_254_740_991..=9_007_199_254_740_991;
+
 /// A whole number; one beyond 64 bits is a well-formed id that nothing has.
 #[must_use]
 pub fn parse_id(text: &str) -> Option<i64> {
@@ -106,6 +109,15 @@ pub fn parse_id(text: &str) -> Option<i64> {
         Err(error) if matches!(error.kind(), std::num::IntErrorKind::NegOverflow) => Some(i64::MIN),
         Err(_) => None,
     }
+}
+
+/// As [`parse_id`], also with white space around it and a zero fraction, as pydantic reads numbers.
+#[must_use]
+pub fn parse_lax_id(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_whole = !fraction.is_empty() && fraction.bytes().all(|digit| digit == b'0');
+    is_whole.then(|| parse_id(whole)).flatten()
 }
 
 /// `If-Match` (RFC 9110, 13.1.1): the versions that its entity tags carry.

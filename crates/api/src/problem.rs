@@ -11,6 +11,7 @@ mod wording;
 use std::fmt;
 use std::time::Duration;
 
+use actix_cors::CorsError;
 use actix_multipart::MultipartError;
 use actix_web::error::PayloadError;
 use actix_web::http::header::{
@@ -209,6 +210,12 @@ impl Problem {
     pub fn not_an_idempotency_key() -> Self {
         let phrase = Phrase::new("invalid_header-idempotency_key");
         Self::invalid_header(phrase.with("max", IdempotencyKey::MAX))
+    }
+
+    /// A page of an origin, or with a method or header, that `MUNDAP_CORS_ORIGINS` does not stand for.
+    #[must_use]
+    pub fn not_for_this_page(reason: &CorsError) -> Self {
+        Self::invalid_header(Phrase::new("invalid_header-cors").with("reason", reason.to_string()))
     }
 
     #[must_use]

@@ -132,7 +132,7 @@ pub enum Demand {
 pub async fn enter(req: &HttpRequest, board: &Board, caller: Result<Caller, Error>) -> Result<Caller, Error> {
     let demand = if guards_accounts(req) {
         Demand::GuardsAccounts
-    } else if is_of_tokens(req.path()) {
+    } else if is_of_tokens(req) {
         Demand::TokensOfAForm
     } else if req.method().is_safe() {
         Demand::Read
@@ -184,8 +184,8 @@ fn guards_accounts(req: &HttpRequest) -> bool {
 }
 
 /// Whether it counts for one of two limits that only its form can tell: see [`of_form`].
-fn is_of_tokens(path: &str) -> bool {
-    matches!(path, "/api/v1/auth/token" | "/api/v1/auth/revoke")
+fn is_of_tokens(req: &HttpRequest) -> bool {
+    req.method() == Method::POST && matches!(req.path(), "/api/v1/auth/token" | "/api/v1/auth/revoke")
 }
 
 /// Counts a form of the token endpoints: a password for signing in, anything else for staying signed in.

@@ -62,6 +62,8 @@ invalid_query-not_an_integer = The parameter { $name } must be a whole number, n
 invalid_query-unknown = There is no parameter { $name } here.
 invalid_header-if_match = If-Match takes entity tags in double quotes, as ETag gave them, or *; not { $tag }.
 invalid_header-if_match_bytes = If-Match holds bytes that are no text.
+# $reason: what CORS says, which is English
+invalid_header-cors = A page may not call here in this way: { $reason }.
 invalid_header-idempotency_key = Idempotency-Key takes 1 to { $max } visible ASCII characters, once.
 route_not_found = There is nothing at this path; /docs lists what there is.
 # $methods: such as GET, HEAD, POST

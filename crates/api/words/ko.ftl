@@ -54,6 +54,7 @@ invalid_query-not_an_integer = 쿼리 매개변수 { $name }의 값은 정수여
 invalid_query-unknown = 알 수 없는 쿼리 매개변수입니다: { $name }.
 invalid_header-if_match = If-Match에는 ETag로 받은 그대로 큰따옴표로 묶은 엔터티 태그 또는 *만 쓸 수 있습니다. 받은 값: { $tag }.
 invalid_header-if_match_bytes = If-Match에 글자가 아닌 바이트가 있습니다.
+invalid_header-cors = 이 페이지에서는 이렇게 호출할 수 없습니다: { $reason }.
 invalid_header-idempotency_key = Idempotency-Key는 한 번만, 공백 없는 ASCII 문자 1~{ $max }자로 보내야 합니다.
 route_not_found = 이 경로에는 아무것도 없습니다. 사용할 수 있는 경로는 /docs에 나와 있습니다.
 method_not_allowed = 이 경로에서 사용할 수 있는 메서드: { $methods }.

@@ -140,9 +140,9 @@ impl ImageService for Images {
     ) -> Result<Response<Self::DownloadImageStream>, Status> {
         let (call, asked) = Call::open(request);
         let begin = async {
-            // No image has more, and a client that asks for less than nothing has counted wrong.
-            let Ok(from) = u32::try_from(asked.offset_bytes).map(u64::from) else {
+            let Ok(from) = u64::try_from(asked.offset_bytes) else {
                 let mut violations = Violations::default();
+                // No image has more; who asks for what lies behind it is told of its end.
                 violations.add("offset_bytes", Broken::OutOfRange { min: 0, max: i64::from(u32::MAX) });
                 return Err(violations.into());
             };

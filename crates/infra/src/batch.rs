@@ -107,8 +107,13 @@ impl<K: Send + 'static, V: Send + 'static, G: Clone + Eq + Hash + Send + 'static
         let mut queues = self.0.queues(home);
         let queue = queues.entry(group.clone()).or_default();
         queue.waiting.push((key, tell));
-        if queue.running == 0 || (queue.running < LANES && queue.carried == 1) {
+        let is_needed = queue.running == 0 || (queue.running < LANES && queue.carried == 1);
+        if is_needed {
             queue.running += 1;
+        }
+        // A runtime that ends drops what it is given, which looks into the queue.
+        drop(queues);
+        if is_needed {
             tokio::spawn(Lane { shared: self.0.clone(), home, group, carried: 0, ended: false }.run());
         }
         told

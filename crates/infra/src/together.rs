@@ -138,8 +138,13 @@ impl<T: Send + Sync + 'static, W: Writer<T>> Together<T, W> {
             // Whoever waits for them may have gone.
             let _ = gathered.send(());
         }
-        if line.free > 0 {
+        let is_free = line.free > 0;
+        if is_free {
             line.free -= 1;
+        }
+        // A runtime that ends drops what it is given, which looks into the line.
+        drop(line);
+        if is_free {
             tokio::spawn(Head { shared: self.0.clone(), place, ended: false }.run());
         }
         (number, told)

@@ -6,4 +6,4 @@ pub mod pages;
 pub mod schema;
 
 pub use document::{Document, base, complete};
-pub use pages::pages;
+pub use pages::{PAGES, pages};

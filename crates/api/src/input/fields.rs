@@ -11,7 +11,7 @@ use mundap_domain::error::{Broken, Violations};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::{Caller, body, is_json, parse_id};
+use super::{Caller, body, is_json, parse_lax_id};
 use crate::problem::Problem;
 
 /// The fields of a JSON object, from a caller who is signed in: a stranger's body is not even read.
@@ -77,16 +77,19 @@ impl Fields {
         }
     }
 
-    /// Takes out a whole number, also one written as text or with a zero fraction, as pydantic does.
+    /// Takes out a whole number, also one written as text, with a zero fraction or as a truth value, as pydantic does. One beyond
+    /// 64 bits is one that nothing has.
     pub fn lax_integer(&mut self, name: &str) -> Option<i64> {
         let Some(value) = self.values.remove(name) else {
             self.violations.add(name, Broken::Required);
             return None;
         };
         let number = match &value {
+            Value::Number(number) if number.is_u64() => Some(number.as_i64().unwrap_or(i64::MAX)),
             Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
-            Value::String(text) => parse_id(text.trim()),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+            Value::String(text) => parse_lax_id(text),
+            Value::Bool(value) => Some(i64::from(*value)),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
         };
         if number.is_none() {
             self.violations.add(name, Broken::NotAnInteger);
@@ -218,7 +221,13 @@ mod tests {
             ("7.5", None),
             ("\"x\"", None),
             ("null", None),
-            ("true", None),
+            ("true", Some(1)),
+            ("false", Some(0)),
+            ("\" 7.00 \"", Some(7)),
+            ("\"7.5\"", None),
+            ("\"7.\"", None),
+            ("\".0\"", None),
+            ("9223372036854775808", Some(i64::MAX)),
             ("1e300", None),
             ("18446744073709551616", None),
         ] {

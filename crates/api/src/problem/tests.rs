@@ -47,6 +47,7 @@ fn problems() -> Vec<Problem> {
         Problem::not_an_entity_tag("<tag>"),
         Problem::if_match_is_no_text(),
         Problem::not_an_idempotency_key(),
+        Problem::not_for_this_page(&CorsError::OriginNotAllowed),
         Problem::route_not_found(),
         Problem::method_not_allowed(&[Method::GET, Method::PATCH]),
         Problem::target_too_long(8192),
@@ -104,8 +105,8 @@ fn every_code_has_its_texts_and_every_text_its_code_in_every_language() {
         Detail::Phrase(phrase) => Some(phrase),
         Detail::Violations(_) => None,
     });
-    let of_a_call = Phrase::new("unauthenticated-call");
-    for phrase in said.chain(&explained).chain([&of_a_call]) {
+    let of_calls = [Phrase::new("unauthenticated-call"), Phrase::new("invalid_credentials-sign_in")];
+    for phrase in said.chain(&explained).chain(&of_calls) {
         phrase.must_say_everything();
         used.insert(phrase.name().to_owned());
     }

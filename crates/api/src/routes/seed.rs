@@ -27,7 +27,7 @@ use crate::app::Board;
 use crate::docs::document::{TOO_MANY_REQUESTS, add_idempotency_key, add_response};
 use crate::docs::schema::{ContentText, EmailText, NullableContentText, TitleText};
 use crate::edge::authenticate;
-use crate::input::{Caller, Fields, OnceKey, body, is_json, parse_id};
+use crate::input::{Caller, Fields, OnceKey, body, is_json, parse_lax_id};
 use crate::reply::Time;
 use crate::routes::Routing;
 use crate::settings::Identity;
@@ -251,7 +251,7 @@ fn rows(qnas: &[Qna], mut separator: &[u8], board: &Board, by: &Actor) -> Result
 )]
 #[get("/load_qna/{qna_id}")]
 async fn load_qna(board: web::Data<Board>, by: Caller, id: web::Path<String>) -> Result<HttpResponse, Refusal> {
-    let Some(id) = parse_id(&id) else {
+    let Some(id) = parse_lax_id(&id) else {
         return Err(Refusal::of(&[ValidationError {
             r#type: "int_parsing",
             loc: vec!["path".into(), "qna_id".into()],

@@ -1,6 +1,7 @@
 //! The gRPC port from outside, by the client that is generated with the server: what holds for every call.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::time::Duration;
 
 use mundap_grpc::v1;
@@ -28,6 +29,7 @@ use crate::server::{Options, PATIENCE, Server};
 
 crate::tests![a_refusal_says_why_in_the_details_of_google_rpc, every_answer_says_its_request_s_id; once:
     health_says_what_readyz_says,
+    health_is_watched_for_long,
     what_there_is_can_be_asked_for,
 ];
 
@@ -224,6 +226,29 @@ fn health_says_what_readyz_says(board: &Board) {
     assert_eq!(first.status(), ServingStatus::NotServing);
     let end = caller.run(async { tokio::time::timeout(Duration::from_secs(10), seen.message()).await });
     assert!(matches!(end, Ok(Ok(None) | Err(_))), "{end:?}");
+    assert_eq!(server.end().code(), Some(0));
+}
+
+/// Whoever watches is told of changes alone, and for as long as they watch.
+fn health_is_watched_for_long(board: &Board) {
+    let env =
+        [("MUNDAP_HTTP_KEEP_ALIVE", "500ms"), ("MUNDAP_GRPC_KEEP_ALIVE", "1s"), ("MUNDAP_HTTP_WRITE_TIMEOUT", "1s")];
+    let server = board.own(&Options { env: env.map(|(name, value)| (name, value.to_owned())).to_vec(), dir: None });
+    let caller = Caller::of(&server);
+    eventually("it to be ready", || server.operator("/readyz").0 == 200);
+    let watch = HealthCheckRequest { service: String::new() };
+    let mut client = HealthClient::new(caller.channel.clone());
+    let mut seen = caller.run(client.watch(watch)).unwrap().into_inner();
+    assert_eq!(caller.run(seen.message()).unwrap().unwrap().status(), ServingStatus::Serving);
+    // A connection that nobody calls on is told to go, has some seconds to do so, and is closed.
+    let mut silent = std::net::TcpStream::connect(&server.grpc).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = silent.read_to_end(&mut Vec::new());
+    let said = caller.run(async { tokio::time::timeout(Duration::from_millis(1), seen.message()).await });
+    assert!(said.is_err(), "nothing has changed: {said:?}");
+    server.signal("TERM");
+    let last = caller.run(seen.message()).unwrap().unwrap();
+    assert_eq!(last.status(), ServingStatus::NotServing);
     assert_eq!(server.end().code(), Some(0));
 }
 

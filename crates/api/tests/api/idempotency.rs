@@ -6,11 +6,13 @@ use serde_json::json;
 
 use crate::board::{Board, PASSWORD, new_email};
 use crate::client::Reply;
+use crate::images::a_png;
 
 crate::tests![
     a_repetition_is_answered_as_the_first_was,
     fifty_at_once_are_one,
     the_same_key_with_another_body_is_refused,
+    the_key_of_a_picture_is_none_of_what_is_no_picture,
     a_key_is_the_caller_s_own,
     a_comment_is_written_once,
     registering_is_repeated_without_a_conflict,
@@ -70,6 +72,19 @@ fn the_same_key_with_another_body_is_refused(board: &Board) {
     ask("The second").problem(422, "idempotency_key_reused");
     // NFC and the order of fields make no other body.
     assert_eq!(ask("The first").is(201).header("idempotent-replayed"), Some("true"));
+}
+
+fn the_key_of_a_picture_is_none_of_what_is_no_picture(board: &Board) {
+    let (server, ann, key) = (board.server(), board.ann(), key());
+    let qna = server.ask_at(ann, "With a picture");
+    let images = format!("{}/images", server.comment_at(ann, &qna, "Here"));
+    let attach = |file: &[u8]| server.post(&*images).by(ann).header("idempotency-key", &key).file(file).send();
+    let png = a_png();
+    attach(&png).is(201);
+    for other in [b"no picture".as_slice(), &png[..png.len() / 2]] {
+        attach(other).problem(422, "idempotency_key_reused");
+    }
+    assert_eq!(attach(&png).is(201).header("idempotent-replayed"), Some("true"));
 }
 
 fn a_key_is_the_caller_s_own(board: &Board) {

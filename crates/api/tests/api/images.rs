@@ -270,6 +270,14 @@ fn what_is_no_form_with_one_file_is_refused(board: &Board) {
     post().parts(&[part("picture")]).send().violates(&["/file required", "/picture unknown_field"]);
     post().parts(&[part("file"), part("more")]).send().violates(&["/more unknown_field"]);
     post().parts(&[part("file"), part("file")]).send().problem(400, "malformed_form");
+    // The answer does not grow with the body.
+    let many = "--b\r\nContent-Disposition: form-data; name=\"strange\"\r\n\r\n\r\n".repeat(50_000);
+    let reply = post().body("multipart/form-data; boundary=b", many + "--b--\r\n").send();
+    assert!(reply.body.len() < 5_000, "{} bytes", reply.body.len());
+    assert_eq!(reply.problem(422, "validation_failed")["errors"].as_array().unwrap().len(), 10);
+    let name = "n".repeat(50_000);
+    let reply = post().parts(&[(&name, "a.png", "image/png", &png)]).send();
+    assert!(reply.body.len() < 5_000, "{} bytes", reply.body.len());
     post().json(json!({"file": "a.png"})).send().problem(415, "unsupported_media_type");
     post().body("image/png", png.clone()).send().problem(415, "unsupported_media_type");
     post().body("multipart/mixed; boundary=b", "--b--\r\n").send().problem(415, "unsupported_media_type");

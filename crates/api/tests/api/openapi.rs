@@ -199,6 +199,28 @@ fn pages_work_without_a_network(board: &Board) {
     assert!(initializer.contains("/openapi.json") && !initializer.contains("https://"), "{initializer}");
     assert_eq!(server.get("/").send().is(302).header("location"), Some("/docs"));
     server.get("/docs/no-such-file.js").send().problem(404, "route_not_found");
+    for page in ["/docs", "/redoc", "/docs/errors"] {
+        let reply = server.get(page).header("accept", "text/html,application/xhtml+xml;q=0.9").send().is(200);
+        let html = reply.text();
+        assert!(html.contains("width=device-width") && html.contains("<title>Mundap API"), "{page} on a phone: {html}");
+        let reply = server.post(page).send();
+        assert_eq!(reply.header("allow"), Some("GET, HEAD"), "{reply}");
+        reply.problem(405, "method_not_allowed");
+    }
+    let errors = server.get("/docs/errors");
+    let page = errors.header("accept", "text/html").send().is(200).text();
+    assert!(page.contains("<a id=\"validation_failed\"></a>") && !page.contains("href=\"api.md"), "{page}");
+    let list = server.get("/docs/errors").send().is(200);
+    assert_eq!(
+        (list.header("content-type"), list.header("vary")),
+        (Some("text/markdown; charset=utf-8"), Some("Accept"))
+    );
+    // What has not changed is not sent again, however its tag comes back.
+    let tag = server.get("/openapi.json").send().is(200).etag();
+    for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
+        server.get("/openapi.json").header("if-none-match", &known).send().is(304);
+    }
+    server.get("/openapi.json").header("if-none-match", "\"x\"").send().is(200);
 }
 
 fn the_command_prints_what_is_served(board: &Board) {

@@ -26,6 +26,8 @@ crate::tests![
     who_may_not_write_is_told_before_the_body_is_read,
     a_head_is_a_get_without_its_body,
     every_get_has_a_head,
+    a_stream_to_an_old_client_ends_with_its_connection,
+    a_page_that_is_not_let_in_is_told_so,
     the_list_of_codes_says_what_is_answered;
     once: the_list_of_codes_is_whole,
 ];
@@ -251,6 +253,42 @@ fn a_head_is_a_get_without_its_body(board: &Board) {
     assert_eq!((head.etag(), head.body.len()), (get.etag(), 0));
     assert_eq!(head.header("content-length"), get.header("content-length"));
     server.call("HEAD", "/api/v1/qna/9007199254740990").send().is(404);
+    // A part is of a GET alone (RFC 9110, 14.2).
+    let comment = server.comment_at(board.ann(), &path, "With a picture");
+    let image = server.image_at(board.ann(), &comment, &a_png());
+    let head = server.call("HEAD", image).header("range", "bytes=0-9").send().is(200);
+    assert_eq!(head.header("content-range"), None, "{head}");
+}
+
+/// HTTP/1.0 knows no chunks (RFC 9112, 6.1).
+fn a_stream_to_an_old_client_ends_with_its_connection(board: &Board) {
+    let server = board.own(&Options::default());
+    let title = "To an old client";
+    server.ask(&server.new_user(), title);
+    let answer = raw(&server, b"GET /load_all_qna HTTP/1.0\r\nhost: board\r\nconnection: keep-alive\r\n\r\n");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let head = head.to_lowercase();
+    assert!(!head.contains("transfer-encoding") && !head.contains("keep-alive"), "{head}");
+    let rows: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(rows[0]["title"], title);
+    let answer = raw(&server, b"GET /api/v1/qna HTTP/1.0\r\nhost: board\r\n\r\n");
+    assert!(answer.to_lowercase().contains("\r\ncontent-length: "), "{answer}");
+}
+
+fn a_page_that_is_not_let_in_is_told_so(board: &Board) {
+    let server = board.own(&Options::env("MUNDAP_CORS_ORIGINS", "https://board.example.com"));
+    let ask = |origin: &str, method: &str, header: &str| {
+        let call = server.call("OPTIONS", "/api/v1/qna/1").header("origin", origin);
+        call.header("access-control-request-method", method).header("access-control-request-headers", header).send()
+    };
+    ask("https://board.example.com", "PATCH", "if-match, range, if-range").is(200);
+    for (origin, method, header) in [
+        ("https://elsewhere.example.com", "PATCH", "if-match"),
+        ("https://board.example.com", "BREW", "if-match"),
+        ("https://board.example.com", "PATCH", "x-strange"),
+    ] {
+        ask(origin, method, header).problem(400, "invalid_header");
+    }
 }
 
 fn every_get_has_a_head(board: &Board) {

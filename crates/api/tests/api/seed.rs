@@ -358,8 +358,17 @@ fn ids_in_the_body_are_read_as_pydantic_reads_them(board: &Board) {
             }]),
         );
     }
-    let reply = update(json!(7.5));
-    assert_eq!((reply.status, &reply.json()["detail"][0]["loc"]), (422, &json!(["body", "qna_id"])), "{reply}");
+    for (bad, r#type, msg) in [
+        (json!(7.5), "int_from_float", "Input should be a valid integer, got a number with a fractional part"),
+        (json!(1e300), "int_parsing_size", "Unable to parse input string as an integer, exceeded maximum size"),
+    ] {
+        let error = json!({"type": r#type, "loc": ["body", "qna_id"], "msg": msg, "input": bad.clone()});
+        invalid(update(bad), json!([error]));
+    }
+    // Ids that nothing has.
+    for id in [json!(u64::MAX), json!("9223372036854775808"), json!(-1), json!("0.0"), json!(false)] {
+        update(id).detail(400, "you are not writer");
+    }
 }
 
 fn ids_in_the_path(board: &Board) {

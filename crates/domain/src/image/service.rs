@@ -56,13 +56,18 @@ impl ImageService {
         let claimant = Claimant::account(author.id);
         // Asked before the work as well as in the unit: who may not attach shall cost no decoding and leave no blob. A
         // repetition is past these questions; it is answered as the first was.
-        if !self.desk.remembers(claimant, key).await? {
+        let is_repetition = self.desk.remembers(claimant, key).await?;
+        if !is_repetition {
             let reader = self.store.reader();
             let found = reader.comments().find(comment).await?;
             may_attach(reader, by, found.as_ref(), self.quota, 0).await?;
         }
         let uploaded = Digest::of(upload.as_bytes());
-        let picture = self.cleaner.clean(upload).await?;
+        let picture = match self.cleaner.clean(upload).await {
+            // The first one was a picture.
+            Err(Error::Image(_)) if is_repetition => return Err(Error::KeyReused),
+            cleaned => cleaned?,
+        };
         let digest = Digest::of(&picture.content);
         self.blobs.put(digest, picture.content.clone()).await?;
         let new = NewImage {

@@ -193,6 +193,12 @@ fn validation_error(violation: &Violation, sent: &Value) -> ValidationError {
         Broken::NotAnInteger if input.is_string() => {
             ("int_parsing", "Input should be a valid integer, unable to parse string as an integer".to_owned(), None)
         }
+        Broken::NotAnInteger if input.as_f64().is_some_and(|number| number.fract() != 0.0) => {
+            ("int_from_float", "Input should be a valid integer, got a number with a fractional part".to_owned(), None)
+        }
+        Broken::NotAnInteger if input.is_number() => {
+            ("int_parsing_size", "Unable to parse input string as an integer, exceeded maximum size".to_owned(), None)
+        }
         Broken::NotABoolean => ("bool_type", "Input should be a valid boolean".to_owned(), None),
         Broken::NotAnInteger => ("int_type", "Input should be a valid integer".to_owned(), None),
         Broken::TooShort { min } => (
