@@ -97,9 +97,6 @@ impl FromRequest for Id {
     }
 }
 
-/// What may be asked for as an id: ids are below 2^53 (the contract, "Data"), and nothing has one below 1.
-pub const IDS: RangeInclusive<i64> = -9_007_199_254_740_991..=9_007_199_254_740_991;
-
 /// A whole number; one beyond 64 bits is a well-formed id that nothing has.
 #[must_use]
 pub fn parse_id(text: &str) -> Option<i64> {

@@ -13,7 +13,8 @@ use utoipa::openapi::security::{
 };
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
-    ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, ResponseBuilder,
+    ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Response,
+    ResponseBuilder,
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 use xxhash_rust::xxh3::xxh3_64;
@@ -100,6 +101,7 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
                 add_response(operation, status, description, "Problem", "application/problem+json");
             }
             add_rate_limit_headers(operation);
+            add_headers_by_status(operation);
         }
     }
     for (name, schema) in document.components.iter_mut().flat_map(|components| &mut components.schemas) {
@@ -148,13 +150,32 @@ const HEAD_PROBLEMS: [(u16, &str); 2] = [(414, "The path and query are too long"
 /// What the document says of 429.
 pub const TOO_MANY_REQUESTS: &str = "Too often: a rate limit; see `Retry-After`";
 
+fn header(text: &str, kind: Type) -> RefOr<Header> {
+    let mut header = Header::new(ObjectBuilder::new().schema_type(kind).build());
+    header.description = Some(text.to_owned());
+    RefOr::T(header)
+}
+
+/// What answers of one status have in common: [`crate::problem`] and [`crate::reply`] send it.
+fn add_headers_by_status(operation: &mut Operation) {
+    let has_key =
+        operation.parameters.iter().flatten().any(|p| matches!(p, RefOr::T(p) if p.name == "Idempotency-Key"));
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        let mut add = |name: &str, text: &str, kind| drop(response.headers.insert(name.to_owned(), header(text, kind)));
+        match status.as_str() {
+            "401" => add("WWW-Authenticate", "`Bearer`, with what is wrong with the token (RFC 6750, 3)", Type::String),
+            "503" => add("Retry-After", "Seconds", Type::Integer),
+            "200" | "201" if has_key => {
+                add("Idempotent-Replayed", "`true` where a request with this key was answered before", Type::String);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// What a rate limit tells its client: [`crate::rate::Budget`] sends it.
 fn add_rate_limit_headers(operation: &mut Operation) {
-    let header = |text: &str, kind: Type| {
-        let mut header = Header::new(ObjectBuilder::new().schema_type(kind).build());
-        header.description = Some(text.to_owned());
-        RefOr::T(header)
-    };
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         if !(status.starts_with('2') || status == "429") {
@@ -271,13 +292,14 @@ fn answers_one_of(operation: &Operation, schemas: &HashSet<String>) -> bool {
     })
 }
 
+/// Whether it is a page of a list.
+fn is_page(response: &Response) -> bool {
+    let Some(RefOr::T(content)) = response.content.get("application/json") else { return false };
+    matches!(&content.schema, Some(RefOr::Ref(Ref { ref_location, .. })) if ref_location.ends_with("Page"))
+}
+
 /// Entity tags: what [`crate::reply`] sends and [`crate::input::IfMatch`] reads.
 fn add_headers(method: &str, operation: &mut Operation, versioned: &HashSet<String>, path_is_versioned: bool) {
-    let header = |text: &str| {
-        let mut header = Header::new(ObjectBuilder::new().schema_type(Type::String).build());
-        header.description = Some(text.to_owned());
-        RefOr::T(header)
-    };
     let parameter = |name: &str, text: &str, pattern: Option<&str>| -> Parameter {
         ParameterBuilder::new()
             .name(name)
@@ -291,11 +313,15 @@ fn add_headers(method: &str, operation: &mut Operation, versioned: &HashSet<Stri
     let is_tagged = answers_one_of(operation, versioned);
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
-        if is_tagged {
-            response.headers.insert("ETag".to_owned(), header("Changes with anything that is shown"));
+        if is_tagged && status.starts_with('2') {
+            response.headers.insert("ETag".to_owned(), header("Changes with anything that is shown", Type::String));
+        }
+        if status == "200" && is_page(response) {
+            let text = "The next page, as `<…>; rel=\"next\"` (RFC 8288); none on the last one";
+            response.headers.insert("Link".to_owned(), header(text, Type::String));
         }
         if status == "201" {
-            response.headers.insert("Location".to_owned(), header("Where it is"));
+            response.headers.insert("Location".to_owned(), header("Where it is", Type::String));
         }
     }
     let conditional = match method {
@@ -314,7 +340,8 @@ fn add_headers(method: &str, operation: &mut Operation, versioned: &HashSet<Stri
     }
     if let Some(parameter) = conditional {
         if method == "get" {
-            let unchanged = ResponseBuilder::new().description("What you have is current").build();
+            let mut unchanged = ResponseBuilder::new().description("What you have is current").build();
+            unchanged.headers.insert("ETag".to_owned(), header("The current one", Type::String));
             operation.responses.responses.insert("304".to_owned(), unchanged.into());
         }
         operation.parameters.get_or_insert_with(Vec::new).push(RefOr::T(parameter));

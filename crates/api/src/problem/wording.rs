@@ -129,7 +129,8 @@ pub(super) fn explain(rule: &Broken) -> Phrase {
         | Broken::NotAnEntityTag => phrase,
         Broken::TooShort { min } => phrase.with("min", *min),
         Broken::TooLong { max } => phrase.with("max", *max),
-        Broken::OutOfRange { min, max } => phrase.with("min", *min).with("max", *max),
+        // As texts: Fluent's numbers are exact to 2^53 alone.
+        Broken::OutOfRange { min, max } => phrase.with("min", min.to_string()).with("max", max.to_string()),
         Broken::NotOneOf { allowed } => phrase.with("allowed", allowed.join(", ")),
     }
 }

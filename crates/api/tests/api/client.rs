@@ -56,6 +56,19 @@ const SECRET: [&str; 11] = [
     "token",
 ];
 
+/// Headers that the document names wherever they are sent.
+const DESCRIBED: [&str; 9] = [
+    "ETag",
+    "Location",
+    "Link",
+    "Retry-After",
+    "WWW-Authenticate",
+    "Idempotent-Replayed",
+    "Content-Range",
+    "Accept-Ranges",
+    "Content-Disposition",
+];
+
 impl<'s> Call<'s> {
     pub(crate) fn new(server: &'s Server, method: Method, target: String) -> Self {
         Self { server, method, target, headers: Vec::new(), body: None, may_fail: false, means: None }
@@ -209,6 +222,9 @@ impl<'s> Call<'s> {
         *self.server.seen.lock().unwrap().entry(key).or_default() += 1;
         let about = &operation.about["responses"][reply.status.to_string()];
         assert!(about.is_object(), "the document does not name this status: {reply}");
+        for name in DESCRIBED.iter().filter(|name| reply.header(name).is_some()) {
+            assert!(about["headers"][name].is_object(), "the document does not name {name}: {reply}");
+        }
         if is_head || reply.body.is_empty() {
             return;
         }

@@ -93,7 +93,7 @@ enum Part {
 #[utoipa::path(
     tag = "Users",
     security(("oauth2" = []), ("bearer" = [])),
-    responses((status = 200, description = "The export, streamed", body = ExportView))
+    responses((status = 200, description = "The export, streamed", body = ExportView, headers(("Content-Disposition" = String))))
 )]
 #[get("/users/me/export")]
 async fn download(board: web::Data<Board>, by: Caller, req: HttpRequest) -> Answer {

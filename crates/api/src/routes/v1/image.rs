@@ -125,14 +125,14 @@ async fn attach(
         ("If-Range" = Option<String>, Header, description = "Answer with everything unless this is the `ETag`"),
     ),
     responses(
-        (status = 200, description = "The bytes", headers(("ETag" = String), ("Accept-Ranges" = String)), content(
+        (status = 200, description = "The bytes", headers(("ETag" = String), ("Accept-Ranges" = String), ("Content-Disposition" = String)), content(
             (FileBytes = "image/png"), (FileBytes = "image/jpeg"), (FileBytes = "image/webp"), (FileBytes = "image/gif"),
         )),
-        (status = 206, description = "The range that was asked for", headers(("ETag" = String), ("Content-Range" = String)), content(
+        (status = 206, description = "The range that was asked for", headers(("ETag" = String), ("Accept-Ranges" = String), ("Content-Range" = String), ("Content-Disposition" = String)), content(
             (FileBytes = "image/png"), (FileBytes = "image/jpeg"), (FileBytes = "image/webp"), (FileBytes = "image/gif"),
         )),
-        (status = 304, description = "What you have is current"),
-        (status = 416, description = "The range lies behind the end", body = crate::problem::ProblemBody,
+        (status = 304, description = "What you have is current", headers(("ETag" = String), ("Accept-Ranges" = String), ("Content-Disposition" = String))),
+        (status = 416, description = "The range lies behind the end", headers(("Content-Range" = String)), body = crate::problem::ProblemBody,
             content_type = "application/problem+json"),
     )
 )]

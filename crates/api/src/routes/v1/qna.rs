@@ -13,7 +13,7 @@ use super::comment::{CommentPage, CommentView};
 use super::user::AuthorView;
 use crate::app::Board;
 use crate::docs::schema::{ContentText, TitleText};
-use crate::input::{Caller, Fields, IDS, Id, IfMatch, OnceKey, Query};
+use crate::input::{Caller, Fields, Id, IfMatch, OnceKey, Query};
 use crate::reply::{Answer, Time, created, page, single};
 use crate::routes::Routing;
 
@@ -125,7 +125,7 @@ struct QnaPage<'a> {
 async fn list(req: HttpRequest, board: web::Data<Board>, by: Caller) -> Answer {
     let mut query = Query::of(&req)?;
     let request = query.page()?;
-    let author = query.integer_in("author", IDS)?.map(UserId::new);
+    let author = query.integer_in("author", i64::MIN..=i64::MAX)?.map(UserId::new);
     let order = query.order(Order::Newest);
     query.finish()?;
     let found = board.services.qnas.list(&by, &QnaListing { author, order }, &request).await?;
