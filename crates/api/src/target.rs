@@ -23,6 +23,9 @@ pub fn spell_plainly(req: &mut ServiceRequest) {
 
 /// The path, where it is another one than this.
 fn plain(path: &str) -> Option<String> {
+    if !path.contains('%') {
+        return None;
+    }
     let mut parts = path.split('%');
     let mut plain = parts.next()?.to_owned();
     for part in parts {

@@ -1,7 +1,7 @@
 //! The gRPC port from outside, by the client that is generated with the server: what holds for every call.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use mundap_grpc::v1;
@@ -240,9 +240,12 @@ fn health_is_watched_for_long(board: &Board) {
     let mut client = HealthClient::new(caller.channel.clone());
     let mut seen = caller.run(client.watch(watch)).unwrap().into_inner();
     assert_eq!(caller.run(seen.message()).unwrap().unwrap().status(), ServingStatus::Serving);
-    // A connection that nobody calls on is told to go, has some seconds to do so, and is closed.
+    // A connection that nobody calls on, not even to acknowledge what it is told, is told to go, has some seconds to do so, and is
+    // closed. It came later.
     let mut silent = std::net::TcpStream::connect(&server.grpc).unwrap();
     silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    let no_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    silent.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &no_settings].concat()).unwrap();
     let _ = silent.read_to_end(&mut Vec::new());
     let said = caller.run(async { tokio::time::timeout(Duration::from_millis(1), seen.message()).await });
     assert!(said.is_err(), "nothing has changed: {said:?}");

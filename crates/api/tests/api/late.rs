@@ -154,7 +154,8 @@ fn an_upload_that_ends_after_its_sender_has_gone_is_not_kept(board: &Board) {
     let mut images = caller.images();
     let pending = caller.spawn(async move { images.upload_image(parts).await });
     wait_for(&server, 1.0);
-    leave(&server, &user);
+    let account = format!("/api/v1/admin/users/{}", user.id);
+    server.patch(account).by(&server.new_user_with_role("admin")).json(json!({"suspended": true})).send().is(200);
     go.send(()).unwrap();
     let refused = caller.run(pending).unwrap().unwrap_err();
     assert_eq!((refused.code(), &*reason(&refused)), (Code::Unauthenticated, "invalid_token"));
