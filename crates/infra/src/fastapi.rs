@@ -19,12 +19,13 @@ mod report;
 mod source;
 mod target;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use mundap_domain::comment::CommentContent;
-use mundap_domain::env::Timestamp;
+use mundap_domain::env::{Timestamp, retrying_while};
 use mundap_domain::image::{BlobStore, ImageCleaner};
 use mundap_domain::qna::{Content, Title};
 use mundap_domain::{Error, StoreError, UnitOfWork as _};
@@ -34,7 +35,7 @@ pub use chrono_tz::Tz as Zone;
 pub use report::{Change, ImportReport, Reason, TableReport};
 pub use source::FastApi;
 
-use crate::{ConnectError, SeaStore, retried};
+use crate::{ConnectError, SeaStore, SystemClock};
 use fit::Address;
 use source::{OldPost, OldTime, OldUser};
 use target::{FittedComment, FittedQna, Kept, Origin, Person};
@@ -65,6 +66,11 @@ pub enum ImportError {
         ids = Ids(.ids)
     )]
     Taken { table: &'static str, ids: Vec<i64> },
+    #[error(
+        "the import stopped: {table} {ids} of this board were written while it ran, and are other rows than the first program's of the same ids; the {brought} rows that it brought stay: delete those others here, and run it again while nobody writes",
+        ids = Ids(.ids)
+    )]
+    Met { table: &'static str, ids: Vec<i64>, brought: u64 },
     #[error("another import is under way on this database")]
     NotAlone,
     #[error("the import stopped; run it again to go on from here: {0}")]
@@ -92,7 +98,8 @@ impl fmt::Display for Ids<'_> {
     }
 }
 
-/// Brings over what `source` has and `store` has not. Safe to run again, and while the board serves.
+/// Brings over what `source` has and `store` has not. Safe to run again, and while the board serves: nothing that is written
+/// here meanwhile is lost, but whoever writes may get an id that an old row is to have, and stops it.
 ///
 /// # Errors
 /// [`ImportError`]. What was brought until then stays, and the next import goes on from there.
@@ -101,8 +108,8 @@ pub async fn import(
     source: &mut FastApi,
     plan: &ImportPlan<'_>,
 ) -> Result<ImportReport, ImportError> {
-    let looked = Pass::new(store, plan, false).run(source).await?;
-    if plan.dry_run { Ok(looked) } else { Pass::new(store, plan, true).run(source).await }
+    let looked = Box::pin(Pass::new(store, plan, false).run(source)).await?;
+    if plan.dry_run { Ok(looked) } else { Box::pin(Pass::new(store, plan, true).run(source)).await }
 }
 
 /// One reading of the old board.
@@ -115,6 +122,8 @@ struct Pass<'a> {
     seen: HashMap<u64, bool>,
     /// How far an earlier import came with questions and comments.
     marks: Marks,
+    /// What it did not bring of the rows up to there, and this pass does.
+    coming: HashSet<(Kept, i64)>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -131,14 +140,76 @@ struct Done {
     taken: Vec<i64>,
     /// The old ids that are left out, and that an earlier import did not leave out.
     left: Vec<i64>,
-    /// Those that an earlier import left out and this one did not.
+    /// Those that this import brings, and that an earlier one left out, or passed before they were there.
     caught_up: Vec<i64>,
+    /// Those that were not there when an earlier import passed them.
+    filled: Vec<i64>,
+}
+
+impl Done {
+    fn brought(&mut self, id: i64, before: Before) {
+        match before {
+            Before::Unseen | Before::Brought => {}
+            Before::Late => {
+                self.filled.push(id);
+                self.caught_up.push(id);
+            }
+            Before::Left => self.caught_up.push(id),
+        }
+    }
+
+    fn leave(&mut self, id: i64, before: Before, reason: Reason) {
+        self.report.leave(&id, reason);
+        match before {
+            Before::Unseen => self.left.push(id),
+            Before::Late => {
+                self.filled.push(id);
+                self.left.push(id);
+            }
+            Before::Left | Before::Brought => {}
+        }
+    }
+}
+
+/// What earlier imports know of an old row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// None came so far.
+    Unseen,
+    /// One came further, and the row was not there yet: its transaction was open, or it was put in by hand.
+    Late,
+    Left,
+    /// One brought it; where it is not here, it was deleted.
+    Brought,
+}
+
+/// How far a batch moves the mark.
+struct Passed {
+    from: i64,
+    to: i64,
+    /// The ids between that no row has, the ends of the ranges excluded: one may come yet.
+    gaps: Vec<Range<i64>>,
+}
+
+impl Passed {
+    /// Over the rows with these ids, in order.
+    fn over(from: i64, ids: impl IntoIterator<Item = i64>) -> Self {
+        let mut passed = Self { from, to: from, gaps: Vec::new() };
+        for id in ids.into_iter().filter(|id| *id <= MAX_ID) {
+            if id > passed.to {
+                let gap = passed.to + 1..id;
+                passed.gaps.extend((!gap.is_empty()).then_some(gap));
+                passed.to = id;
+            }
+        }
+        passed
+    }
 }
 
 /// A batch of one table, sorted by what is known of its rows.
 struct Sorted<'r, T> {
-    /// To be brought, with whether an earlier import left it out.
-    new: Vec<(&'r T, bool)>,
+    /// To be brought.
+    new: Vec<(&'r T, Before)>,
     done: Done,
 }
 
@@ -146,7 +217,8 @@ const MAX_ID: i64 = 1 << 53;
 
 impl<'a> Pass<'a> {
     fn new(store: &'a SeaStore, plan: &'a ImportPlan<'a>, writes: bool) -> Self {
-        Self { store, plan, writes, report: ImportReport::default(), seen: HashMap::new(), marks: Marks::default() }
+        let (report, seen, coming) = (ImportReport::default(), HashMap::new(), HashSet::new());
+        Self { store, plan, writes, report, seen, marks: Marks::default(), coming }
     }
 
     async fn run(mut self, source: &mut FastApi) -> Result<ImportReport, ImportError> {
@@ -239,20 +311,21 @@ impl<'a> Pass<'a> {
         let (mut mark, mut taken) = (start, Vec::new());
         loop {
             let batch = rows.batch(OldPost::size).await?;
-            let Some(last) = batch.last().map(|row| row.id) else { break };
-            let to = mark.max(last.min(MAX_ID));
+            if batch.is_empty() {
+                break;
+            }
+            let passed = Passed::over(mark, batch.iter().map(|row| row.id));
             let this = &*self;
             let done = retried(async || {
                 let unit = this.store.unit().await?;
                 let done = this.batch(&unit, table, start, &batch).await?;
-                if this.writes {
-                    this.remember(&unit, table, (mark, to), &done).await?;
-                    Box::new(unit).commit().await?;
-                }
+                this.keep(unit, table, &passed, &done).await?;
                 Ok(done)
             })
             .await?;
-            mark = to;
+            self.nobody_met(table, &done)?;
+            mark = passed.to;
+            self.coming.extend(done.caught_up.iter().map(|id| (table, *id)));
             taken.extend(done.taken);
             let report = if table == Kept::Qna { &mut self.report.qna } else { &mut self.report.comment };
             report.add(done.report);
@@ -260,12 +333,32 @@ impl<'a> Pass<'a> {
         nothing_taken(table, taken)
     }
 
-    async fn remember(&self, unit: &Unit, table: Kept, (from, to): (i64, i64), done: &Done) -> Result<(), StoreError> {
-        if to > from {
-            unit.move_mark(table, from, to).await?;
+    /// Makes durable what a unit did and what is to be remembered of it, unless it met a row of somebody else.
+    async fn keep(&self, unit: Unit, table: Kept, passed: &Passed, done: &Done) -> Result<(), StoreError> {
+        if !self.writes {
+            return Ok(());
         }
+        if !done.taken.is_empty() {
+            // Another import may have brought it: that one has moved the mark.
+            return if unit.mark(table).await? == passed.from { Ok(()) } else { Err(StoreError::Stale) };
+        }
+        if passed.to > passed.from {
+            unit.move_mark(table, passed.from, passed.to).await?;
+        }
+        unit.remember_gaps(table, &passed.gaps).await?;
+        unit.fill_gaps(table, &done.filled).await?;
         unit.remember_left(table, &done.left).await?;
-        unit.forget_left(table, &done.caught_up).await
+        unit.forget_left(table, &done.caught_up).await?;
+        Box::new(unit).commit().await
+    }
+
+    /// Stops where a row that came since this import looked has an id of an old one: the unit that met it left nothing.
+    fn nobody_met(&self, table: Kept, done: &Done) -> Result<(), ImportError> {
+        if !self.writes || done.taken.is_empty() {
+            return Ok(());
+        }
+        let brought = self.report.tables().iter().map(|(_, table)| table.imported).sum();
+        Err(ImportError::Met { table: table.name(), ids: done.taken.clone(), brought })
     }
 
     /// Tells what is new from what an earlier import brought.
@@ -280,29 +373,36 @@ impl<'a> Pass<'a> {
         let ids: Vec<i64> = batch.iter().map(|row| about(row).0).collect();
         let there = unit.taken(table, &ids).await?;
         let left_before = unit.left_before(table, &ids).await?;
+        let below: Vec<i64> = ids.iter().copied().filter(|id| *id <= start).collect();
+        let gaps = unit.gaps(table, &below).await?;
         let mut sorted = Sorted { new: Vec::new(), done: Done::default() };
         let done = &mut sorted.done;
         done.report.read = batch.len() as u64;
         for row in batch {
             let (id, created_at) = about(row);
-            let was_left = left_before.contains(&id);
             if !(1..=MAX_ID).contains(&id) {
                 // Not remembered: a row without a place is tried, and named, each time.
                 done.report.leave(&id, Reason::BadId);
-            } else if id <= start && !was_left {
-                let same = |at: &Timestamp| created_at.is_none_or(|old| *at == self.time(old, &mut Vec::new()));
-                match there.get(&id) {
-                    None => done.report.deleted_here += 1,
-                    Some(at) if same(at) => done.report.there += 1,
-                    // Its time never changes here: this is not what was brought.
-                    Some(_) => done.taken.push(id),
-                }
-            } else if !there.contains_key(&id) {
-                sorted.new.push((row, was_left));
-            } else if was_left {
-                done.report.leave(&id, Reason::IdTaken);
+                continue;
+            }
+            let before = if left_before.contains(&id) {
+                Before::Left
+            } else if id > start {
+                Before::Unseen
+            } else if gaps.hold(id) {
+                Before::Late
             } else {
-                done.taken.push(id);
+                Before::Brought
+            };
+            let same =
+                |at: Timestamp| created_at.is_none_or(|old| at == self.time(old, &mut Vec::new()));
+            match (before, there.get(&id)) {
+                (Before::Brought, None) => done.report.deleted_here += 1,
+                (Before::Brought, Some(at)) if same(*at) => done.report.there += 1,
+                // Its time never changes here: this is not what was brought.
+                (Before::Brought | Before::Unseen, Some(_)) => done.taken.push(id),
+                (Before::Late | Before::Left, Some(_)) => done.report.leave(&id, Reason::IdTaken),
+                (Before::Unseen | Before::Late | Before::Left, None) => sorted.new.push((row, before)),
             }
         }
         Ok(sorted)
@@ -316,7 +416,7 @@ impl<'a> Pass<'a> {
             Kept::Qna | Kept::Image => HashMap::new(),
         };
         let (mut people, mut fitted) = (HashMap::new(), Vec::new());
-        for (old, was_left) in new {
+        for (old, before) in new {
             let mut changes = Vec::new();
             match self.fitted(table, old, &parents, &mut changes) {
                 Ok((person, text)) => {
@@ -324,12 +424,9 @@ impl<'a> Pass<'a> {
                     fitted.push((old, person.hash, text, created_at));
                     people.entry(person.hash).or_insert(person);
                     done.report.change(&old.id, &changes);
-                    done.caught_up.extend(was_left.then_some(old.id));
+                    done.brought(old.id, before);
                 }
-                Err(reason) => {
-                    done.report.leave(&old.id, reason);
-                    done.left.extend((!was_left).then_some(old.id));
-                }
+                Err(reason) => done.leave(old.id, before, reason),
             }
         }
         done.report.imported = fitted.len() as u64;
@@ -377,7 +474,8 @@ impl<'a> Pass<'a> {
 
     fn has_question(&self, old: &OldPost, here: &HashMap<i64, Timestamp>) -> Result<(), Reason> {
         // While only looking, the questions that are still to be brought count as brought.
-        let comes = !self.writes && old.has_qna && old.qna > self.marks.qna;
+        let comes = old.qna > self.marks.qna || self.coming.contains(&(Kept::Qna, old.qna));
+        let comes = !self.writes && old.has_qna && comes;
         if here.contains_key(&old.qna) || comes {
             Ok(())
         } else if old.has_qna {
@@ -399,7 +497,38 @@ fn nothing_taken(table: Kept, ids: Vec<i64>) -> Result<(), ImportError> {
     if ids.is_empty() { Ok(()) } else { Err(ImportError::Taken { table: table.name(), ids }) }
 }
 
+/// Runs a whole unit again while it meets others, those among them who took an id or an address between its look and its write:
+/// it finds them at its next look.
+async fn retried<T, F>(unit: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let met_others = |error: &StoreError| matches!(error, StoreError::Contention(_) | StoreError::Duplicate(_));
+    retrying_while(&SystemClock, met_others, unit).await
+}
+
 /// Two people in a million million have the same.
 fn short(hash: &[u8; 32]) -> u64 {
     hash.iter().take(8).fold(0, |short, byte| short << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_no_row_has_are_gaps_up_to_the_last_row_that_can_come() {
+        for (from, ids, to, gaps) in [
+            (0, vec![1, 2, 3], 3, vec![]),
+            (0, vec![-1, 0, 3, 4, 7], 7, vec![(1, 3), (5, 7)]),
+            (5, vec![3, 4, 8], 8, vec![(6, 8)]),
+            (5, vec![3, 5], 5, vec![]),
+            (5, vec![6, MAX_ID + 1], 6, vec![]),
+            (5, vec![MAX_ID], MAX_ID, vec![(6, MAX_ID)]),
+        ] {
+            let passed = Passed::over(from, ids.clone());
+            let found: Vec<_> = passed.gaps.iter().map(|gap| (gap.start, gap.end)).collect();
+            assert_eq!((passed.from, passed.to, found), (from, to, gaps), "{from} {ids:?}");
+        }
+    }
 }

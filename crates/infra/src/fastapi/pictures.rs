@@ -5,19 +5,18 @@ use std::path::{Component, Path, PathBuf};
 use mundap_domain::comment::CommentId;
 use mundap_domain::image::{BlobError, Digest, Image, NewImage, Picture, Upload};
 use mundap_domain::user::UserId;
-use mundap_domain::{Error, StoreError, UnitOfWork as _};
+use mundap_domain::{Error, StoreError};
 
 use super::source::{FastApi, OldImage};
 use super::target::Kept;
-use super::{Change, ImportError, MAX_ID, Pass, Reason, Sorted, Unit, nothing_taken};
-use crate::retried;
+use super::{Change, ImportError, Pass, Passed, Reason, Sorted, Unit, nothing_taken, retried};
 
 impl Pass<'_> {
     pub(super) async fn images(&mut self, source: &mut FastApi, start: i64) -> Result<(), ImportError> {
         let mut rows = source.images();
         let (mut mark, mut taken) = (start, Vec::new());
         while let Some(old) = rows.next().await? {
-            let to = mark.max(old.id.min(MAX_ID));
+            let passed = Passed::over(mark, [old.id]);
             let batch = std::slice::from_ref(&old);
             // Asked before the work: a picture that is here costs no decoding.
             let unit = self.store.unit().await?;
@@ -33,28 +32,23 @@ impl Pass<'_> {
                 let unit = this.store.unit().await?;
                 let Sorted { new, mut done } =
                     this.sort(&unit, Kept::Image, start, batch, |row| (row.id, None)).await?;
-                if let Some((_, was_left)) = new.first() {
+                if let Some((_, before)) = new.first() {
                     let mut changes = Vec::new();
                     match this.attach(&unit, &old, picture.as_ref(), &mut changes).await? {
                         Ok(()) => {
                             done.report.imported = 1;
                             done.report.change(&old.id, &changes);
-                            done.caught_up.extend(was_left.then_some(old.id));
+                            done.brought(old.id, *before);
                         }
-                        Err(reason) => {
-                            done.report.leave(&old.id, reason);
-                            done.left.extend((!was_left).then_some(old.id));
-                        }
+                        Err(reason) => done.leave(old.id, *before, reason),
                     }
                 }
-                if this.writes {
-                    this.remember(&unit, Kept::Image, (mark, to), &done).await?;
-                    Box::new(unit).commit().await?;
-                }
+                this.keep(unit, Kept::Image, &passed, &done).await?;
                 Ok(done)
             })
             .await?;
-            mark = to;
+            self.nobody_met(Kept::Image, &done)?;
+            mark = passed.to;
             taken.extend(done.taken);
             self.report.image.add(done.report);
         }
@@ -75,8 +69,8 @@ impl Pass<'_> {
         };
         let Some((owner, images, commented_at)) = unit.commented(old.comment).await? else {
             // While only looking, the comments that are still to be brought count as brought.
-            let comes = !self.writes && old.comment > self.marks.comment;
-            return Ok(if comes { Ok(()) } else { Err(Reason::NoComment) });
+            let comes = old.comment > self.marks.comment || self.coming.contains(&(Kept::Comment, old.comment));
+            return Ok(if comes && !self.writes { Ok(()) } else { Err(Reason::NoComment) });
         };
         if usize::try_from(images).unwrap_or_default() >= Image::MAX_PER_COMMENT {
             return Ok(Err(Reason::CommentFull));

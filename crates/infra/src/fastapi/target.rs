@@ -1,6 +1,7 @@
 //! Rows with ids of their own into this board, and what an import remembers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use mundap_domain::StoreError;
 use mundap_domain::comment::CommentContent;
@@ -10,7 +11,8 @@ use mundap_domain::qna::{Content, QnaId, Title};
 use mundap_domain::user::{DisplayName, Email, NewUser, Role, UserId};
 use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait as _};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QuerySelect as _,
+    ActiveValue::Set, ColumnTrait as _, DatabaseTransaction, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _,
 };
 
 use crate::Session;
@@ -35,6 +37,7 @@ mod row {
         impl ActiveModelBehavior for ActiveModel {}
     }
 
+    /// Ids of old rows that were left out, by their table; and, by [`Kept::gaps`](super::Kept::gaps), where gaps start and end.
     pub(super) mod left {
         use sea_orm::entity::prelude::*;
 
@@ -72,7 +75,7 @@ mod row {
 }
 
 /// A table of both boards whose rows keep their ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kept {
     Qna,
     Comment,
@@ -85,6 +88,40 @@ impl Kept {
             Self::Qna => "qna",
             Self::Comment => "comment",
             Self::Image => "image",
+        }
+    }
+
+    /// What the starts of its gaps are remembered by, and their ends.
+    const fn gaps(self) -> [&'static str; 2] {
+        match self {
+            Self::Qna => ["qna gap", "qna gap end"],
+            Self::Comment => ["comment gap", "comment gap end"],
+            Self::Image => ["image gap", "image gap end"],
+        }
+    }
+}
+
+/// Ids below the mark that no old row had when it passed them, as far as some ids are concerned. A database gives an id when a
+/// row is written, not when it is committed: a row may come after those with higher ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Gaps {
+    starts: BTreeSet<i64>,
+    /// The first ids behind.
+    ends: BTreeSet<i64>,
+}
+
+impl Gaps {
+    pub(super) fn hold(&self, id: i64) -> bool {
+        self.starts.range(..=id).next_back() > self.ends.range(..=id).next_back()
+    }
+
+    /// Takes out one that they hold. Only what stands at it and behind it matters, wherever its gap starts and ends.
+    fn fill(&mut self, id: i64) {
+        if !self.starts.remove(&id) {
+            self.ends.insert(id);
+        }
+        if !self.ends.remove(&(id + 1)) {
+            self.starts.insert(id + 1);
         }
     }
 }
@@ -169,26 +206,77 @@ impl Session<DatabaseTransaction> {
     }
 
     pub(super) async fn remember_left(&self, table: Kept, ids: &[i64]) -> Result<(), StoreError> {
-        if ids.is_empty() {
+        self.remember(table.name(), ids.iter().copied()).await
+    }
+
+    pub(super) async fn forget_left(&self, table: Kept, ids: &[i64]) -> Result<(), StoreError> {
+        self.forget(table.name(), ids.iter().copied()).await
+    }
+
+    /// The gaps that matter for these ids: whether they hold one, and what changes where one is filled.
+    pub(super) async fn gaps(&self, table: Kept, ids: &[i64]) -> Result<Gaps, StoreError> {
+        use row::left::{Column, Entity};
+        let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Gaps::default()) };
+        let [starts, ends] = table.gaps();
+        let before = Entity::find()
+            .select_only()
+            .column(Column::SourceId)
+            .filter(Column::SourceTable.eq(starts))
+            .filter(Column::SourceId.lte(*first))
+            .order_by_desc(Column::SourceId)
+            .limit(1);
+        let before = self.run("import.gaps", before.into_tuple::<i64>().one(&self.connection)).await?;
+        let near = Entity::find()
+            .filter(Column::SourceTable.is_in([starts, ends]))
+            .filter(Column::SourceId.between(before.unwrap_or(*first), last.saturating_add(1)));
+        let mut gaps = Gaps::default();
+        for end in self.run("import.gaps", near.all(&self.connection)).await? {
+            let ends = if end.source_table == starts { &mut gaps.starts } else { &mut gaps.ends };
+            ends.insert(end.source_id);
+        }
+        Ok(gaps)
+    }
+
+    pub(super) async fn remember_gaps(&self, table: Kept, gaps: &[Range<i64>]) -> Result<(), StoreError> {
+        let [starts, ends] = table.gaps();
+        self.remember(starts, gaps.iter().map(|gap| gap.start)).await?;
+        self.remember(ends, gaps.iter().map(|gap| gap.end)).await
+    }
+
+    /// These, which gaps hold, are looked at now.
+    pub(super) async fn fill_gaps(&self, table: Kept, ids: &[i64]) -> Result<(), StoreError> {
+        let before = self.gaps(table, ids).await?;
+        let mut after = before.clone();
+        for id in ids {
+            after.fill(*id);
+        }
+        let [starts, ends] = table.gaps();
+        for (name, before, after) in [(starts, before.starts, after.starts), (ends, before.ends, after.ends)] {
+            self.forget(name, before.difference(&after).copied()).await?;
+            self.remember(name, after.difference(&before).copied()).await?;
+        }
+        Ok(())
+    }
+
+    async fn remember(&self, name: &str, ids: impl Iterator<Item = i64>) -> Result<(), StoreError> {
+        let rows = ids.map(|id| row::left::ActiveModel { source_table: Set(name.to_owned()), source_id: Set(id) });
+        let rows: Vec<_> = rows.collect();
+        if rows.is_empty() {
             return Ok(());
         }
-        let rows = ids
-            .iter()
-            .map(|id| row::left::ActiveModel { source_table: Set(table.name().to_owned()), source_id: Set(*id) });
-        self.run("import.remember_left", row::left::Entity::insert_many(rows).exec_without_returning(&self.connection))
+        self.run("import.remember", row::left::Entity::insert_many(rows).exec_without_returning(&self.connection))
             .await?;
         Ok(())
     }
 
-    pub(super) async fn forget_left(&self, table: Kept, ids: &[i64]) -> Result<(), StoreError> {
+    async fn forget(&self, name: &str, ids: impl Iterator<Item = i64>) -> Result<(), StoreError> {
         use row::left::{Column, Entity};
+        let ids: Vec<i64> = ids.collect();
         if ids.is_empty() {
             return Ok(());
         }
-        let delete = Entity::delete_many()
-            .filter(Column::SourceTable.eq(table.name()))
-            .filter(Column::SourceId.is_in(ids.iter().copied()));
-        self.run("import.forget_left", delete.exec(&self.connection)).await?;
+        let delete = Entity::delete_many().filter(Column::SourceTable.eq(name)).filter(Column::SourceId.is_in(ids));
+        self.run("import.forget", delete.exec(&self.connection)).await?;
         Ok(())
     }
 
@@ -357,4 +445,23 @@ fn account(person: &Person) -> user::row::ActiveModel {
         password: None,
         created_at: person.created_at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_filled_one_by_one_in_any_order() {
+        for order in [[4, 5, 6, 7], [7, 6, 5, 4], [5, 6, 4, 7], [4, 7, 6, 5]] {
+            let mut gaps = Gaps { starts: [1, 4, 10].into(), ends: [2, 8, 12].into() };
+            let mut held = vec![1, 4, 5, 6, 7, 10, 11];
+            for id in order {
+                assert_eq!((0..14).filter(|id| gaps.hold(*id)).collect::<Vec<_>>(), held, "{order:?}");
+                gaps.fill(id);
+                held.retain(|left| *left != id);
+            }
+            assert_eq!(gaps, Gaps { starts: [1, 10].into(), ends: [2, 12].into() }, "{order:?}");
+        }
+    }
 }

@@ -25,6 +25,8 @@ crate::tests![
     a_mark_that_another_import_moved_stops_this_one,
     an_interrupted_import_goes_on_where_it_stood,
     what_was_left_out_comes_later_and_only_once,
+    what_is_written_here_meanwhile_stops_the_import_and_no_row_is_lost,
+    what_got_an_id_there_and_came_after_others_comes_later_and_only_once,
     the_old_board_is_read_as_it_was_when_it_was_opened,
     ids_that_no_client_could_name_are_left_out,
     a_table_by_comment_that_is_not_understood_is_told,
@@ -295,6 +297,70 @@ async fn what_was_left_out_comes_later_and_only_once(board: Board) {
     }
 }
 
+/// It was not there yet when the import looked: people are brought first, and bring it along.
+async fn what_is_written_here_meanwhile_stops_the_import_and_no_row_is_lost(board: Board) {
+    let many = "
+        INSERT INTO qna (qna_id, email, title) SELECT n + 1, 'ann@example.com', 'One of many' FROM
+            (WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 899) SELECT n FROM s) s;";
+    for import in Import::all(&board).await {
+        import.there(many).await;
+        // Batches have 500 rows: the first one meets it, then the second.
+        for (id, who, brought) in [(1, "bob@example.com", 0), (700, "cho@example.com", 500)] {
+            import.there(&format!("INSERT INTO users (email) VALUES ('{who}')")).await;
+            let asked = format!(
+                "INSERT INTO qna (qna_id, user_id, title, content, created_at, updated_at)
+                 VALUES ({id}, NEW.user_id, 'Meanwhile', '', '2026-01-02 03:04:05', '2026-01-02 03:04:05')"
+            );
+            let nobody_did = format!("NOT EXISTS (SELECT 1 FROM qna WHERE qna_id = {id})");
+            import.before_each("import_user", &nobody_did, &asked).await;
+            let stopped = import.run(&Cleaner).await.unwrap_err().to_string();
+            import.undisturbed().await;
+            let expected = format!("the import stopped: qna {id} of this board");
+            assert!(stopped.starts_with(&expected), "{stopped}");
+            assert_eq!(import.count("qna").await, brought + 1, "{stopped}");
+            let mark = "SELECT COALESCE(MAX(last_id), 0) FROM import_mark WHERE source_table = 'qna'";
+            assert_eq!(import.number(mark).await, brought);
+            let refused = import.run(&Cleaner).await;
+            assert!(matches!(refused, Err(ImportError::Taken { table: "qna", .. })), "{refused:?}");
+            import.new.sql(&format!("DELETE FROM qna WHERE qna_id = {id}")).await;
+        }
+        let report = import.run(&Cleaner).await.unwrap();
+        assert_eq!((report.qna.there, report.qna.imported, report.qna.deleted_here), (500, 400, 0));
+        assert_eq!((report.comment.imported, import.count("qna").await), (1, 900));
+    }
+}
+
+/// As where the old program had a transaction open while rows with higher ids were committed, and imported.
+async fn what_got_an_id_there_and_came_after_others_comes_later_and_only_once(board: Board) {
+    let question =
+        |id: i64| format!("INSERT INTO qna (qna_id, email, title) VALUES ({id}, 'ann@example.com', 'Late');");
+    let comment = |id: i64, of: i64| {
+        format!("INSERT INTO comment (comment_id, qna_id, email) VALUES ({id}, {of}, 'ann@example.com');")
+    };
+    for import in Import::all(&board).await {
+        import.there(&[question(3), question(9), comment(6, 3)].concat()).await;
+        import.there("INSERT INTO image VALUES (5, 1, 'bytes')").await;
+        assert!(import.foretold().await.is_whole());
+        // Each in a gap below what came: at an end of it, in the middle, and one of a gap's own.
+        import.there(&[question(2), question(4), question(6), comment(2, 2), comment(3, 99)].concat()).await;
+        import.there("INSERT INTO image VALUES (2, 2, 'bytes'), (4, 1, 'bytes')").await;
+        let report = import.foretold().await;
+        assert_eq!((report.qna.imported, report.qna.there, report.qna.deleted_here), (3, 3, 0));
+        assert_eq!((report.comment.imported, report.image.imported), (1, 2));
+        assert_eq!(report.comment.left_out[&Reason::NoQuestion], ["3"]);
+
+        // What came so is this board's, as any other; what is beside it may still come.
+        import.new.sql("DELETE FROM qna WHERE qna_id IN (4, 6)").await;
+        import.there(&[question(5), question(7), question(8), question(99)].concat()).await;
+        let report = import.foretold().await;
+        assert_eq!((report.qna.imported, report.qna.there, report.qna.deleted_here), (4, 4, 2));
+        assert_eq!((report.comment.imported, report.comment.there), (1, 3));
+        let again = import.foretold().await;
+        assert_eq!((again.qna.imported, again.qna.there, again.qna.deleted_here), (0, 8, 2));
+        assert_eq!((again.comment.there, again.image.there, again.is_whole()), (4, 3, true));
+    }
+}
+
 async fn the_old_board_is_read_as_it_was_when_it_was_opened(board: Board) {
     for import in Import::all(&board).await {
         let mut source = FastApi::open(&import.old).await.unwrap();
@@ -315,7 +381,11 @@ async fn ids_that_no_client_could_name_are_left_out(board: Board) {
         import.there(odd).await;
         for imported in [2, 0] {
             let report = import.foretold().await;
-            assert_eq!(report.qna.left_out[&Reason::BadId], ["-1", "0", "9007199254740993"], "each time");
+            assert_eq!(
+                report.qna.left_out[&Reason::BadId],
+                ["-1", "0", "9007199254740993"],
+                "each time"
+            );
             assert_eq!((report.qna.imported, import.count("qna").await), (imported, 2));
         }
     }
