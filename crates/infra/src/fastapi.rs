@@ -395,7 +395,7 @@ impl<'a> Pass<'a> {
                 Before::Brought
             };
             let same =
-                |at: Timestamp| created_at.is_none_or(|old| at == self.time(old, &mut Vec::new()));
+                |at: Timestamp| created_at.is_none_or(|old| fit::nearest_held(at) == self.time(old, &mut Vec::new()));
             match (before, there.get(&id)) {
                 (Before::Brought, None) => done.report.deleted_here += 1,
                 (Before::Brought, Some(at)) if same(*at) => done.report.there += 1,

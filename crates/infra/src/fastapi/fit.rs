@@ -10,6 +10,7 @@
 //! | a content that is NULL | an empty one | no: the first program shows both as nothing |
 //! | a comment that is NULL or shows nothing | `…` | [`Change::EmptyComment`] |
 //! | a time that is NULL, zero or none | 1970-01-01T00:00:00Z | [`Change::NoTime`] |
+//! | a time before the year 1000, or after 9999 (in UTC) | the nearest one that is not | [`Change::TimeOutOfRange`] |
 //! | a local time that clocks showed twice | the first of the two | [`Change::TimeTwice`] |
 //! | a local time that clocks left out | as if they had not been moved yet | [`Change::TimeSkipped`] |
 //! | an e-mail that is none | `old-….@imported.invalid`, which no letter reaches (RFC 2606) | [`Change::NoEmail`] |
@@ -73,7 +74,7 @@ pub(super) fn time(raw: Option<&str>, is_utc: bool, zone: Tz, changes: &mut Vec<
         return Timestamp::new(chrono::DateTime::UNIX_EPOCH);
     };
     if is_utc {
-        return Timestamp::new(local.and_utc());
+        return held(Timestamp::new(local.and_utc()), changes);
     }
     let instant = match zone.from_local_datetime(&local) {
         Single(instant) => instant.with_timezone(&Utc),
@@ -92,7 +93,23 @@ pub(super) fn time(raw: Option<&str>, is_utc: bool, zone: Tz, changes: &mut Vec<
             }
         }
     };
-    Timestamp::new(instant)
+    held(Timestamp::new(instant), changes)
+}
+
+fn held(time: Timestamp, changes: &mut Vec<Change>) -> Timestamp {
+    let nearest = nearest_held(time);
+    if nearest != time {
+        changes.push(Change::TimeOutOfRange);
+    }
+    nearest
+}
+
+/// The nearest time that RFC 3339 can say and every database promises to hold: MySQL does from the year 1000 on.
+pub(super) fn nearest_held(time: Timestamp) -> Timestamp {
+    let from_1970 = |delta| Timestamp::new(chrono::DateTime::UNIX_EPOCH).plus(delta);
+    let first = from_1970(TimeDelta::seconds(-30_610_224_000));
+    let last = from_1970(TimeDelta::microseconds(253_402_300_799_999_999));
+    time.clamp(first, last)
 }
 
 pub(super) fn qna(
@@ -238,7 +255,8 @@ mod tests {
 
     #[test]
     fn times() {
-        let (seoul, berlin) = (Tz::Asia__Seoul, Tz::Europe__Berlin);
+        let (seoul, berlin, new_york) = (Tz::Asia__Seoul, Tz::Europe__Berlin, Tz::America__New_York);
+        let (first, last) = ("1000-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z");
         let epoch = "1970-01-01T00:00:00.000000Z";
         for (raw, is_utc, zone, expected, changes) in [
             (Some("2024-05-06 07:08:09"), false, Tz::UTC, "2024-05-06T07:08:09.000000Z", vec![]),
@@ -248,6 +266,12 @@ mod tests {
             (Some("2024-10-27 02:30:00"), false, berlin, "2024-10-27T00:30:00.000000Z", vec![Change::TimeTwice]),
             // It begins: 02:30 is left out.
             (Some("2024-03-31 02:30:00"), false, berlin, "2024-03-31T01:30:00.000000Z", vec![Change::TimeSkipped]),
+            (Some("9999-12-31 23:59:59.999999"), false, seoul, "9999-12-31T14:59:59.999999Z", vec![]),
+            (Some("9999-12-31 23:59:59.999999"), false, new_york, last, vec![Change::TimeOutOfRange]),
+            (Some("9999-12-31 23:59:59.999999"), false, Tz::UTC, last, vec![]),
+            (Some("1000-01-01 00:00:00"), false, Tz::UTC, first, vec![]),
+            (Some("0999-12-31 23:59:59.999999"), false, Tz::UTC, first, vec![Change::TimeOutOfRange]),
+            (Some("0000-01-01 00:00:00"), false, seoul, first, vec![Change::TimeOutOfRange]),
             (Some("0000-00-00 00:00:00"), false, seoul, epoch, vec![Change::NoTime]),
             (None, false, seoul, epoch, vec![Change::NoTime]),
         ] {

@@ -16,6 +16,7 @@ pub enum Change {
     EmptyComment,
     ControlCharacters,
     NoTime,
+    TimeOutOfRange,
     TimeTwice,
     TimeSkipped,
 }
@@ -33,6 +34,7 @@ impl fmt::Display for Change {
             Self::EmptyComment => "the comment was empty: it is … now",
             Self::ControlCharacters => "control characters were replaced by \u{fffd}",
             Self::NoTime => "it has no time: it is 1970-01-01 now",
+            Self::TimeOutOfRange => "its time was before the year 1000 or after 9999 (UTC): it is the nearest one now",
             Self::TimeTwice => "clocks showed its time twice: the first was taken",
             Self::TimeSkipped => "clocks left its time out: it was taken as if they had not been put forward yet",
         })

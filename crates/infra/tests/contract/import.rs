@@ -27,6 +27,7 @@ crate::tests![
     what_was_left_out_comes_later_and_only_once,
     what_is_written_here_meanwhile_stops_the_import_and_no_row_is_lost,
     what_got_an_id_there_and_came_after_others_comes_later_and_only_once,
+    times_that_not_every_database_holds_are_the_nearest_that_each_does,
     the_old_board_is_read_as_it_was_when_it_was_opened,
     ids_that_no_client_could_name_are_left_out,
     a_table_by_comment_that_is_not_understood_is_told,
@@ -358,6 +359,24 @@ async fn what_got_an_id_there_and_came_after_others_comes_later_and_only_once(bo
         let again = import.foretold().await;
         assert_eq!((again.qna.imported, again.qna.there, again.qna.deleted_here), (0, 8, 2));
         assert_eq!((again.comment.there, again.image.there, again.is_whole()), (4, 3, true));
+    }
+}
+
+async fn times_that_not_every_database_holds_are_the_nearest_that_each_does(board: Board) {
+    let old = "
+        SET sql_mode = '';
+        INSERT INTO qna VALUES (4, 'ann@example.com', 'Before Christ in Korea', '', '0000-01-01 00:00:00');";
+    for import in Import::all(&board).await {
+        import.there(old).await;
+        let report = import.foretold().await;
+        let qna = import.new.reader().qnas().find(QnaId::new(4)).await.unwrap().unwrap();
+        assert_eq!((qna.created_at, report.qna.changed.len()), (at("1000-01-01T00:00:00Z"), 1));
+        assert_eq!(import.run(&Cleaner).await.unwrap().qna.there, 2);
+        // One that an earlier version brought as it was is the same row, where the database holds it.
+        if import.on_sqlite() {
+            import.new.sql("UPDATE qna SET created_at = '-0001-12-31 15:00:00' WHERE qna_id = 4").await;
+            assert_eq!(import.run(&Cleaner).await.unwrap().qna.there, 2);
+        }
     }
 }
 
