@@ -213,7 +213,8 @@ struct Sorted<'r, T> {
     done: Done,
 }
 
-const MAX_ID: i64 = 1 << 53;
+/// Clients can name ids below 2^53, and new rows get those that come after the highest: half of them are left for these.
+const MAX_ID: i64 = (1 << 52) - 1;
 
 impl<'a> Pass<'a> {
     fn new(store: &'a SeaStore, plan: &'a ImportPlan<'a>, writes: bool) -> Self {

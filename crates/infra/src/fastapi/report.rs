@@ -62,7 +62,7 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::BadId => "an id must be between 1 and 2^53",
+            Self::BadId => "an id must be between 1 and 2^52 - 1, so that ids after it are below 2^53",
             Self::IdTaken => "another row has its id here",
             Self::TooLong => "the text has more than 20000 characters",
             Self::BreaksARule => "it breaks a rule",
