@@ -79,6 +79,11 @@ pub enum MigrationError {
     /// A restore or a copy into it was begun; see [`mark()`].
     #[error("a {0} into the database is running or was interrupted: wait for it, or run it again")]
     Unfinished(String),
+    /// Tables with names of this program's are there, and none of its migrations ever was.
+    #[error(
+        "the database holds another program's tables ({0}): name an empty database; of the first FastAPI program's, `mundap import-fastapi` brings the board into that one"
+    )]
+    Foreign(String),
     #[error("the database could not be migrated: {0}")]
     Database(#[from] DbErr),
 }
@@ -121,7 +126,7 @@ pub async fn exactly(db: &DatabaseConnection, migrations: &[String]) -> Result<(
 /// Every migration that this program knows, oldest first, and whether it is applied. Changes nothing.
 ///
 /// # Errors
-/// [`MigrationError::Newer`], [`MigrationError::Database`].
+/// [`MigrationError::Newer`], [`MigrationError::Unfinished`], [`MigrationError::Foreign`], [`MigrationError::Database`].
 pub async fn status(db: &DatabaseConnection) -> Result<Vec<(String, bool)>, MigrationError> {
     let applied: HashSet<String> = applied(db).await?.into_iter().collect();
     Ok(names().map(|name| (name.clone(), applied.contains(&name))).collect())
@@ -132,8 +137,11 @@ fn names() -> impl Iterator<Item = String> {
 }
 
 /// The names of the applied migrations, oldest first.
-async fn applied<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Vec<String>, MigrationError> {
-    let recorded = recorded(db).await?;
+async fn applied<'c>(db: impl IntoSchemaManagerConnection<'c> + Copy) -> Result<Vec<String>, MigrationError> {
+    let recorded = match table(db).await? {
+        Some(recorded) => recorded,
+        None => nothing_but_ours(db).await?,
+    };
     if let Some(what) = recorded.iter().find_map(|name| unfinished::what(name)) {
         return Err(MigrationError::Unfinished(what.to_owned()));
     }
@@ -142,8 +150,31 @@ async fn applied<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Vec<Str
     if unknown.is_empty() { Ok(recorded) } else { Err(MigrationError::Newer(unknown.join(", "))) }
 }
 
+/// Refuses tables of another program's where the table of applied migrations was missing: `IF NOT EXISTS` would take them for
+/// this one's.
+async fn nothing_but_ours<'c>(db: impl IntoSchemaManagerConnection<'c> + Copy) -> Result<Vec<String>, MigrationError> {
+    let schema = SchemaManager::new(db);
+    let mut there = Vec::new();
+    for name in ["users", "qna", "comment"] {
+        if schema.has_table(name).await? {
+            there.push(name);
+        }
+    }
+    // Another node may have begun a moment ago: that table is the first one it made.
+    match table(db).await? {
+        Some(recorded) => Ok(recorded),
+        None if there.is_empty() => Ok(Vec::new()),
+        None => Err(MigrationError::Foreign(there.join(", "))),
+    }
+}
+
 /// What stands in the table of applied migrations, oldest first.
 async fn recorded<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Vec<String>, DbErr> {
+    Ok(table(db).await?.unwrap_or_default())
+}
+
+/// As [`recorded`]; none where that table is not there.
+async fn table<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Option<Vec<String>>, DbErr> {
     let schema = SchemaManager::new(db);
     let query = || seaql_migrations::Entity::find().order_by_asc(seaql_migrations::Column::Version);
     let db = schema.get_connection();
@@ -152,9 +183,9 @@ async fn recorded<'c>(db: impl IntoSchemaManagerConnection<'c>) -> Result<Vec<St
         // The table is made with the first migration; asking for it only now spares every other start a query. Another
         // node may have made it a moment ago, so what matters is what it says now.
         Err(_) if schema.has_table("seaql_migrations").await? => query().all(db).await?,
-        Err(_) => Vec::new(),
+        Err(_) => return Ok(None),
     };
-    Ok(rows.into_iter().map(|row| row.version).collect())
+    Ok(Some(rows.into_iter().map(|row| row.version).collect()))
 }
 
 /// What is to be done, one migration at a time.

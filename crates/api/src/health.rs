@@ -195,7 +195,7 @@ impl Doctor {
         }
         let schema = match mundap_migration::status(self.store.looking()).await {
             Ok(migrations) if migrations.iter().all(|(_, applied)| *applied) => Schema::Ok,
-            Ok(_) => Schema::Pending,
+            Ok(_) | Err(MigrationError::Foreign(_)) => Schema::Pending,
             Err(MigrationError::Newer(_)) => Schema::Newer,
             Err(MigrationError::Unfinished(_)) => Schema::Unfinished,
             Err(MigrationError::StillLocked(_) | MigrationError::LostLease | MigrationError::Database(_)) => {

@@ -98,6 +98,20 @@ impl DatabaseSettings {
         }
     }
 
+    /// Whether both URLs name one database on one server. Where they spell it in other ways it may be one all the same.
+    #[must_use]
+    pub fn is_same_database(&self, other: &Self) -> bool {
+        let place = |settings: &Self| {
+            let options = server_options(settings).ok()?;
+            let host = options.get_host().to_lowercase();
+            // Numbers and a name for this machine.
+            let host = if matches!(&*host, "127.0.0.1" | "::1" | "[::1]") { "localhost".to_owned() } else { host };
+            Some((host, options.get_port(), options.get_database()?.to_owned()))
+        };
+        let is_server = |settings: &Self| !settings.url.starts_with("sqlite:");
+        is_server(self) && is_server(other) && place(self).is_some_and(|here| place(other) == Some(here))
+    }
+
     /// How long a statement may take before the log names it.
     #[must_use]
     pub fn slow_query(&self) -> Duration {
@@ -444,6 +458,26 @@ fn url_error(error: sqlx::Error) -> ConnectError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_database_is_known_in_other_words() {
+        let here = DatabaseSettings::new("mysql://qna:one@127.0.0.1/old");
+        for (url, expected) in [
+            ("mysql://qna:other@localhost:3306/old?ssl-mode=DISABLED", true),
+            ("mariadb://LOCALHOST/old", true),
+            ("mysql://[::1]/old", true),
+            ("mysql://127.0.0.1:3307/old", false),
+            ("mysql://127.0.0.1/new", false),
+            ("mysql://127.0.0.1", false),
+            ("mysql://10.0.0.1/old", false),
+            ("sqlite://127.0.0.1/old", false),
+            ("s3cret", false),
+        ] {
+            assert_eq!(here.is_same_database(&DatabaseSettings::new(url)), expected, "{url}");
+        }
+        let file = DatabaseSettings::new("sqlite://127.0.0.1/old");
+        assert!(!file.is_same_database(&file), "not of a server");
+    }
 
     #[test]
     fn a_target_never_holds_the_password() {

@@ -17,7 +17,7 @@ impl Doctor<'_> {
     pub(super) async fn schema(&mut self) -> Result<bool, DoctorError> {
         let pending = match mundap_migration::status(self.store().looking()).await {
             Ok(all) => all.iter().filter(|(_, applied)| !applied).count(),
-            Err(error @ (MigrationError::Unfinished(_) | MigrationError::Newer(_))) => {
+            Err(error @ (MigrationError::Unfinished(_) | MigrationError::Newer(_) | MigrationError::Foreign(_))) => {
                 self.tell(&Finding::new(
                     "schema",
                     format!("{error}; nothing else of the board can be looked at before"),

@@ -21,6 +21,7 @@ crate::tests![
     a_lease_in_force_is_waited_for,
     what_a_killed_migrator_left_half_done_is_completed,
     a_database_of_a_newer_version_is_refused,
+    a_database_of_another_program_is_refused_and_left_as_it_is,
 ];
 
 /// Every migration, oldest first, as the folder of the crate holds them.
@@ -276,5 +277,30 @@ async fn a_database_of_a_newer_version_is_refused(board: Board) {
     for refused in [up(db).await.map(|_| ()), down(db, 1).await.map(|_| ()), status(db).await.map(|_| ())] {
         let Err(MigrationError::Newer(names)) = refused else { panic!("{refused:?}") };
         assert_eq!(names, "m9999_from_the_future");
+    }
+}
+
+async fn a_database_of_another_program_is_refused_and_left_as_it_is(board: Board) {
+    for table in ["users", "qna", "comment"] {
+        let (store, _) = empty(&board).await;
+        let db = store.writer();
+        sql(db, &format!("CREATE TABLE {table} (email VARCHAR(99) PRIMARY KEY)")).await;
+        let theirs = schema(&store).await;
+        for refused in [
+            up(db).await.map(|_| ()),
+            down(db, 1).await.map(|_| ()),
+            exactly(db, &names()[..1]).await,
+            status(db).await.map(|_| ()),
+        ] {
+            let told = refused.unwrap_err().to_string();
+            assert!(told.starts_with(&format!("the database holds another program's tables ({table}): ")), "{told}");
+        }
+        assert_eq!(schema(&store).await, theirs);
+        assert!(db.execute_unprepared("SELECT * FROM migration_lease").await.is_err(), "nor is a lease taken there");
+        // This program's own tables never stand there without that of the migrations.
+        sql(db, &format!("DROP TABLE {table}")).await;
+        up(db).await.unwrap();
+        down(db, 99).await.unwrap();
+        up(db).await.unwrap();
     }
 }
