@@ -4,10 +4,13 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 use clap::Args;
-use mundap_infra::{BlobFolder, FastApi, ImportPlan, ImportReport, PicturePool, TableReport, Zone};
+use mundap_infra::{
+    BlobFolder, ConnectError, DatabaseSettings, FastApi, ImportError, ImportPlan, ImportReport, PicturePool,
+    TableReport, Zone,
+};
 
-use super::{Fault, data_dir, print, store};
-use crate::settings::Settings;
+use super::{DATABASE_URL, Fault, data_dir, print, store};
+use crate::settings::{Settings, SettingsError};
 
 #[derive(Args, Debug)]
 pub struct ImportArgs {
@@ -38,10 +41,15 @@ pub(super) async fn import(settings: &Settings, args: &ImportArgs) -> Result<(),
         args.url.clone()
     };
     if let Some(folder) = args.images.as_ref().filter(|folder| !folder.is_dir()) {
-        return Err(Fault::LeftOver(format!("--images {} is no folder", folder.display())));
+        let reason = format!("{} is no folder", folder.display());
+        return Err(SettingsError::Value { name: "--images", reason }.into());
     }
+    if settings.database()?.is_same_database(&DatabaseSettings::new(&*url)) {
+        let reason = "this is the first program's database: name another one, which is filled from it".to_owned();
+        return Err(SettingsError::Value { name: DATABASE_URL, reason }.into());
+    }
+    let mut source = FastApi::open(&url).await.map_err(wrong_url)?;
     data_dir(settings)?;
-    let mut source = FastApi::open(&url).await?;
     let store = store(settings).await?;
     mundap_migration::up(store.writer()).await?;
     let (cleaner, blobs) = (PicturePool::start(), BlobFolder::new(settings.images_dir()));
@@ -71,6 +79,17 @@ pub(super) async fn import(settings: &Settings, args: &ImportArgs) -> Result<(),
     )))
 }
 
+/// A URL that is none is wrong usage.
+fn wrong_url(error: ImportError) -> Fault {
+    match error {
+        ImportError::Connect(ConnectError::Url(reason)) => {
+            let reason = format!("the URL must be mysql://USER:PASSWORD@HOST:PORT/NAME: {reason}");
+            SettingsError::Value { name: "the first program's database", reason }.into()
+        }
+        other => other.into(),
+    }
+}
+
 fn tell(report: &ImportReport, dry_run: bool) -> Result<(), Fault> {
     let imported = if dry_run { "to import" } else { "imported" };
     print(&row(["table", "read", imported, "there already", "deleted here", "changed to fit", "left out"]))?;
@@ -92,7 +111,7 @@ fn tell(report: &ImportReport, dry_run: bool) -> Result<(), Fault> {
         }
     }
     for (name, why) in &report.unknown {
-        print(&format!("left out, table {name}: {why}"))?;
+        print(&format!("left out, table {}: {why}", plain(name)))?;
     }
     let changes: u64 = report.tables().iter().map(|(_, table)| table.imported).sum();
     if changes == 0 && !dry_run {
@@ -109,8 +128,14 @@ fn row(cells: [impl Display; 7]) -> String {
 
 /// The first of them; a person without an e-mail is shown as nothing in quotes.
 fn listed(ids: &[String], most: usize) -> String {
-    let shown: Vec<&str> = ids.iter().take(most).map(|id| if id.is_empty() { "\"\"" } else { id }).collect();
+    let shown = |id: &String| if id.is_empty() { "\"\"".to_owned() } else { plain(id) };
+    let shown: Vec<String> = ids.iter().take(most).map(shown).collect();
     let more = ids.len() - shown.len();
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("{}{more}", shown.join(", "))
+}
+
+/// What somebody wrote on the old board, on one line, and so that it means nothing to a terminal.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::board::Board;
 use crate::database::{Database, execute, number};
 use crate::images::a_png;
-use crate::program::ends;
+use crate::program::{ends, in_dir};
 use crate::server::{Ended, Options, Server, mundap};
 
 crate::tests![
@@ -21,6 +21,8 @@ crate::tests![
     a_board_without_comments_and_names_in_another_character_set_comes_too,
     many_rows_come_in_batches;
     once:
+    the_first_program_s_own_database_is_left_as_it_is,
+    what_the_old_board_says_means_nothing_to_a_terminal,
     what_is_no_first_program_s_database_is_one_line,
 ];
 
@@ -373,20 +375,59 @@ fn many_rows_come_in_batches(board: &Board) {
     }
 }
 
+/// Named as the board's by mistake: no command writes there.
+fn the_first_program_s_own_database_is_left_as_it_is(_: &Board) {
+    for old in Old::all(&[TABLES]) {
+        let dir = tempfile::tempdir().unwrap();
+        let run =
+            |url: &str, arguments: &[&str]| ends(in_dir(dir.path()).env("MUNDAP_DATABASE_URL", url).args(arguments));
+        for arguments in [&["serve"][..], &["migrate", "up"], &["migrate", "status"], &["check"]] {
+            let ended = run(&old.url, arguments);
+            let told = "holds another program's tables (users, qna, comment): name an empty database";
+            assert!(ended.code == Some(1) && ended.err.contains(told), "{arguments:?}: {ended:?}");
+        }
+        let elsewhere = old.url.replace("127.0.0.1", "localhost");
+        for url in [&old.url, &elsewhere] {
+            let line = run(url, &["import-fastapi", &old.url]).refused(2);
+            assert!(line.starts_with("MUNDAP_DATABASE_URL: this is the first program's database"), "{line}");
+        }
+        let tables = "SELECT COUNT(*) AS n FROM information_schema.tables WHERE table_schema = DATABASE()";
+        assert_eq!(number(&old.url, tables), 4);
+    }
+}
+
+fn what_the_old_board_says_means_nothing_to_a_terminal(board: &Board) {
+    let rows = "INSERT INTO users (email) VALUES ('red\u{1b}[31m\nleft out, qna: none: 1')";
+    let table = "CREATE TABLE `like\ns` (like_id INTEGER PRIMARY KEY, comment_id INTEGER)";
+    for old in Old::all(&[TABLES, rows, table]) {
+        let ended = New::on(board).import(&old, &[]);
+        let told = "imported.invalid, which no letter reaches: red\u{fffd}[31m\u{fffd}left out, qna: none: 1\n";
+        assert!(ended.out.contains(told), "{ended:?}");
+        assert!(ended.out.contains("left out, table like\u{fffd}s: "), "{ended:?}");
+    }
+}
+
 fn what_is_no_first_program_s_database_is_one_line(board: &Board) {
     let dir = tempfile::tempdir().unwrap();
     let import = |url: &str, more: &[&str]| {
         let mut command = mundap(Path::new(dir.path()));
         ends(command.args(["--data-dir", "data", "import-fastapi", url]).args(more))
     };
-    for url in ["sqlite://old.db", "mysql://qna:s3cret@127.0.0.1:1/old", "mysql://qna:s3cret@127.0.0.1:1", "s3cret"] {
-        let ended = import(url, &[]);
-        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{ended:?}");
-        assert!(ended.err.starts_with("mundap: cannot read the first program's database: "), "{ended:?}");
-        assert!(!ended.err.contains("s3cret") && ended.err.lines().count() == 1, "{ended:?}");
+    let line = import("mysql://qna:s3cret@127.0.0.1:1/old", &[]).refused(1);
+    assert!(line.starts_with("cannot read the first program's database: "), "{line}");
+    assert!(!line.contains("s3cret"), "{line}");
+    // Wrong usage.
+    for url in ["sqlite://old.db", "mysql://qna:s3cret@127.0.0.1:1", "mysql://qna:s3cret@[bad/old", "s3cret", ""] {
+        let line = import(url, &[]).refused(2);
+        let expected = "the first program's database: the URL must be mysql://USER:PASSWORD@HOST:PORT/NAME: ";
+        assert!(line.starts_with(expected), "{line}");
+        assert!(!line.contains("s3cret") && !line.contains("sqlite://"), "{line}");
     }
+    let line = import("mysql://127.0.0.1/old", &["--images", "nowhere"]).refused(2);
+    assert_eq!(line, "--images: nowhere is no folder");
     let ended = import("mysql://127.0.0.1/old", &["--timezone", "Moon/Crater"]);
     assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(!dir.path().join("data").exists(), "nor is anything made before");
     // This program's own database is none either.
     for database in Database::servers() {
         let old = Old::on(database, &["CREATE TABLE qna (qna_id BIGINT PRIMARY KEY, user_id BIGINT)"]);
