@@ -145,6 +145,15 @@ impl From<RoleName> for Role {
     }
 }
 
+/// How a command ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing of it is left.
+    Whole,
+    /// It was told to leave what it was doing: nobody waits for that.
+    AtOnce,
+}
+
 /// Why the program ends: one line that says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -225,10 +234,10 @@ fn sentence(violations: &Violations) -> String {
 ///
 /// # Errors
 /// Why it could not be done.
-pub async fn run(cli: Cli) -> Result<(), Fault> {
+pub async fn run(cli: Cli) -> Result<Ending, Fault> {
     let settings = cli.settings;
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(settings).await,
+    let done = match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => return serve(settings).await,
         Command::Migrate { step } => migrate(&settings, step).await,
         Command::User { change } => user(&settings, change).await,
         Command::Key { step } => key(&settings, step),
@@ -239,7 +248,8 @@ pub async fn run(cli: Cli) -> Result<(), Fault> {
         Command::Doctor(arguments) => doctor::doctor(&settings, arguments).await,
         Command::Openapi => print(&app::openapi().to_pretty_json().map_err(|error| Fault::Other(error.into()))?),
         Command::Check => check::check(&settings).await,
-    }
+    };
+    done.map(|()| Ending::Whole)
 }
 
 fn key(settings: &Settings, step: KeyCommand) -> Result<(), Fault> {

@@ -1,34 +1,36 @@
 //! `mundap`: settings -> telemetry -> command, and nothing else.
 
+use std::fmt::Display;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use mundap_api::command::Ending;
 use mundap_api::settings::Cli;
 use mundap_api::{command, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[expect(clippy::print_stderr, reason = "a refusal to start is one plain line, also before logging is there")]
 fn main() -> ExitCode {
     let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
-            eprintln!("mundap: {error}");
+            tell(&error);
             return ExitCode::from(2);
         }
     };
     let traces = match telemetry::traces(&cli) {
         Ok(traces) => traces,
         Err(error) => {
-            eprintln!("mundap: {error}");
+            tell(&error);
             return ExitCode::from(2);
         }
     };
     let log = match telemetry::start_logging(&cli.settings, traces) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("mundap: MUNDAP_LOG is not a filter: {error}");
+            tell(&format_args!("MUNDAP_LOG is not a filter: {error}"));
             return ExitCode::from(2);
         }
     };
@@ -36,9 +38,11 @@ fn main() -> ExitCode {
     let outcome = system.block_on(command::run(cli));
     drop(log);
     let code = match outcome {
-        Ok(()) => 0,
+        Ok(Ending::Whole) => 0,
+        // What is left of it would wait for, or need, a runtime that is about to go.
+        Ok(Ending::AtOnce) => std::process::exit(0),
         Err(fault) => {
-            eprintln!("mundap: {fault}");
+            tell(&fault);
             fault.exit_code()
         }
     };
@@ -46,6 +50,11 @@ fn main() -> ExitCode {
     // Waits for what threads were reading or writing.
     drop(system);
     ExitCode::from(code)
+}
+
+/// A refusal to start is one plain line, also before logging is there. Where it cannot be written, the exit code is left.
+fn tell(reason: &dyn Display) {
+    let _ = writeln!(std::io::stderr(), "mundap: {reason}");
 }
 
 /// How long what is being read or written may still take once nobody waits for it.

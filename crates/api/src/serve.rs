@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::web;
 use mundap_domain::env::Clock as _;
 use mundap_domain::mail::Mailer;
-use mundap_infra::{BlobFolder, SigningKeys, SmtpMailer, SystemClock};
+use mundap_infra::{BlobFolder, SeaStore, SigningKeys, SmtpMailer, SystemClock};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::app::{self, Board};
-use crate::command::{Fault, data_dir, signing_keys, store};
+use crate::command::{Ending, Fault, data_dir, signing_keys, store};
 use crate::grpc;
 use crate::health::Doctor;
 use crate::mail;
@@ -24,11 +24,11 @@ use crate::otlp;
 use crate::settings::{Identity, Listen, Settings};
 use crate::telemetry;
 
-/// Serves until SIGTERM or SIGINT; a second signal ends it at once.
+/// Serves until SIGTERM or SIGINT; a second signal, or one before it serves, ends it at once.
 ///
 /// # Errors
 /// Why it could not start.
-pub async fn serve(settings: Settings) -> Result<(), Fault> {
+pub async fn serve(settings: Settings) -> Result<Ending, Fault> {
     let mut stop = Stop::listen().map_err(|error| Fault::Other(error.into()))?;
     let metrics = telemetry::start_metrics().map_err(|error| Fault::Other(error.into()))?;
     data_dir(&settings)?;
@@ -44,11 +44,9 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
         .map_err(|error| Fault::Other(error.into()))?;
     let public_url = settings.public_url(http_addr);
     let mailer = mail::mailer(&settings, &public_url)?;
-    let store = store(&settings).await?;
-    let applied = mundap_migration::up(store.writer()).await?;
-    if !applied.is_empty() {
-        tracing::info!(migrations = applied.join(","), "migrated the database: {}", applied.join(", "));
-    }
+    let Some(store) = unless_stopped(&mut stop, migrated(&settings)).await.transpose()? else {
+        return Ok(Ending::AtOnce);
+    };
     say_what_is_open(&settings, mailer.as_deref());
     let mailer = mailer.map(|mailer| mailer as Arc<dyn Mailer>);
     let board = web::Data::new(Board::new(&settings, store.clone(), &keys, mailer, public_url));
@@ -123,7 +121,7 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
         () = finish => {}
         () = stop.requested() => {
             tracing::warn!("stopped at once");
-            return Ok(());
+            return Ok(Ending::AtOnce);
         }
     }
     drop(grpc);
@@ -133,7 +131,42 @@ pub async fn serve(settings: Settings) -> Result<(), Fault> {
     // It blocks; where it cannot run, the process ends without its last spans.
     let _ = web::block(otlp::finish).await;
     tracing::info!("stopped");
-    Ok(())
+    Ok(Ending::Whole)
+}
+
+/// `None` where a signal came first. What was begun is given up: a transaction that is open goes with its connection.
+async fn unless_stopped<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        outcome = work => Some(outcome),
+        () = stop.requested() => {
+            tracing::info!("stopped before the board was there");
+            None
+        }
+    }
+}
+
+/// How long a start takes, at the most, that has nothing to wait for.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The database, with the schema of this version.
+async fn migrated(settings: &Settings) -> Result<SeaStore, Fault> {
+    let work = async {
+        let store = store(settings).await?;
+        let applied = mundap_migration::up(store.writer()).await?;
+        if !applied.is_empty() {
+            tracing::info!(migrations = applied.join(","), "migrated the database: {}", applied.join(", "));
+        }
+        Ok(store)
+    };
+    let mut work = Box::pin(work);
+    if let Ok(outcome) = tokio::time::timeout(SOON, &mut work).await {
+        return outcome;
+    }
+    tracing::info!(
+        "the board is not there yet: it waits for the database, which takes long to answer or to migrate, or which \
+         another program migrates or holds"
+    );
+    work.await
 }
 
 /// What somebody who starts a board should know.

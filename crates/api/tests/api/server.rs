@@ -127,7 +127,7 @@ impl Log {
 /// A server that is being started.
 pub(crate) struct Starting {
     child: Child,
-    log: Arc<Log>,
+    pub(crate) log: Arc<Log>,
     database_url: String,
     dir: Arc<TempDir>,
 }
@@ -195,6 +195,13 @@ impl Starting {
             }
         });
         Self { child, log, database_url: database_url.to_owned(), dir }
+    }
+
+    /// Sends a signal, such as `TERM`, and waits for its end before it serves.
+    pub(crate) fn end_by(mut self, signal: &str) -> (ExitStatus, Arc<Log>) {
+        send(&self.child, signal);
+        self.log.wait_for_end();
+        (self.child.wait().unwrap(), self.log)
     }
 
     pub(crate) fn ready(self) -> Server {

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::board::{Board, PASSWORD, new_email};
-use crate::database::{insert_qnas, number};
+use crate::database::{execute, insert_qnas, number, while_held};
 use crate::program::eventually;
-use crate::server::{Options, PATIENCE, Server};
+use crate::server::{Options, PATIENCE, Server, Starting};
 
 crate::tests![
     a_reader_that_is_stuck_does_not_hold_it_up,
@@ -19,6 +19,7 @@ crate::tests![
     it_accepts_connections_while_it_says_that_it_is_not_ready,
     no_request_is_cut_off,
     a_signal_ends_it_well,
+    a_signal_ends_a_start_that_waits_for_another_s_migration,
     a_request_in_flight_finishes,
     idle_connections_do_not_delay_the_end,
     a_request_that_never_ends_is_given_up_in_time,
@@ -184,6 +185,28 @@ fn a_signal_ends_it_well(board: &Board) {
     }
 }
 
+fn a_signal_ends_a_start_that_waits_for_another_s_migration(board: &Board) {
+    for name in ["TERM", "INT"] {
+        let url = board.database.fresh();
+        let held = format!("{url}?mode=rwc");
+        // What opens the file has nothing to change about it then; what migrates it waits.
+        execute(&held, "PRAGMA journal_mode = WAL");
+        while_held(&held, "BEGIN IMMEDIATE", || {
+            let starting = Starting::on(&url, &Options::default());
+            let waits = "the board is not there yet";
+            let begins = |text: &Value| text.as_str().is_some_and(|text| text.starts_with(waits));
+            starting.log.wait_for("that it waits", |line| begins(&line["message"]));
+            let started = Instant::now();
+            let (status, log) = starting.end_by(name);
+            assert_eq!(status.code(), Some(0), "{name}: {:?}", log.lines());
+            assert!(started.elapsed() < Duration::from_secs(5), "{name} took {:?}", started.elapsed());
+            let lines = log.lines();
+            assert_eq!(lines.iter().filter(|line| line.contains(waits)).count(), 1, "{lines:?}");
+            assert!(!lines.iter().any(|line| line.contains("panicked")), "{lines:?}");
+        });
+    }
+}
+
 fn a_request_in_flight_finishes(board: &Board) {
     let server = board.own(&Options::default());
     let email = new_email();
@@ -258,5 +281,6 @@ fn a_second_signal_ends_it_at_once(board: &Board) {
         assert!(started.elapsed() < Duration::from_secs(3), "it took {:?}", started.elapsed());
         let lines = server.log.lines();
         assert!(lines.iter().any(|line| line.contains("stopped at once")), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("panicked")), "{lines:?}");
     }
 }
