@@ -81,7 +81,7 @@ fn no_log() -> HttpResponse {
 #[serde(deny_unknown_fields)]
 struct NewFilter {
     filter: String,
-    /// Such as `10m`: then it is again what it was.
+    /// Such as `10m`: then it is again what was last set without one.
     #[serde(default)]
     r#for: Option<String>,
 }
@@ -106,11 +106,10 @@ async fn set_log(req: HttpRequest, body: web::Bytes) -> impl Responder {
         Ok(time) => time,
         Err(error) => return refuse(format!("for: {error}")),
     };
-    let before = log.filter();
-    match log.set(&new.filter) {
+    match log.set(&new.filter, time.is_none()) {
         Ok(change) => {
             if let Some(time) = time {
-                actix_web::rt::spawn(revert(log, change, before, time));
+                actix_web::rt::spawn(revert(log, change, time));
             }
             HttpResponse::Ok().json(changed(&new.filter, time))
         }
@@ -127,11 +126,9 @@ fn changed(filter: &str, time: Option<Duration>) -> Value {
 }
 
 /// Takes a change back, unless another came after it.
-async fn revert(log: &'static Log, change: u64, before: String, time: Duration) {
+async fn revert(log: &'static Log, change: u64, time: Duration) {
     tokio::time::sleep(time).await;
-    if log.is_last(change)
-        && let Err(reason) = log.set(&before)
-    {
+    if let Err(reason) = log.take_back(change) {
         tracing::warn!(reason, "the log's filter cannot be taken back: {reason}");
     }
 }

@@ -1,8 +1,7 @@
 //! Logs, metrics and traces. Logs go to standard error, so that what a command prints stays clean.
 
 use std::io::{BufWriter, IsTerminal as _};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
@@ -30,9 +29,15 @@ const QUIET: &str = "actix_server=warn,actix_http=off,sea_orm_migration=warn";
 /// What is logged; it can be changed while the process runs.
 pub struct Log {
     handle: reload::Handle<EnvFilter, Registry>,
-    /// As it was given, without [`QUIET`].
-    filter: Mutex<String>,
-    changes: AtomicU64,
+    filters: Mutex<Filters>,
+}
+
+/// As they were given, without [`QUIET`].
+struct Filters {
+    current: String,
+    /// What a change that is taken back goes back to.
+    lasting: String,
+    changes: u64,
 }
 
 /// One a process, as the subscriber is.
@@ -48,35 +53,55 @@ impl Log {
     /// The filter in force.
     #[must_use]
     pub fn filter(&self) -> String {
-        self.filter.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.filters().current.clone()
     }
 
-    /// Changes the filter, and says which change that was.
+    /// Changes the filter, for good or until it is taken back, and says which change that was.
     ///
     /// # Errors
     /// Why it is no filter.
-    pub fn set(&self, filter: &str) -> Result<u64, String> {
+    pub fn set(&self, filter: &str, lasts: bool) -> Result<u64, String> {
+        let mut filters = self.filters();
+        self.change(&mut filters, filter)?;
+        if lasts {
+            filter.clone_into(&mut filters.lasting);
+        }
+        Ok(filters.changes)
+    }
+
+    /// Goes back to the last filter that was to last, unless another change came after this one.
+    ///
+    /// # Errors
+    /// Why that is no filter.
+    pub fn take_back(&self, change: u64) -> Result<(), String> {
+        let mut filters = self.filters();
+        if filters.changes != change {
+            return Ok(());
+        }
+        let lasting = filters.lasting.clone();
+        self.change(&mut filters, &lasting)
+    }
+
+    fn filters(&self) -> MutexGuard<'_, Filters> {
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, filters: &mut Filters, filter: &str) -> Result<(), String> {
         // An empty one is one too, of errors alone: hardly what somebody means who sends an empty body.
         if filter.trim().is_empty() {
             return Err("the filter is empty; `off` logs nothing".to_owned());
         }
         let new = parse(filter).map_err(|error| error.to_string())?;
-        let mut current = self.filter.lock().unwrap_or_else(PoisonError::into_inner);
         // Said under both, so that it is seen whichever is the quieter one.
         tracing::warn!(
             log.filter = filter,
             "the log's filter is {filter} from now on, after {current}",
-            current = *current
+            current = filters.current
         );
         self.handle.reload(new).map_err(|error| error.to_string())?;
-        filter.clone_into(&mut current);
-        Ok(self.changes.fetch_add(1, Ordering::Relaxed) + 1)
-    }
-
-    /// Whether no other change came after this one.
-    #[must_use]
-    pub fn is_last(&self, change: u64) -> bool {
-        self.changes.load(Ordering::Relaxed) == change
+        filter.clone_into(&mut filters.current);
+        filters.changes += 1;
+        Ok(())
     }
 }
 
@@ -128,7 +153,8 @@ pub fn start_logging(settings: &Settings, traces: Option<Part>) -> Result<Worker
     };
     let parts: Vec<Part> = std::iter::once(layer).chain(traces).collect();
     tracing_subscriber::registry().with(parts).init();
-    let log = Log { handle, filter: Mutex::new(settings.log.clone()), changes: AtomicU64::new(0) };
+    let filters = Filters { current: settings.log.clone(), lasting: settings.log.clone(), changes: 0 };
+    let log = Log { handle, filters: Mutex::new(filters) };
     // A second subscriber would have panicked above.
     let _ = LOG.set(log);
     Ok(written)
