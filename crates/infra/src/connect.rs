@@ -1,8 +1,10 @@
 //! Opening a database the way this board needs it.
 
 use std::fmt;
+use std::fs::OpenOptions;
 use std::future::ready;
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mundap_domain::StoreError;
@@ -189,6 +191,7 @@ async fn sqlite(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
         return Err(ConnectError::Url("a database in memory would be another one for each connection".to_owned()));
     }
     make_folder_of(&path)?;
+    make_file(&path);
     // The driver sets the busy time limit while it opens the file, so before the pragmas, WAL among them.
     let base = quiet(base.busy_timeout(settings.lock_timeout()).foreign_keys(true));
     let writing = base
@@ -196,7 +199,9 @@ async fn sqlite(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         // NORMAL would lose the last commits with the power.
-        .synchronous(SqliteSynchronous::Full);
+        .synchronous(SqliteSynchronous::Full)
+        // What is deleted is overwritten: else the e-mail of an account that is gone stays in the file's free pages.
+        .pragma("secure_delete", "ON");
     // Held for good: connections to a file do not go stale, and opening one costs.
     let pool =
         || SqlitePoolOptions::new().acquire_timeout(settings.acquire_timeout).idle_timeout(None).max_lifetime(None);
@@ -256,6 +261,12 @@ fn make_folder_of(file: &Path) -> Result<(), ConnectError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Makes the file for its owner alone, before the driver does it for all whom the umask lets. What SQLite puts beside it takes
+/// its mode. Where it cannot be made the driver says why.
+fn make_file(path: &Path) {
+    let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
 }
 
 async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {

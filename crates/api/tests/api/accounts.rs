@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::board::{Board, PASSWORD, User, new_email};
 use crate::client::Reply;
-use crate::server::Server;
+use crate::server::{Options, Server};
 
 crate::tests![
     registering_answers_with_the_account,
@@ -25,7 +25,9 @@ crate::tests![
     a_deleted_account_is_gone,
     a_deleted_account_leaves_no_trace_in_any_table,
     a_stale_account_is_not_deleted,
-    a_suspended_account_may_be_read_and_deleted,
+    a_suspended_account_may_be_read_and_deleted;
+    once:
+    a_deleted_account_leaves_no_trace_in_the_database_s_file,
 ];
 
 const ME: &str = "/api/v1/users/me";
@@ -396,6 +398,26 @@ fn a_deleted_account_leaves_no_trace_in_any_table(board: &Board) {
     assert!(kept().contains(&"users.email".to_owned()), "the search finds what is there: {:?}", kept());
     server.delete(ME).by(&user).send().is(204);
     assert_eq!(kept(), Vec::<String>::new());
+}
+
+fn a_deleted_account_leaves_no_trace_in_the_database_s_file(board: &Board) {
+    let server = board.own(&Options::default());
+    let Some(file) = server.database_url.strip_prefix("sqlite://").map(std::path::PathBuf::from) else { return };
+    let holds = |text: &str| {
+        let bytes = std::fs::read(&file).unwrap();
+        bytes.windows(text.len()).any(|part| part == text.as_bytes())
+    };
+    let (user, other) = (server.new_user(), server.new_user());
+    let moved = new_email();
+    edit_me(&server, &user, json!({"email": moved})).is(200);
+    server.delete(ME).by(&user).send().is(204);
+    server.signal("TERM");
+    assert_eq!(server.end().code(), Some(0));
+    assert!(!file.with_file_name(format!("{}-wal", file.file_name().unwrap().display())).exists());
+    assert!(holds(&other.email), "the search finds what is there");
+    for text in [&user.email, &moved, &user.name] {
+        assert!(!holds(text), "{text}");
+    }
 }
 
 fn a_stale_account_is_not_deleted(board: &Board) {
