@@ -26,7 +26,7 @@ use mundap_migration::MigrationError;
 use crate::app::{self, Board};
 use crate::mail;
 use crate::serve::serve;
-use crate::settings::{Cli, Settings, SettingsError};
+use crate::settings::{Cli, DAY, Settings, SettingsError, within};
 use crate::words::Language;
 
 #[derive(Debug, Subcommand)]
@@ -110,7 +110,7 @@ pub enum KeyCommand {
     /// Make a new key; tokens that the key before signed are good to their end
     Rotate {
         /// When the new key takes over: by then every node must have the file (nodes that share it read it every 5 s)
-        #[arg(long = "in", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+        #[arg(long = "in", value_name = "TIME", default_value = "30s", value_parser = within(Duration::ZERO, 365 * DAY))]
         after: Duration,
         /// At once, and no token of another key is good any more: for a key that somebody else has got hold of
         #[arg(long, conflicts_with = "after")]

@@ -18,6 +18,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::command::Command;
 
+pub(crate) use value::{DAY, within};
+use value::{HOUR, MINUTE, MS};
 pub use value::{Listen, show_quota};
 use value::{origin, public_url, quota, share, whole_seconds};
 
@@ -86,17 +88,17 @@ pub struct Settings {
 
     /// How long a request waits for a connection before it is answered 503
     #[arg(long, global = true, env = "MUNDAP_DATABASE_ACQUIRE_TIMEOUT", value_name = "TIME",
-          default_value = "500ms", value_parser = humantime::parse_duration)]
+          default_value = "500ms", value_parser = within(50 * MS, MINUTE))]
     pub database_acquire_timeout: Duration,
 
     /// How long one statement may run, waiting for its connection included
     #[arg(long, global = true, env = "MUNDAP_DATABASE_STATEMENT_TIMEOUT", value_name = "TIME",
-          default_value = "1500ms", value_parser = humantime::parse_duration)]
+          default_value = "1500ms", value_parser = within(100 * MS, HOUR))]
     pub database_statement_timeout: Duration,
 
     /// How long a statement may take before the log names it [default: half the statement's time]
     #[arg(long, global = true, env = "MUNDAP_DATABASE_SLOW_QUERY", value_name = "TIME",
-          value_parser = humantime::parse_duration)]
+          value_parser = within(Duration::ZERO, HOUR))]
     pub database_slow_query: Option<Duration>,
 
     /// On a Galera cluster, whether every node shows what any other has acknowledged; off saves a moment of each read
@@ -204,22 +206,22 @@ pub struct Settings {
 
     /// How long a body may take to arrive
     #[arg(long, global = true, env = "MUNDAP_HTTP_BODY_TIMEOUT", value_name = "TIME",
-          default_value = "10s", value_parser = humantime::parse_duration)]
+          default_value = "10s", value_parser = within(10 * MS, HOUR))]
     pub http_body_timeout: Duration,
 
     /// How long the head of a request may take to arrive, from the connection's start
     #[arg(long, global = true, env = "MUNDAP_HTTP_HEAD_TIMEOUT", value_name = "TIME",
-          default_value = "5s", value_parser = humantime::parse_duration)]
+          default_value = "5s", value_parser = within(10 * MS, HOUR))]
     pub http_head_timeout: Duration,
 
     /// How long a connection may lie idle between two requests
     #[arg(long, global = true, env = "MUNDAP_HTTP_KEEP_ALIVE", value_name = "TIME",
-          default_value = "15s", value_parser = humantime::parse_duration)]
+          default_value = "15s", value_parser = within(100 * MS, HOUR))]
     pub http_keep_alive: Duration,
 
     /// How long a client may leave an answer unread
     #[arg(long, global = true, env = "MUNDAP_HTTP_WRITE_TIMEOUT", value_name = "TIME",
-          default_value = "15s", value_parser = humantime::parse_duration)]
+          default_value = "15s", value_parser = within(10 * MS, HOUR))]
     pub http_write_timeout: Duration,
 
     /// The most connections that are open at once; more wait to be accepted
@@ -244,7 +246,7 @@ pub struct Settings {
 
     /// How long a request waits for its turn before it is answered 503
     #[arg(long, global = true, env = "MUNDAP_HTTP_QUEUE_TIMEOUT", value_name = "TIME",
-          default_value = "250ms", value_parser = humantime::parse_duration)]
+          default_value = "250ms", value_parser = within(Duration::ZERO, MINUTE))]
     pub http_queue_timeout: Duration,
 
     /// The most answers of all questions, or of all that is kept of somebody, that are sent at once
@@ -254,7 +256,7 @@ pub struct Settings {
 
     /// How long a request may take, the arrival of its body not counted, before it is answered 503
     #[arg(long, global = true, env = "MUNDAP_HTTP_REQUEST_TIMEOUT", value_name = "TIME",
-          default_value = "5s", value_parser = humantime::parse_duration)]
+          default_value = "5s", value_parser = within(100 * MS, HOUR))]
     pub http_request_timeout: Duration,
 
     /// The most calls that one gRPC connection may make at once
@@ -264,12 +266,12 @@ pub struct Settings {
 
     /// How long a gRPC connection may lie idle between two calls
     #[arg(long, global = true, env = "MUNDAP_GRPC_KEEP_ALIVE", value_name = "TIME",
-          default_value = "5m", value_parser = humantime::parse_duration)]
+          default_value = "5m", value_parser = within(100 * MS, DAY))]
     pub grpc_keep_alive: Duration,
 
     /// How long to go on accepting connections after SIGTERM while /readyz says 503, for load balancers to notice
     #[arg(long, global = true, env = "MUNDAP_SHUTDOWN_DELAY", value_name = "TIME",
-          default_value = "0s", value_parser = humantime::parse_duration)]
+          default_value = "0s", value_parser = within(Duration::ZERO, DAY))]
     pub shutdown_delay: Duration,
 
     /// How long requests in flight may take to finish after SIGTERM and the delay
@@ -279,7 +281,7 @@ pub struct Settings {
 
     /// Threads that serve requests [default: one a core]
     #[arg(long, global = true, env = "MUNDAP_WORKERS", value_name = "N",
-          value_parser = clap::value_parser!(u16).range(1..=1024))]
+          value_parser = clap::value_parser!(u16).range(1..=512))]
     pub workers: Option<u16>,
 }
 

@@ -54,9 +54,27 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "a share is a number from 0 to 1".to_owned())
 }
 
+pub(super) const MS: Duration = Duration::from_millis(1);
+pub(super) const MINUTE: Duration = Duration::from_mins(1);
+pub(super) const HOUR: Duration = Duration::from_hours(1);
+pub(crate) const DAY: Duration = Duration::from_hours(24);
+
+/// A time that is neither shorter nor longer: what is longer than anybody would wait is a slip of the pen, and more than
+/// some clocks count.
+pub(crate) fn within(least: Duration, most: Duration) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| {
+        let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+        if (least..=most).contains(&duration) {
+            return Ok(duration);
+        }
+        let [least, most] = [least, most].map(humantime::format_duration);
+        Err(format!("it must be a time from {least} to {most}"))
+    }
+}
+
 /// What the server counts in seconds must not be cut in silence.
 pub(super) fn whole_seconds(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let duration = within(Duration::ZERO, DAY)(text)?;
     if duration.subsec_nanos() == 0 { Ok(duration) } else { Err("it must be whole seconds".to_owned()) }
 }
 
