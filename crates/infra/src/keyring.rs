@@ -134,6 +134,11 @@ impl Keyring {
         self.keys.push(RingKey { public: pair.public(), header: header(&pair), pair, signs_from, verifies_until });
     }
 
+    /// Each key, and from when it signs.
+    fn ids(&self) -> Vec<(String, Option<Timestamp>)> {
+        self.keys.iter().map(|key| (key.pair.id(), key.signs_from)).collect()
+    }
+
     fn to_pem(&self) -> io::Result<String> {
         let mut text = String::new();
         for key in &self.keys {
@@ -234,8 +239,7 @@ impl SigningKeys {
     /// [`KeyError`].
     pub fn reload(&self) -> Result<bool, KeyError> {
         let new = load(&self.path)?;
-        let ids = |ring: &Keyring| ring.keys.iter().map(|key| (key.pair.id(), key.signs_from)).collect::<Vec<_>>();
-        let changed = ids(&new) != ids(&self.ring());
+        let changed = new.ids() != self.ring().ids();
         if changed {
             *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         }
@@ -256,7 +260,12 @@ impl SigningKeys {
         let (new, start) = (pair.id(), now.plus(after.unwrap_or_default()));
         let ring = self.ring().rotated(pair, now, start, after.is_none());
         let old_verifies_until = ring.keys.get(1).and_then(|old| old.verifies_until);
-        store(&self.path, &ring.to_pem().map_err(unwritable)?, Existing::IsReplaced).map_err(unwritable)?;
+        let text = ring.to_pem().map_err(unwritable)?;
+        // A year of five digits, for one, can be written and not read.
+        if Keyring::parse(&text).is_none_or(|read| read.ids() != ring.ids()) {
+            return Err(unwritable(io::Error::other("it could not be read back; let the new key take over earlier")));
+        }
+        store(&self.path, &text, Existing::IsReplaced).map_err(unwritable)?;
         self.reload()?;
         Ok(Rotation { new, signs_from: start, old_verifies_until })
     }

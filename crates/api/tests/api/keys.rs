@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 use crate::board::{Board, User};
 use crate::server::{Options, Server, run};
 
-crate::tests![; once: a_new_key_signs_and_nothing_of_the_old_one_is_lost];
+crate::tests![;
+    once:
+    a_new_key_signs_and_nothing_of_the_old_one_is_lost,
+    a_key_that_would_take_over_in_another_age_is_refused,
+];
 
 fn kid(token: &str) -> String {
     let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
@@ -71,4 +75,15 @@ fn a_new_key_signs_and_nothing_of_the_old_one_is_lost(board: &Board) {
     assert_eq!((listed.code, listed.out), (Some(0), format!("key {newest} signs\n")));
     let refused = run(&mut server.command(&["key", "rotate", "--in", "soon"]));
     assert_eq!(refused.code, Some(2), "{refused:?}");
+}
+
+fn a_key_that_would_take_over_in_another_age_is_refused(board: &Board) {
+    let server = board.own(&Options::default());
+    let before = published(&server);
+    for time in ["8000years", "400d", "soon"] {
+        let ended = run(&mut server.command(&["key", "rotate", "--in", time]));
+        assert!(ended.code == Some(2) && ended.err.contains("--in"), "{time}: {ended:?}");
+    }
+    assert_eq!(published(&server), before);
+    run(&mut server.command(&["key", "list"])).done();
 }

@@ -168,3 +168,17 @@ fn a_linked_file_is_replaced_where_it_is() {
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(states(&real, 0)[0].id, new);
 }
+
+#[test]
+fn a_rotation_that_could_not_be_read_back_leaves_the_file_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("signing-key.pem");
+    let keys = SigningKeys::load_or_create(&path).unwrap();
+    let (text, before) = (std::fs::read_to_string(&path).unwrap(), keys.states(noon()));
+    for days in [8_000 * 366, 100_000_000] {
+        assert!(keys.rotate(noon(), Some(TimeDelta::days(days))).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(keys.states(noon()), before);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
+}
