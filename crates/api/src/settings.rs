@@ -123,8 +123,8 @@ pub struct Settings {
 
     /// The collector that traces go to, by OTLP over HTTP, such as `http://localhost:4318` [default:
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`, else no traces]
-    #[arg(long, global = true, env = "MUNDAP_OTLP_ENDPOINT", value_name = "URL", value_parser = public_url)]
-    pub otlp_endpoint: Option<url::Url>,
+    #[arg(long, global = true, env = "MUNDAP_OTLP_ENDPOINT", value_name = "URL", hide_env_values = true)]
+    pub otlp_endpoint: Option<SecretString>,
 
     /// The share of traces that begin here to collect, from 0 to 1; whoever calls decides on theirs
     #[arg(long, global = true, env = "MUNDAP_OTLP_SAMPLE", value_name = "SHARE", default_value_t = 1.0,
@@ -310,7 +310,7 @@ impl Cli {
         match dotenvy::from_path(".env") {
             Ok(()) => {}
             Err(error) if error.not_found() => {}
-            Err(error) => return Err(SettingsError::DotEnv(error.to_string())),
+            Err(error) => return Err(SettingsError::DotEnv(value::env_file_fault(Path::new(".env"), &error))),
         }
         refuse_unknown(std::env::vars_os().map(|(name, _)| name))?;
         Ok(Self::parse())
@@ -364,15 +364,15 @@ impl Settings {
     /// The collector that traces go to, if one is named: here, or for all programs of the machine.
     ///
     /// # Errors
-    /// Where `OTEL_EXPORTER_OTLP_ENDPOINT` is no URL.
+    /// Where it is no URL. (Not the argument's own, which would show it.)
     pub fn otlp(&self) -> Result<Option<url::Url>, SettingsError> {
         const NAME: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let read =
+            |name, text: &str| public_url(text).map(Some).map_err(|reason| SettingsError::Value { name, reason });
         match (&self.otlp_endpoint, std::env::var(NAME)) {
-            (Some(endpoint), _) => Ok(Some(endpoint.clone())),
+            (Some(endpoint), _) => read("MUNDAP_OTLP_ENDPOINT", endpoint.expose_secret()),
             // OpenTelemetry's convention: an empty one is as none.
-            (None, Ok(text)) if !text.is_empty() => {
-                public_url(&text).map(Some).map_err(|reason| SettingsError::Value { name: NAME, reason })
-            }
+            (None, Ok(text)) if !text.is_empty() => read(NAME, &text),
             (None, _) => Ok(None),
         }
     }

@@ -14,6 +14,7 @@ use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions as _, Connection as _, E
 use sea_orm::{SqlxMySqlConnector, SqlxSqliteConnector};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::log::LevelFilter;
+use url::Url;
 
 use crate::breaker::{Breaker, Look};
 use crate::failure::is_contention;
@@ -88,14 +89,28 @@ impl DatabaseSettings {
         }
     }
 
-    /// The database's whereabouts, without user and password.
+    /// The URL of the SQLite database in this file, whatever its name: the driver decodes it, and reads parameters behind a `?`.
+    #[must_use]
+    pub fn url_of_file(path: &Path) -> String {
+        let name = path.display().to_string().replace('%', "%25").replace('?', "%3F").replace('#', "%23");
+        format!("sqlite://{name}")
+    }
+
+    /// The file that the database is in; `None` for a server, and where the URL is none that can be opened.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        let options: SqliteConnectOptions = self.url.starts_with("sqlite:").then(|| self.url.parse().ok())??;
+        Some(options.get_filename().to_owned())
+    }
+
+    /// The database's whereabouts, without user and password. Where a part of the URL may be a password that is not
+    /// percent-encoded, nothing but the scheme.
     #[must_use]
     pub fn target(&self) -> String {
         let (scheme, rest) = self.url.split_once(':').unwrap_or(("", ""));
-        let rest = rest.split(['?', '#']).next().unwrap_or_default();
         match scheme {
-            "sqlite" => format!("sqlite:{rest}"),
-            "mysql" | "mariadb" => format!("mysql://{}", rest.rsplit_once('@').map_or("…", |(_, place)| place)),
+            "sqlite" => format!("sqlite:{}", rest.split(['?', '#']).next().unwrap_or_default()),
+            "mysql" | "mariadb" => self.server().unwrap_or_else(|| "mysql://…".to_owned()),
             _ => "…".to_owned(),
         }
     }
@@ -112,6 +127,16 @@ impl DatabaseSettings {
         };
         let is_server = |settings: &Self| !settings.url.starts_with("sqlite:");
         is_server(self) && is_server(other) && place(self).is_some_and(|here| place(other) == Some(here))
+    }
+
+    /// Host, port and database, where no piece of a password can have become one of them: it would have brought its `@` along.
+    fn server(&self) -> Option<String> {
+        let url = server_url(self).ok()?;
+        let (host, name) = (url.host_str()?, url.path().strip_prefix('/')?);
+        let in_doubt =
+            url.username().is_empty() || name.is_empty() || url.query().is_some_and(|query| query.contains('@'));
+        let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+        (!in_doubt).then(|| format!("mysql://{host}{port}/{name}"))
     }
 
     /// How long a statement may take before the log names it.
@@ -313,12 +338,30 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
 
 /// Where a server is, and which database there; the driver logs no statement.
 pub(crate) fn server_options(settings: &DatabaseSettings) -> Result<MySqlConnectOptions, ConnectError> {
-    // Only the scheme is ours to translate.
-    let options: MySqlConnectOptions = settings.url.replacen("mariadb:", "mysql:", 1).parse().map_err(url_error)?;
+    let url = server_url(settings)?;
+    let options = MySqlConnectOptions::from_url(&url).map_err(url_error)?;
     if options.get_database().is_none_or(str::is_empty) {
         return Err(ConnectError::Url("it names no database".to_owned()));
     }
     Ok(quiet(options))
+}
+
+/// The URL of a server, of which no piece of a password has become another part. The server would be asked for that by name,
+/// and say the name in its answer.
+fn server_url(settings: &DatabaseSettings) -> Result<Url, ConnectError> {
+    // Only the scheme is ours to translate.
+    let url = Url::parse(&settings.url.replacen("mariadb:", "mysql:", 1));
+    let url = url.map_err(|error| ConnectError::Url(error.to_string()))?;
+    if url.cannot_be_a_base() {
+        return Err(ConnectError::Url("it does not start with mysql://".to_owned()));
+    }
+    let name = url.path().strip_prefix('/').unwrap_or_default();
+    if name.contains(['@', '/', ':']) || url.fragment().is_some() || url.username().to_ascii_lowercase().contains("%3a")
+    {
+        let reason = "in the user and the password write / as %2F, ? as %3F, # as %23 and @ as %40, and between the two : as it is";
+        return Err(ConnectError::Url(reason.to_owned()));
+    }
+    Ok(url)
 }
 
 /// Without the driver's own lines, which print the statement. What is slow is named by its repository and method: see
@@ -497,6 +540,17 @@ mod tests {
             ("mysql://qna:s3cret@db:3306/qna?ssl-mode=REQUIRED", "mysql://db:3306/qna"),
             ("mariadb://qna:s3c@ret@db/qna", "mysql://db/qna"),
             ("mysql://s3cret", "mysql://…"),
+            ("mysql://qna@db/qna", "mysql://db/qna"),
+            ("mysql://qna%3As3cret@db/qna", "mysql://…"),
+            ("mysql://qna:/s3cret@db/qna", "mysql://…"),
+            ("mysql://qna:12/s3cret@db/qna", "mysql://…"),
+            ("mysql://qna:12#s3cret@db/qna", "mysql://…"),
+            ("mysql://qna:12?s3cret@db/qna", "mysql://…"),
+            ("mysql://qna:a@s3cret/b@db/qna", "mysql://…"),
+            ("mysql://qna:a@s3cret?b@db/qna", "mysql://…"),
+            ("mysql:qna:s3cret@db/qna", "mysql://…"),
+            ("mysql://db/qna?user=a&password=s3cret", "mysql://…"),
+            ("mysql://qna:s3cret/b", "mysql://…"),
             ("postgres://qna:s3cret@db/qna", "…"),
             ("s3cret", "…"),
         ] {

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use mundap_infra::BlobFolder;
+use url::Url;
 
-use super::{DATABASE_URL, Fault, data_dir, print, signing_keys, store, unreachable, without_password};
+use super::{DATABASE_URL, Fault, data_dir, print, signing_keys, store, unreachable};
 use crate::mail;
 use crate::settings::{Settings, show_quota};
 
@@ -17,7 +18,7 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Fault> {
         ("MUNDAP_GRPC_ADDR", settings.grpc_addr.to_string()),
         ("MUNDAP_OPS_ADDR", settings.ops_addr.to_string()),
         ("MUNDAP_DATA_DIR", settings.data_dir.display().to_string()),
-        (DATABASE_URL, without_password(&database.url)),
+        (DATABASE_URL, database.target()),
         ("MUNDAP_DATABASE_MAX_CONNECTIONS", database.max_connections.to_string()),
         ("MUNDAP_DATABASE_ACQUIRE_TIMEOUT", format!("{:?}", database.acquire_timeout)),
         ("MUNDAP_DATABASE_STATEMENT_TIMEOUT", format!("{:?}", database.statement_timeout)),
@@ -27,10 +28,7 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Fault> {
         ("MUNDAP_SIGNING_KEY_FILE", settings.signing_key_file().display().to_string()),
         ("MUNDAP_LOG", settings.log.clone()),
         ("MUNDAP_LOG_FORMAT", settings.log_format.map_or_else(|| "by terminal".to_owned(), |f| format!("{f:?}"))),
-        (
-            "MUNDAP_OTLP_ENDPOINT",
-            settings.otlp()?.map_or_else(|| "none".to_owned(), |url| without_password(url.as_str())),
-        ),
+        ("MUNDAP_OTLP_ENDPOINT", settings.otlp()?.map_or_else(|| "none".to_owned(), |url| collector(&url))),
         ("MUNDAP_OTLP_SAMPLE", settings.otlp_sample.to_string()),
         ("MUNDAP_RATE_LIMIT", format!("{:?}", settings.rate_limit)),
         ("MUNDAP_RATE_LIMIT_ANONYMOUS", show_quota(settings.rate_limit_anonymous)),
@@ -98,6 +96,15 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Where the traces go, without user and password: one that is not percent-encoded ends where a path begins.
+fn collector(url: &Url) -> String {
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    match url.host_str().filter(|_| !url.path().contains('@')) {
+        Some(host) => format!("{}://{host}{port}{}", url.scheme(), url.path()),
+        None => format!("{}://…", url.scheme()),
+    }
+}
+
 fn listed(values: &[impl ToString]) -> String {
     if values.is_empty() {
         return "none".to_owned();
@@ -110,4 +117,20 @@ fn tempfile_in(dir: &Path) -> Result<(), Fault> {
     let path = dir.join(format!(".check-{}", std::process::id()));
     let tried = std::fs::write(&path, b"").and_then(|()| std::fs::remove_file(&path));
     tried.map_err(|source| Fault::DataDir { path: dir.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_is_shown_without_user_and_password() {
+        for (url, expected) in [
+            ("http://me:s3cret@collector:4318", "http://collector:4318/"),
+            ("https://s3cret@collector/tenant", "https://collector/tenant"),
+            ("http://me:12/s3cret@collector:4318", "http://…"),
+        ] {
+            assert_eq!(collector(&Url::parse(url).unwrap()), expected);
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! What a setting may be, where that is more than a number or a word: how each is read.
 
 use std::fmt;
+use std::io::Read;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -98,9 +100,79 @@ pub(super) fn public_url(text: &str) -> Result<url::Url, String> {
     }
 }
 
+/// Why a `.env` file cannot be read, without anything that stands in it: a line may hold a password.
+pub(super) fn env_file_fault(path: &Path, error: &dotenvy::Error) -> String {
+    match error {
+        dotenvy::Error::LineParse(..) => {
+            let number = std::fs::read_to_string(path).ok().and_then(|text| bad_line(&text));
+            let line = number.map_or_else(|| "a line".to_owned(), |number| format!("line {number}"));
+            format!("{line} is not NAME=value; a value with a space, a quote, a $ or a \\ in it belongs in '…'")
+        }
+        dotenvy::Error::Io(error) => error.to_string(),
+        // Its text may hold a value.
+        _ => "it is no such file".to_owned(),
+    }
+}
+
+/// The number of the line where what cannot be read begins.
+fn bad_line(text: &str) -> Option<usize> {
+    let mut lines = Lines { rest: text.trim_start_matches('\u{feff}').as_bytes(), begun: 0, goes_on: false };
+    let part = dotenvy::from_read_iter(&mut lines).find_map(|line| match line {
+        Err(dotenvy::Error::LineParse(part, _)) => Some(part),
+        _ => None,
+    })?;
+    // A quote that has no end makes one value of all that comes behind it.
+    Some((lines.begun + 1).saturating_sub(part.lines().count().max(1)))
+}
+
+/// Gives out no more than a line at a time, so that it is known how many were wanted.
+struct Lines<'t> {
+    rest: &'t [u8],
+    begun: usize,
+    /// Whether the line that was begun has not been given out whole.
+    goes_on: bool,
+}
+
+impl Read for Lines<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let end = self.rest.iter().position(|byte| *byte == b'\n').map_or(self.rest.len(), |at| at + 1);
+        let (line, rest) = self.rest.split_at(end.min(into.len()));
+        into[..line.len()].copy_from_slice(line);
+        self.begun += usize::from(!line.is_empty() && !self.goes_on);
+        (self.rest, self.goes_on) = (rest, line.len() < end);
+        Ok(line.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bad_line_is_found_without_its_text() {
+        for (text, expected) in [
+            ("A=b\n", None),
+            ("A=b c\n", Some(1)),
+            ("\u{feff}# no\r\n\r\nA=b\r\nB=c d\r\nC=d\r\n", Some(4)),
+            ("A='b\nc'\n B \nC=d", Some(3)),
+            ("A=b\nB=\"c\nC=d\nD=e\n", Some(2)),
+            // As good as the line above it, but for its end.
+            ("A=b\nC=b\"\n", Some(2)),
+            (&format!("A={}\nB=c d", "x".repeat(20_000)), Some(2)),
+        ] {
+            assert_eq!(bad_line(text), expected, "{text:.40}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_a_range_that_its_error_says() {
+        let time = within(MS, HOUR);
+        assert_eq!((time("1ms"), time("1h")), (Ok(MS), Ok(HOUR)));
+        for bad in ["0s", "999us", "61m", "8000years"] {
+            assert_eq!(time(bad), Err("it must be a time from 1ms to 1h".to_owned()), "{bad}");
+        }
+        assert!(time("5").is_err());
+    }
 
     #[test]
     fn a_quota_is_so_many_in_such_a_time() {
