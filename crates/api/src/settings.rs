@@ -341,7 +341,7 @@ impl Settings {
     /// Where the URL's file cannot be read, or is there beside the URL itself.
     pub fn database(&self) -> Result<DatabaseSettings, SettingsError> {
         let given = secret("MUNDAP_DATABASE_URL", self.database_url.as_ref(), self.database_url_file.as_deref())?;
-        let url = given.unwrap_or_else(|| format!("sqlite://{}", self.data_dir.join("mundap.db").display()));
+        let url = given.unwrap_or_else(|| DatabaseSettings::url_of_file(&self.data_dir.join("mundap.db")));
         let mut database = database_at("MUNDAP_DATABASE_URL", url)?;
         if let Some(connections) = self.database_max_connections {
             database.max_connections = connections;

@@ -560,6 +560,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_file_of_any_name_comes_back_from_its_url() {
+        for path in ["/var/lib/mundap.db", "./a%20c/mundap.db", "50%/what?mode=ro/a#b.db", "문답/mundap.db"] {
+            let settings = DatabaseSettings::new(DatabaseSettings::url_of_file(Path::new(path)));
+            assert_eq!(settings.file().as_deref(), Some(Path::new(path)));
+        }
+        assert_eq!(DatabaseSettings::new("sqlite:a%20b.db?mode=ro").file(), Some(PathBuf::from("a b.db")));
+        assert_eq!(DatabaseSettings::new("mysql://qna@db/qna").file(), None);
+    }
+
     #[tokio::test]
     async fn an_unusable_url_says_so_without_repeating_itself() {
         for url in

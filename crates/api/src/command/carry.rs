@@ -122,9 +122,7 @@ pub(super) async fn copy(arguments: &Copy) -> Result<(), Fault> {
 
 /// A file that is not there would be made, and be an empty board.
 pub(super) fn exists(name: &'static str, database: &DatabaseSettings) -> Result<(), Fault> {
-    if let Some(path) = database.url.strip_prefix("sqlite:").map(|rest| rest.trim_start_matches("//"))
-        && !Path::new(path.split('?').next().unwrap_or_default()).exists()
-    {
+    if database.file().is_some_and(|path| !path.exists()) {
         return Err(Fault::Database { name, url: database.target(), reason: "there is no such file".to_owned() });
     }
     Ok(())

@@ -29,6 +29,10 @@ crate::tests![
     an_unreachable_database_is_one_line,
     a_port_that_is_taken_names_its_setting,
     a_data_folder_that_is_a_file_is_refused,
+    a_data_folder_may_have_any_name,
+    a_database_file_is_its_owner_s_alone,
+    a_standard_error_that_cannot_be_written_changes_no_exit_code,
+    no_password_is_shown_however_its_url_is_written,
     a_signing_key_that_is_none_is_refused,
     flags_go_before_the_environment_and_that_before_the_env_file,
     an_env_file_is_held_to_the_same_names,
@@ -219,6 +223,81 @@ fn a_data_folder_that_is_a_file_is_refused(_: &Board) {
         }
     }
     assert_eq!(std::fs::read_to_string(dir.path().join("data")).unwrap(), "a file");
+}
+
+fn a_data_folder_may_have_any_name(_: &Board) {
+    let dir = tempfile::tempdir().unwrap();
+    for data in ["a%20c", "what? now", "50%", "a#b?mode=ro"] {
+        let run = |arguments: &[&str]| ends(in_dir(dir.path()).env("MUNDAP_DATA_DIR", data).args(arguments));
+        run(&["migrate", "up"]).done();
+        assert!(dir.path().join(data).join("mundap.db").exists(), "the database is somewhere else: {data}");
+        run(&["check"]).done();
+        run(&["doctor"]).well();
+    }
+    let mut there: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    there.sort();
+    assert_eq!(there, ["50%", "a#b?mode=ro", "a%20c", "what? now"]);
+}
+
+fn a_database_file_is_its_owner_s_alone(_: &Board) {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("mundap-data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o755)).unwrap();
+    let mode = || std::fs::metadata(data.join("mundap.db")).unwrap().permissions().mode() & 0o777;
+    ends(in_dir(dir.path()).args(["migrate", "up"])).done();
+    assert_eq!(mode(), 0o600);
+    // Whoever gave it another mode meant it.
+    std::fs::set_permissions(data.join("mundap.db"), PermissionsExt::from_mode(0o640)).unwrap();
+    ends(in_dir(dir.path()).args(["migrate", "up"])).done();
+    assert_eq!(mode(), 0o640);
+}
+
+fn a_standard_error_that_cannot_be_written_changes_no_exit_code(_: &Board) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, value, code) in [
+        ("MUNDAP_X", "1", 2),
+        ("MUNDAP_LOG", "mundap=[", 2),
+        ("MUNDAP_OTLP_SAMPLE", "2", 2),
+        ("MUNDAP_DATABASE_URL", "mysql://qna:s3cret@127.0.0.1:1/qna", 1),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ended = ends(in_dir(dir.path()).env(name, value).arg("check").stderr(full));
+        assert_eq!(ended.code, Some(code), "{name}");
+    }
+}
+
+/// What is not percent-encoded ends where nobody meant it to, and a parser then takes the password for something else.
+fn no_password_is_shown_however_its_url_is_written(_: &Board) {
+    // A port that needs privileges and a service of 1980: nobody listens there.
+    let place = "127.0.0.1:1/qna";
+    for user in [
+        "qna:s3cret",
+        "qna:/s3cret",
+        "qna:12/s3cret",
+        "qna:12#s3cret",
+        "qna:12?s3cret",
+        "qna%3As3cret",
+        "qna:1@s3cret/2",
+    ] {
+        for url in [format!("mysql://{user}@{place}"), format!("mysql:{user}@{place}")] {
+            for arguments in [&[][..], &["check"], &["backup", "board.mundap"]] {
+                let ended = with(&[("MUNDAP_DATABASE_URL", &url)], arguments);
+                assert!(matches!(ended.code, Some(1 | 2)), "{ended:?}");
+                assert!(!format!("{ended:?}").contains("s3cret"), "{url}: {ended:?}");
+            }
+        }
+    }
+    let url = format!("mysql://{place}?user=a&password=s3cret");
+    for arguments in [&[][..], &["check"]] {
+        let ended = with(&[("MUNDAP_DATABASE_URL", &url)], arguments);
+        assert!(!format!("{ended:?}").contains("s3cret"), "{ended:?}");
+    }
+    for arguments in [&["--help"][..], &["check"], &["check", "--help"]] {
+        let out = with(&[("MUNDAP_OTLP_ENDPOINT", "http://ann:s3cret@127.0.0.1:4318")], arguments).done();
+        assert!(!out.contains("s3cret"), "{out}");
+    }
 }
 
 fn a_signing_key_that_is_none_is_refused(_: &Board) {
