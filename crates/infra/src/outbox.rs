@@ -1,6 +1,7 @@
 //! Letters that wait, in the database.
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use mundap_domain::StoreError;
 use mundap_domain::env::Timestamp;
 use mundap_domain::mail::{Language, LetterId, NewLetter, OutboxRepository, QueuedLetter, Topic};
@@ -60,13 +61,31 @@ pub(crate) fn read(row: &Model) -> Result<QueuedLetter, StoreError> {
     })
 }
 
-/// What is due, longest first. A topic of a newer version is left to the nodes that know it.
+/// What is due, longest first. A topic or language of a newer version is left to the nodes that know it.
 fn due(now: Timestamp) -> Select<Entity> {
     Entity::find()
         .filter(Column::DueAt.lte(Moment::from(now)))
         .filter(Column::Topic.is_in(Topic::ALL.map(Topic::name)))
+        .filter(Column::Language.is_in(Language::ALL.map(Language::tag)))
         .order_by_asc(Column::DueAt)
         .order_by_asc(Column::LetterId)
+}
+
+/// How long a letter that cannot be read is looked at by nobody.
+const ASIDE: TimeDelta = TimeDelta::days(1);
+
+impl<C: ConnectionTrait + Send> Session<C> {
+    /// Lets a letter that cannot be read wait, so that it is in no other's way and the log names it once a day.
+    async fn put_aside(&self, id: i64, now: Timestamp, error: &StoreError) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .col_expr(Column::DueAt, Expr::value(Moment::from(now.plus(ASIDE))))
+            .filter(Column::LetterId.eq(id))
+            .filter(Column::DueAt.lte(Moment::from(now)));
+        if self.run("outbox.put_aside", update.exec(&self.connection)).await?.rows_affected > 0 {
+            tracing::warn!(letter.id = id, %error, "letter {id} cannot be read and waits for another day: {error}");
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -96,7 +115,13 @@ impl<C: ConnectionTrait + Send> OutboxRepository for Session<C> {
     async fn take(&self, now: Timestamp, until: Timestamp) -> Result<Option<QueuedLetter>, StoreError> {
         // No lock: whoever changes the row first has it, and the others see that by the number of attempts.
         for row in self.run("outbox.take", due(now).limit(GLANCE).all(&self.connection)).await? {
-            let mut letter = read(&row)?;
+            let mut letter = match read(&row) {
+                Ok(letter) => letter,
+                Err(error) => {
+                    self.put_aside(row.letter_id, now, &error).await?;
+                    continue;
+                }
+            };
             let taken = Entity::update_many()
                 .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
                 .col_expr(Column::DueAt, Expr::value(Moment::from(until)))
@@ -135,6 +160,13 @@ impl<C: ConnectionTrait + Send> OutboxRepository for Session<C> {
             .take();
         let to = Entity::delete_many().filter(Column::EmailKey.in_subquery(address));
         self.run("outbox.delete_all_of", to.exec(&self.connection)).await?;
+        Ok(())
+    }
+
+    async fn delete_tokens_to(&self, to: &Email) -> Result<(), StoreError> {
+        let tokens = Topic::ALL.into_iter().filter(|topic| topic.carries_token()).map(Topic::name);
+        let delete = Entity::delete_many().filter(Column::EmailKey.eq(to.key())).filter(Column::Topic.is_in(tokens));
+        self.run("outbox.delete_tokens_to", delete.exec(&self.connection)).await?;
         Ok(())
     }
 

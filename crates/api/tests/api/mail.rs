@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::board::{Board, PASSWORD, User, new_email};
 use crate::client::Reply;
-use crate::database::{execute, number};
+use crate::database::{columns_that_hold, execute, number};
 use crate::program::{ends, eventually};
 use crate::server::{Options, Server, mundap};
 use crate::smtp::{Closed, Mail, Manner, Smtp};
@@ -31,6 +31,7 @@ crate::tests![
     a_password_from_the_console_is_told_too,
     a_name_is_words_and_only_where_the_address_is_theirs,
     a_deleted_account_leaves_no_letter_and_no_token,
+    an_address_that_was_given_up_is_forgotten_with_the_account,
     a_board_without_a_mail_server_sends_nothing,
     whom_a_proxy_vouches_for_gets_no_letter,
     check_tries_the_mail_server;
@@ -474,6 +475,19 @@ fn a_deleted_account_leaves_no_letter_and_no_token(board: &Board) {
     assert_eq!((server.waiting(), server.tokens()), (2, 2));
     let theirs = format!("SELECT COUNT(*) AS n FROM outbox WHERE email = '{}'", other.email);
     assert_eq!(number(&server.database_url, &theirs), 2);
+}
+
+fn an_address_that_was_given_up_is_forgotten_with_the_account(board: &Board) {
+    let closed = Closed::new();
+    let server = board.own(&sends_to(closed.address));
+    let user = server.new_user();
+    server.forget(&user.email).is(202);
+    eventually("each letter to be tried", || server.tokens() == 2);
+    // Nobody looks at them again before the account is gone.
+    execute(&server.database_url, "UPDATE outbox SET due_at = '2999-01-01 00:00:00.000000'");
+    edit_me(&server, &user, json!({"email": new_email()}));
+    server.delete(ME).by(&user).send().is(204);
+    assert_eq!(columns_that_hold(&server.database_url, &[&user.email]), Vec::<String>::new());
 }
 
 fn a_board_without_a_mail_server_sends_nothing(board: &Board) {

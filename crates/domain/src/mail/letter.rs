@@ -65,6 +65,15 @@ impl Topic {
         }
     }
 
+    /// Whether a letter about it is of use to whoever reads it, and to nobody else.
+    #[must_use]
+    pub const fn carries_token(self) -> bool {
+        match self {
+            Self::VerifyEmail | Self::ResetPassword => true,
+            Self::EmailChanged | Self::PasswordChanged => false,
+        }
+    }
+
     /// `None` for what is the name of none.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
@@ -150,7 +159,8 @@ pub trait OutboxRepository: Send + Sync {
     /// Whether any letter is due.
     async fn is_any_due(&self, now: Timestamp) -> Result<bool, StoreError>;
     /// Takes a letter that is due and counts the attempt. MUST keep it from every other taker until `until`, so that a
-    /// node which dies gives it back by time alone. `None` where none is due, or others were faster.
+    /// node which dies gives it back by time alone. `None` where none is due, or others were faster. A letter that cannot be read MUST
+    /// keep no other from being taken, and is not lost.
     async fn take(&self, now: Timestamp, until: Timestamp) -> Result<Option<QueuedLetter>, StoreError>;
     /// Lets a letter that was taken wait until `due`. MUST have no effect where it was taken again since.
     async fn postpone(&self, letter: &QueuedLetter, due: Timestamp) -> Result<(), StoreError>;
@@ -158,6 +168,8 @@ pub trait OutboxRepository: Send + Sync {
     async fn delete(&self, id: LetterId) -> Result<(), StoreError>;
     /// Forgets every letter about an account, and every one to the address that it has now.
     async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError>;
+    /// Forgets every letter to an address that carries a token: whoever has given the address up is to get none there.
+    async fn delete_tokens_to(&self, to: &Email) -> Result<(), StoreError>;
     /// How many letters wait.
     async fn count(&self) -> Result<u64, StoreError>;
 }

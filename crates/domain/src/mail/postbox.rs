@@ -45,7 +45,7 @@ impl Postbox {
         self.put(unit, about(user, user.email.clone(), Topic::VerifyEmail, language, now)).await
     }
 
-    /// What a changed e-mail brings with it: tokens that went to the old address are void, the old address is told, and
+    /// What a changed e-mail brings with it: tokens that went to the old address, or wait to, are void, the old address is told, and
     /// the new one is asked to prove itself.
     pub(crate) async fn email_changed(
         self,
@@ -56,6 +56,8 @@ impl Postbox {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         unit.mail_tokens().delete_all_of(user.id).await?;
+        // Nothing else would find them by then, should the account be deleted.
+        unit.outbox().delete_tokens_to(old).await?;
         self.put(unit, about(user, old.clone(), Topic::EmailChanged, language, now)).await?;
         self.verify_email(unit, user, language, now).await
     }

@@ -120,6 +120,8 @@ mod causes {
         mocks.users.expect_find_locked().returning(|_| Ok(Some(verified())));
         mocks.users.expect_update().withf(|user| user.email_verified_at.is_none()).once().returning(|_| Ok(()));
         mocks.mail_tokens.expect_delete_all_of().with(eq(USER)).once().returning(|_| Ok(()));
+        let gave_up = address("user7@example.com");
+        mocks.outbox.expect_delete_tokens_to().with(eq(gave_up)).once().returning(|_| Ok(()));
         let old = put(Topic::EmailChanged, "user7@example.com");
         expect_letters(&mut mocks, vec![old, put(Topic::VerifyEmail, "new@example.com")]);
         let services = board(mocks).services;
@@ -175,6 +177,7 @@ mod causes {
             stage.inside.users.expect_find_locked().returning(|_| Ok(Some(user())));
             stage.inside.users.expect_update().returning(|_| Ok(()));
             stage.inside.mail_tokens.expect_delete_all_of().returning(|_| Ok(()));
+            stage.inside.outbox.expect_delete_tokens_to().returning(|_| Ok(()));
             // One for each of the first two, and two where the address changes.
             stage.inside.outbox.expect_insert().times(if admitted { 4 } else { 0 }).returning(|_| Ok(()));
             let services = stage.services();

@@ -95,6 +95,7 @@ async fn an_edit_changes_what_it_names_of_the_own_account_and_leaves_the_rest() 
         });
         // What another address brings with it: see `mail`.
         stage.inside.mail_tokens.expect_delete_all_of().returning(|_| Ok(()));
+        stage.inside.outbox.expect_delete_tokens_to().returning(|_| Ok(()));
         let tape = stage.tape.clone();
         let edited = stage.services().users.edit_me(&member(7), &edit, &made_on(4), Language::English).await.unwrap();
         assert_eq!(edited, result);
