@@ -15,7 +15,7 @@ use mundap_domain::mail::Mailer;
 use mundap_domain::page::CursorKey;
 use mundap_domain::{Ports, Services};
 use mundap_infra::{
-    Argon2Pool, BlobFolder, Ed25519Tokens, OsEntropy, PicturePool, SeaStore, SigningKeys, SystemClock, Tally,
+    Argon2Pool, BlobFolder, Ed25519Tokens, Household, OsEntropy, PicturePool, SeaStore, SigningKeys, SystemClock, Tally,
 };
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt as _;
@@ -65,7 +65,9 @@ impl Board {
         mailer: Option<Arc<dyn Mailer>>,
         public_url: String,
     ) -> Self {
+        let blobs = BlobFolder::new(settings.images_dir());
         let ports = Ports {
+            image_home: Arc::new(Household { store: store.clone(), blobs: blobs.clone() }),
             store: Arc::new(store),
             events: Arc::new(Tally::start()),
             clock: Arc::new(SystemClock),
@@ -74,7 +76,7 @@ impl Board {
             access_tokens: Arc::new(Ed25519Tokens::new(keys, &public_url)),
             cursors: Arc::new(CursorKey::new(&keys.derive("cursor"))),
             fingerprints: Arc::new(FingerprintKey::new(&keys.derive("fingerprint"))),
-            blobs: Arc::new(BlobFolder::new(settings.images_dir())),
+            blobs: Arc::new(blobs),
             image_cleaner: Arc::new(PicturePool::start()),
             image_quota: settings.image_quota,
             mailer,

@@ -60,7 +60,7 @@ pub enum Schema {
 #[serde(rename_all = "snake_case")]
 pub enum Images {
     Ok,
-    /// The database's images are in another folder.
+    /// The database's images are in another folder, or those in this one are another database's.
     OtherFolder,
     /// The folder has no id, and the one that the images are in has: it is not mounted, or came back without its id.
     UnmarkedFolder,
@@ -115,7 +115,7 @@ impl Doctor {
     }
 
     /// Looks whether the folder of images is the database's, and says it out loud where it is not. The first node of a
-    /// database says which folder it is.
+    /// database says which folder it is, unless that one holds another's images.
     pub async fn look_at_images(&self) {
         let images = match self.store.claim_home(&self.blobs).await {
             Ok(home) => {
@@ -124,7 +124,7 @@ impl Doctor {
                 }
                 match home {
                     Home::Here => Images::Ok,
-                    Home::Elsewhere => Images::OtherFolder,
+                    Home::Elsewhere | Home::Taken => Images::OtherFolder,
                     Home::Unmarked => Images::UnmarkedFolder,
                     Home::Nowhere => Images::Unknown,
                 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::env::{Clock, retrying};
 use crate::error::Error;
 use crate::idempotency::REMEMBERED;
-use crate::image::{BlobStore, SHELVES, sweep};
+use crate::image::{BlobStore, ImageHome, SHELVES, sweep};
 use crate::{Ports, Store};
 
 /// Use cases that nobody asks for.
@@ -14,6 +14,7 @@ pub struct Housekeeping {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     blobs: Arc<dyn BlobStore>,
+    home: Arc<dyn ImageHome>,
     /// Where the next look at the blobs begins.
     next_shelf: AtomicU8,
 }
@@ -29,6 +30,7 @@ impl Housekeeping {
             store: ports.store.clone(),
             clock: ports.clock.clone(),
             blobs: ports.blobs.clone(),
+            home: ports.image_home.clone(),
             next_shelf: AtomicU8::new(0),
         }
     }
@@ -52,11 +54,15 @@ impl Housekeeping {
         .await
     }
 
-    /// Takes away the bytes of images that are gone, and says how many images that were. Several nodes may do it at once.
+    /// Takes away the bytes of images that are gone, and says how many images that were. Several nodes may do it at once. What
+    /// may be another database's is left alone: none of its images would be found.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::StorageUnavailable`]; what was done until then stays done.
     pub async fn sweep_images(&self) -> Result<u64, Error> {
+        if !self.home.is_here().await? {
+            return Ok(0);
+        }
         let (mut seen, mut gone) = (0, 0);
         for _ in 0..SHELVES {
             let next = self.next_shelf.fetch_add(1, Ordering::Relaxed);

@@ -320,6 +320,15 @@ pub trait BlobStore: Send + Sync {
     async fn discard(&self, digest: Digest) -> Result<(), BlobError>;
 }
 
+/// Whether the images of this board's database are in its [`BlobStore`]: a node may have been started on another database or
+/// with another folder, and then no row names what is there.
+#[cfg_attr(any(test, feature = "testing"), mockall::automock)]
+#[async_trait]
+pub trait ImageHome: Send + Sync {
+    /// MUST be `false` where nobody has said so yet.
+    async fn is_here(&self) -> Result<bool, Error>;
+}
+
 /// How many parts a [`BlobStore`] is listed in: by the first byte of the digests.
 pub const SHELVES: usize = 256;
 

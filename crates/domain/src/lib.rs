@@ -136,6 +136,7 @@ pub struct Ports {
     pub cursors: Arc<page::CursorKey>,
     pub fingerprints: Arc<idempotency::FingerprintKey>,
     pub blobs: Arc<dyn image::BlobStore>,
+    pub image_home: Arc<dyn image::ImageHome>,
     pub image_cleaner: Arc<dyn image::ImageCleaner>,
     /// How many bytes the images of one member may have together, see [`ImageRepository::quota_used`].
     pub image_quota: u64,

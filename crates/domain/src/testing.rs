@@ -32,7 +32,8 @@ use crate::error::{Kind, StoreError, Violations};
 use crate::event::{Event, Events};
 use crate::idempotency::{FingerprintKey, MockReceiptRepository};
 use crate::image::{
-    Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCleaner, MockImageRepository, Picture, Refusal,
+    Digest, Image, ImageId, MediaType, MockBlobStore, MockImageCleaner, MockImageHome, MockImageRepository, Picture,
+    Refusal,
 };
 use crate::mail::{Mailer, MockMailTokenRepository, MockMailer, MockOutboxRepository};
 use crate::page::CursorKey;
@@ -63,6 +64,7 @@ pub struct Mocks {
     pub passwords: MockPasswordHasher,
     pub access_tokens: MockAccessTokens,
     pub blobs: MockBlobStore,
+    pub image_home: MockImageHome,
     pub image_cleaner: MockImageCleaner,
     /// `None`, as by default: the board sends no mail.
     pub mailer: Option<MockMailer>,
@@ -253,7 +255,7 @@ pub struct Board {
 /// Wires the services over `mocks`.
 #[must_use]
 pub fn board(mocks: Mocks) -> Board {
-    let Mocks { passwords, access_tokens, blobs, image_cleaner, mailer, .. } = mocks;
+    let Mocks { passwords, access_tokens, blobs, image_home, image_cleaner, mailer, .. } = mocks;
     let repositories = Arc::new(MockRepositories {
         qnas: mocks.qnas,
         comments: mocks.comments,
@@ -277,6 +279,7 @@ pub fn board(mocks: Mocks) -> Board {
         passwords: Arc::new(passwords),
         access_tokens: Arc::new(access_tokens),
         blobs: Arc::new(blobs),
+        image_home: Arc::new(image_home),
         image_cleaner: Arc::new(image_cleaner),
         mailer: mailer.map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>),
         ..ports(store.clone())
@@ -298,6 +301,7 @@ pub fn ports(store: Arc<dyn Store>) -> Ports {
         cursors: Arc::new(CursorKey::new(&[7; 32])),
         fingerprints: Arc::new(FingerprintKey::new(&[8; 32])),
         blobs: Arc::new(MockBlobStore::default()),
+        image_home: Arc::new(MockImageHome::default()),
         image_cleaner: Arc::new(MockImageCleaner::default()),
         image_quota: QUOTA,
         mailer: None,

@@ -141,6 +141,26 @@ impl BlobFolder {
         .await
     }
 
+    /// Up to `most` of its blobs, also of those that a sweep has set aside. Their names are as good as random, so the first
+    /// that are met stand for all.
+    pub(crate) async fn some(&self, most: usize) -> Result<Vec<Digest>, BlobError> {
+        self.run(move |blobs| {
+            let mut found = Vec::new();
+            for first_byte in 0..=u8::MAX {
+                for folder in entries(&blobs.root.join(format!("{first_byte:02x}")))? {
+                    for file in entries(&folder.path())? {
+                        found.extend(blobs.kind(&file.path()).digest());
+                        if found.len() >= most {
+                            return Ok(found);
+                        }
+                    }
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     /// Every file of one of the shelves.
     pub(crate) async fn survey(&self, first_byte: u8) -> Result<Vec<Stored>, BlobError> {
         self.run(move |blobs| {

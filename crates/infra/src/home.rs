@@ -9,8 +9,9 @@
 
 use std::path::Path;
 
-use mundap_domain::image::BlobError;
-use mundap_domain::{StoreError, UnitOfWork as _};
+use async_trait::async_trait;
+use mundap_domain::image::{BlobError, ImageHome};
+use mundap_domain::{Error, ImageRepository as _, StoreError, UnitOfWork as _};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, EntityTrait as _};
 
@@ -48,24 +49,36 @@ pub enum Home {
     Unmarked,
     /// Nobody has said yet.
     Nowhere,
+    /// Nobody has said yet, and this folder holds images that are hardly this database's: it is started on a wrong or a new
+    /// one.
+    Taken,
 }
 
 impl Home {
     /// What is wrong with the folder at this path, and what to do; `None` where nothing is.
     #[must_use]
     pub fn fault(self, folder: &Path) -> Option<String> {
-        let (what, todo) = match self {
+        const WHOLE: &str = "where all the images are here";
+        let (what, todo, when) = match self {
             Self::Here | Self::Nowhere => return None,
             Self::Elsewhere => (
                 "is another folder than the one that holds this database's images",
                 "name the same one on every node (MUNDAP_DATA_DIR)",
+                WHOLE,
             ),
-            Self::Unmarked => {
-                ("has no folder-id, and the folder that holds this database's images has one", "mount that one here")
-            }
+            Self::Unmarked => (
+                "has no folder-id, and the folder that holds this database's images has one",
+                "mount that one here",
+                WHOLE,
+            ),
+            Self::Taken => (
+                "holds images that this database does not name",
+                "name the database that they belong to (MUNDAP_DATABASE_URL), or an empty folder (MUNDAP_DATA_DIR)",
+                "where all the images are here and the others may go",
+            ),
         };
         let folder = folder.display();
-        Some(format!("{folder} {what}: {todo}, or run `mundap doctor --repair` where all the images are here"))
+        Some(format!("{folder} {what}: {todo}, or run `mundap doctor --repair` {when}"))
     }
 }
 
@@ -78,6 +91,31 @@ pub enum HomeError {
     Folder(#[from] BlobError),
 }
 
+impl From<HomeError> for Error {
+    fn from(error: HomeError) -> Self {
+        match error {
+            HomeError::Database(error) => error.into(),
+            HomeError::Folder(error) => error.into(),
+        }
+    }
+}
+
+/// A database and a folder, for whoever takes away what the one does not name out of the other.
+pub struct Household {
+    pub store: SeaStore,
+    pub blobs: BlobFolder,
+}
+
+#[async_trait]
+impl ImageHome for Household {
+    async fn is_here(&self) -> Result<bool, Error> {
+        Ok(self.store.home(&self.blobs).await? == Home::Here)
+    }
+}
+
+/// How many of a folder's blobs are looked up to tell whose they are.
+const LOOKED_UP: usize = 500;
+
 impl SeaStore {
     /// Looks whether the images of this database are in the folder; changes nothing.
     ///
@@ -88,6 +126,7 @@ impl SeaStore {
         let known = self.reader.folder_of_images().await?;
         let found = blobs.id().await?;
         Ok(match (known, found) {
+            (None, _) if self.is_taken(blobs).await? => Home::Taken,
             (None, _) => Home::Nowhere,
             (Some(_), None) => Home::Unmarked,
             (Some(known), Some(found)) if known == found => Home::Here,
@@ -95,15 +134,33 @@ impl SeaStore {
         })
     }
 
-    /// As [`home`](Self::home), and where nobody has said yet, it is this folder from now on.
+    /// As [`home`](Self::home), and where nobody has said yet, it is this folder from now on: unless it is
+    /// [`Taken`](Home::Taken), which only an operator can settle.
     ///
     /// # Errors
     /// [`HomeError`].
     pub async fn claim_home(&self, blobs: &BlobFolder) -> Result<Home, HomeError> {
         match self.home(blobs).await? {
             Home::Nowhere => {}
-            told @ (Home::Here | Home::Elsewhere | Home::Unmarked) => return Ok(told),
+            told @ (Home::Here | Home::Elsewhere | Home::Unmarked | Home::Taken) => return Ok(told),
         }
+        self.move_in(blobs).await?;
+        self.home(blobs).await
+    }
+
+    /// Whether what the folder holds is another database's. Of its own some may be gone since the last sweep; but where a
+    /// wrong one is in use for a while, those of its uploads that are here by then do not make the others its own.
+    async fn is_taken(&self, blobs: &BlobFolder) -> Result<bool, HomeError> {
+        let held = blobs.some(LOOKED_UP).await?;
+        if held.is_empty() {
+            return Ok(false);
+        }
+        let shown = self.reader.shown(&held).await?.len();
+        Ok(shown == 0 || held.len() - shown > held.len().div_ceil(10))
+    }
+
+    /// It is this folder from now on, unless another node came first.
+    async fn move_in(&self, blobs: &BlobFolder) -> Result<(), HomeError> {
         let id = blobs.make_id().await?;
         let claimed = retried(async || {
             let unit = self.unit().await?;
@@ -111,8 +168,7 @@ impl SeaStore {
             Box::new(unit).commit().await
         });
         match claimed.await {
-            // Another node came first.
-            Ok(()) | Err(StoreError::Duplicate(_)) => self.home(blobs).await,
+            Ok(()) | Err(StoreError::Duplicate(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -124,7 +180,7 @@ impl SeaStore {
     pub async fn settle_home(&self, blobs: &BlobFolder) -> Result<(), HomeError> {
         if self.home(blobs).await? != Home::Here {
             self.forget_home().await?;
-            self.claim_home(blobs).await?;
+            self.move_in(blobs).await?;
         }
         Ok(())
     }

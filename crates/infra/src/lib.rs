@@ -100,7 +100,7 @@ pub use blob::BlobFolder;
 pub use connect::{ConnectError, DatabaseSettings, connect};
 pub use env::{OsEntropy, SystemClock};
 pub use fastapi::{Change, FastApi, ImportError, ImportPlan, ImportReport, Reason, TableReport, Zone, import};
-pub use home::{Home, HomeError};
+pub use home::{Home, HomeError, Household};
 pub use keyring::{KeyError, KeyState, Rotation, SigningKeys};
 pub use password::Argon2Pool;
 pub use picture::PicturePool;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -18,6 +19,7 @@ crate::tests![
     a_restored_board_has_its_images_where_they_were_restored,
     a_copied_board_has_its_images_where_it_is_started,
     nothing_is_imported_beside_another_folder,
+    a_database_that_is_not_the_folder_s_takes_nothing_away,
 ];
 
 impl Server {
@@ -100,6 +102,15 @@ fn an_error(server: &Server) -> Value {
     })
 }
 
+/// What a sweep would take if no image showed it.
+fn grow_old(folder: &Path) {
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 50);
+    for file in blobs(folder) {
+        std::fs::File::options().write(true).open(file).unwrap().set_modified(long_ago).unwrap();
+    }
+}
+
+const TAKEN: &str = "holds images that this database does not name";
 const ELSEWHERE: &str = "is another folder than the one that holds this database's images";
 const UNMARKED: &str = "has no folder-id";
 
@@ -232,4 +243,34 @@ fn nothing_is_imported_beside_another_folder(board: &Board) {
             assert_eq!(ends(&mut first.command(&[&["import-fastapi", old.url()], more].concat())).code, Some(0));
         }
     }
+}
+
+fn a_database_that_is_not_the_folder_s_takes_nothing_away(board: &Board) {
+    let first = Server::start(&board.database.fresh(), &options());
+    let (_, image) = with_an_image(&first);
+    let blob = only_blob(&first.folder());
+    grow_old(&first.folder());
+    let env = vec![
+        ("MUNDAP_LOG", "info,mundap_api=debug".to_owned()),
+        ("MUNDAP_PUBLIC_URL", "https://board.example.com".to_owned()),
+    ];
+    let swept = |server: &Server| {
+        server.log.wait_for("the sweep's", |line| line.to_string().contains("took away the bytes of 0 images"));
+        assert_eq!(only_blob(&server.folder()), blob);
+    };
+    // A new database, as where somebody forgot to name the board's; and one whose images are in another folder.
+    let other = Server::start(&board.database.fresh(), &options());
+    for (url, told) in [(&board.database.fresh(), TAKEN), (&other.database_url, ELSEWHERE)] {
+        let second = Server::start(url, &Options { dir: Some(first.dir.clone()), env: env.clone() });
+        second.images_are("other_folder");
+        second.is_told(Some(told));
+        swept(&second);
+        // The empty database proves nothing of a folder that holds images.
+        let ended = ends(&mut second.command(&["doctor", "--repair"]));
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert_eq!(only_blob(&second.folder()), blob);
+    }
+    let first = first.again();
+    first.images_are("ok");
+    first.get(&image).send().is(200);
 }

@@ -11,7 +11,7 @@ use mundap_domain::user::{Role, UserId};
 use mundap_domain::version::Expected;
 use mundap_domain::{Actor, Error};
 
-use crate::stage::{Stage, admin, banned, code, contention, made_on, member, moderator};
+use crate::stage::{Stage, admin, banned, code, contention, made_on, member, moderator, unavailable};
 
 const COMMENT: CommentId = CommentId::new(5);
 const IMAGE: ImageId = ImageId::new(9);
@@ -284,6 +284,7 @@ async fn bytes_that_are_lost_are_a_fault_of_ours() {
 fn shelves(old: &[&[u8]], aside: &[&[u8]], shown: [&'static [&'static [u8]]; 2]) -> Stage {
     let digests = |names: &[&[u8]]| names.iter().map(|name| Digest::of(name)).collect::<Vec<_>>();
     let mut stage = Stage::default();
+    stage.outside.image_home.expect_is_here().returning(|| Ok(true));
     let shelf = Shelf { seen: old.len(), old: digests(old), aside: digests(aside) };
     stage.outside.blobs.expect_list().returning(move |n, before| {
         assert_eq!((noon().as_utc() - before.as_utc()).num_minutes(), 60);
@@ -345,6 +346,7 @@ async fn what_an_interrupted_sweep_left_aside_is_brought_to_its_end() {
 #[tokio::test]
 async fn a_sweep_that_cannot_ask_for_rows_takes_nothing_away() {
     let mut stage = Stage::default();
+    stage.outside.image_home.expect_is_here().returning(|| Ok(true));
     stage
         .outside
         .blobs
@@ -352,6 +354,18 @@ async fn a_sweep_that_cannot_ask_for_rows_takes_nothing_away() {
         .returning(|_, _| Ok(Shelf { old: vec![Digest::of(b"gone")], aside: Vec::new(), seen: 1 }));
     stage.outside.images.expect_shown().returning(|_| Err(contention()));
     assert_eq!(code(stage.services().housekeeping.sweep_images().await), "busy");
+}
+
+/// The rows of another database name none of these blobs.
+#[tokio::test]
+async fn a_sweep_touches_nothing_unless_the_images_are_known_to_be_here() {
+    for (is_here, outcome) in [(Ok(false), "ok"), (Err(unavailable()), "database_unavailable")] {
+        let mut stage = Stage::default();
+        let mut answer = Some(is_here.map_err(Error::from));
+        stage.outside.image_home.expect_is_here().returning(move || answer.take().expect("one question"));
+        // Not even listed: no call is expected.
+        assert_eq!(code(stage.services().housekeeping.sweep_images().await), outcome);
+    }
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Default for Stage {
 
 impl Stage {
     pub(crate) fn services(self) -> Services {
-        let Mocks { passwords, access_tokens, blobs, image_cleaner, mailer, .. } = self.outside;
+        let Mocks { passwords, access_tokens, blobs, image_home, image_cleaner, mailer, .. } = self.outside;
         let tape = self.tape;
         let store = StageStore {
             tape: tape.clone(),
@@ -157,6 +157,7 @@ impl Stage {
             passwords: Arc::new(passwords),
             access_tokens: Arc::new(access_tokens),
             blobs: Arc::new(blobs),
+            image_home: Arc::new(image_home),
             image_cleaner: Arc::new(image_cleaner),
             mailer: mailer.map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>),
             quotas: self.quotas,

@@ -110,17 +110,19 @@ impl Doctor<'_> {
         })
     }
 
-    /// Whether the folder is the one that all nodes share. It is taken for that where every image's blob is in it.
-    pub(super) async fn folder(&mut self, is_whole: bool) -> Result<(), DoctorError> {
+    /// Whether the folder is the one that all nodes share; says so where it was already. It is taken for that where every
+    /// image's blob is in it; that there is no image proves nothing of a folder that holds some.
+    pub(super) async fn folder(&mut self, is_whole: bool) -> Result<bool, DoctorError> {
         let (store, blobs) = (self.store(), self.board.blobs);
         // Where nobody has said which folder it is, the next node that starts does.
-        let Some(what) = store.home(blobs).await?.fault(blobs.root()) else { return Ok(()) };
-        let mended = self.examination.repair && is_whole;
+        let Some(what) = store.home(blobs).await?.fault(blobs.root()) else { return Ok(true) };
+        let is_proven = is_whole && (self.examined.blobs > 0 || blobs.some(1).await?.is_empty());
+        let mended = self.examination.repair && is_proven;
         if mended {
             store.settle_home(blobs).await?;
         }
         self.tell(&Finding { mended, ..Finding::new("images", what) });
-        Ok(())
+        Ok(false)
     }
 
     /// Files in the folder of images that nothing names.

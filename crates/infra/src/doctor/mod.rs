@@ -158,8 +158,10 @@ pub async fn examine(
         doctor.owners().await?;
         doctor.rows().await?;
         let is_whole = doctor.images().await?;
-        doctor.folder(is_whole).await?;
-        doctor.files().await?;
+        // What no row names may be another database's where the folder is.
+        if doctor.folder(is_whole).await? {
+            doctor.files().await?;
+        }
     }
     Ok(doctor.examined)
 }

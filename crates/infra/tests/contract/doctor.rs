@@ -16,7 +16,7 @@ use mundap_domain::testing::noon;
 use mundap_domain::user::User;
 use mundap_domain::{StoreError, UnitOfWork};
 use mundap_infra::doctor::{self, DoctorError, Examination, Examined, Finding, REFERENCES, Reference, examine};
-use mundap_infra::{BlobFolder, DatabaseKind, SigningKeys, SystemClock};
+use mundap_infra::{BlobFolder, DatabaseKind, Home, SigningKeys, SystemClock};
 use sea_orm::{ConnectionTrait as _, Statement, TransactionTrait as _};
 use tempfile::TempDir;
 
@@ -37,6 +37,7 @@ crate::tests![
     a_blob_that_was_set_aside_is_brought_back,
     an_image_that_is_deleted_meanwhile_is_no_finding,
     files_that_nothing_names_are_told_and_put_away,
+    files_in_a_folder_that_is_not_the_board_s_are_left,
     a_young_file_that_nothing_names_is_no_finding,
     a_schema_that_is_not_this_one_is_told,
     a_signing_key_that_others_may_read_is_told_and_mended,
@@ -71,6 +72,8 @@ impl Ward {
         SigningKeys::load_or_create(&folder.path().join("key")).unwrap();
         let mut ward = Self { board, folder, author, comment, image: (0, Digest::of(CONTENT)) };
         ward.image.0 = ward.attach(CONTENT).await;
+        // As a node does when it starts.
+        assert_eq!(ward.board.store.claim_home(&ward.blobs()).await.unwrap(), Home::Here);
         let user = ward.author.id;
         let key = "'b@example.com'";
         for sql in [
@@ -490,6 +493,20 @@ async fn an_image_that_is_deleted_meanwhile_is_no_finding(board: Board) {
     };
     let (lines, ()) = tokio::join!(ward.found(look()), delete);
     assert_eq!(lines, [""; 0]);
+}
+
+async fn files_in_a_folder_that_is_not_the_board_s_are_left(board: Board) {
+    let ward = Ward::new(&board).await;
+    let theirs = Digest::of(b"another board's");
+    ward.blobs().put(theirs, Arc::new(b"another board's".to_vec())).await.unwrap();
+    let elsewhere = BlobFolder::new(ward.folder.path().join("elsewhere"));
+    ward.board.store.settle_home(&elsewhere).await.unwrap();
+    for how in [look_later(), Examination { repair: true, ..look_later() }] {
+        let lines = ward.found(how).await;
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert!(line.contains("is another folder than") && line.ends_with("(mended)") == how.repair, "{line}");
+        assert!(ward.file(theirs).exists());
+    }
 }
 
 async fn files_that_nothing_names_are_told_and_put_away(board: Board) {

@@ -1,9 +1,15 @@
 //! Which folder the images of a database are in, said once and looked at by every node.
 
+use std::sync::Arc;
+
+use chrono::TimeDelta;
 use futures_util::future::join_all;
-use mundap_infra::{BlobFolder, Home};
+use mundap_domain::env::Clock as _;
+use mundap_domain::image::{BlobStore as _, Digest, ImageHome as _, NewImage};
+use mundap_infra::{BlobFolder, Home, Household, SystemClock};
 
 use crate::board::Board;
+use crate::image::{attach, new};
 
 crate::tests![
     of_nodes_that_come_first_at_once_one_says_which_folder_it_is,
@@ -11,6 +17,8 @@ crate::tests![
     a_folder_without_an_id_gets_none_where_another_is_known,
     a_file_that_holds_no_id_is_told_and_left,
     what_is_settled_holds_for_every_node,
+    a_database_takes_no_folder_of_images_that_it_does_not_name,
+    images_are_here_where_the_database_says_so_and_nowhere_else,
 ];
 
 /// Folders that are not there yet, as at a first start.
@@ -79,4 +87,61 @@ async fn what_is_settled_holds_for_every_node(board: Board) {
     board.store.forget_home().await.unwrap();
     assert_eq!((home(&first).await, home(&third).await), (Home::Nowhere, Home::Nowhere));
     assert_eq!(board.store.claim_home(&second).await.unwrap(), Home::Here);
+}
+
+async fn held(folder: &BlobFolder, name: &str) -> Digest {
+    let digest = Digest::of(name.as_bytes());
+    folder.put(digest, Arc::new(name.as_bytes().to_vec())).await.unwrap();
+    digest
+}
+
+async fn a_database_takes_no_folder_of_images_that_it_does_not_name(board: Board) {
+    let other = board.own().await;
+    let board = board.own().await;
+    let (_dir, [folder]) = folders();
+    other.store.claim_home(&folder).await.unwrap();
+    for n in 0..4 {
+        held(&folder, &format!("theirs {n}")).await;
+    }
+    assert_eq!(board.store.claim_home(&folder).await.unwrap(), Home::Taken);
+    assert!(Home::Taken.fault(folder.root()).unwrap().contains("holds images that this database does not name"));
+    // What is uploaded there meanwhile does not make the rest its own.
+    let author = board.user().await;
+    let comment = board.comment(board.qna(&author).await.id, &author).await;
+    for n in 0..3 {
+        let digest = held(&folder, &format!("ours {n}")).await;
+        attach(&board, &NewImage { digest, ..new(&comment, b"") }).await;
+    }
+    assert_eq!(board.store.claim_home(&folder).await.unwrap(), Home::Taken);
+    assert_eq!(board.store.home(&folder).await.unwrap(), Home::Taken);
+    assert_eq!(other.store.home(&folder).await.unwrap(), Home::Here);
+    // An operator may say that it is.
+    board.store.settle_home(&folder).await.unwrap();
+    assert_eq!(board.store.home(&folder).await.unwrap(), Home::Here);
+    // A copy of a database names what is there, but for what no sweep has taken yet.
+    other.store.settle_home(&folder).await.unwrap();
+    board.store.forget_home().await.unwrap();
+    for n in 0..3 {
+        let digest = Digest::of(format!("theirs {n}").as_bytes());
+        folder.set_aside(digest, SystemClock.now().plus(TimeDelta::hours(1))).await.unwrap();
+        folder.discard(digest).await.unwrap();
+    }
+    assert_eq!(board.store.claim_home(&folder).await.unwrap(), Home::Here);
+    board.close().await;
+    other.close().await;
+}
+
+async fn images_are_here_where_the_database_says_so_and_nowhere_else(board: Board) {
+    let board = board.own().await;
+    let (_dir, [first, second, third]) = folders();
+    let is_here = async |blobs: &BlobFolder| {
+        let household = Household { store: board.store.clone(), blobs: blobs.clone() };
+        household.is_here().await.unwrap()
+    };
+    assert!(!is_here(&first).await, "nobody has said yet");
+    board.store.claim_home(&first).await.unwrap();
+    board.store.settle_home(&second).await.unwrap();
+    held(&third, "a blob").await;
+    assert_eq!((is_here(&first).await, is_here(&second).await, is_here(&third).await), (false, true, false));
+    board.close().await;
 }

@@ -31,7 +31,7 @@ crate::tests![
     times_come_back_to_the_microsecond,
 ];
 
-fn new(comment: &Comment, content: &[u8]) -> NewImage {
+pub(crate) fn new(comment: &Comment, content: &[u8]) -> NewImage {
     NewImage {
         comment: comment.id,
         owner: comment.author.id,
@@ -56,7 +56,7 @@ async fn one_comment(board: &Board) -> (User, Comment) {
 }
 
 /// Attaches it, counted, as the use case does.
-async fn attach(board: &Board, new: &NewImage) -> Image {
+pub(crate) async fn attach(board: &Board, new: &NewImage) -> Image {
     let attach = async |unit: &dyn UnitOfWork| {
         assert!(unit.comments().count_images(new.comment, 1).await?);
         unit.images().insert(new).await
