@@ -111,6 +111,12 @@ impl RateLimits {
             Known::Settled(outcome) => return outcome,
             Known::Ask { owed } => owed,
         };
+        // Also of a caller that hangs up meanwhile: whoever does must not get rid of the debt.
+        let debt = Undo::of(|| {
+            self.buckets.with(policy, subject, |bucket| {
+                bucket.owed = bucket.owed.saturating_add(owed).min(quota.permits - 1);
+            });
+        });
         let charge = Charge { key: self.key(policy, subject), quota, owed, now };
         let charged = retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
@@ -124,17 +130,13 @@ impl RateLimits {
             Error::Internal(cause) => Error::Unavailable(cause),
             other => other,
         });
-        self.buckets.with(policy, subject, |bucket| match charged {
-            Ok(Charged { admitted, end }) => {
-                // What came meanwhile is in memory alone.
-                bucket.end = micros(end) + quota.interval() * i64::from(bucket.owed);
-                bucket.asked = micros(now);
-                bucket.outcome(policy, quota, micros(now), admitted)
-            }
-            Err(error) => {
-                bucket.owed = bucket.owed.saturating_add(owed).min(policy.block(quota) - 1);
-                Err(error)
-            }
+        let Charged { admitted, end } = charged?;
+        debt.settle();
+        self.buckets.with(policy, subject, |bucket| {
+            // What came meanwhile is in memory alone.
+            bucket.end = micros(end) + quota.interval() * i64::from(bucket.owed);
+            bucket.asked = micros(now);
+            bucket.outcome(policy, quota, micros(now), admitted)
         })
     }
 
@@ -157,6 +159,27 @@ impl RateLimits {
             // From here on this caller pays them.
             Known::Ask { owed: std::mem::take(&mut bucket.owed) }
         })
+    }
+}
+
+/// What is done when it is dropped, unless it is settled before.
+struct Undo<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Undo<F> {
+    fn of(undo: F) -> Self {
+        Self(Some(undo))
+    }
+
+    fn settle(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<F: FnOnce()> Drop for Undo<F> {
+    fn drop(&mut self) {
+        if let Some(undo) = self.0.take() {
+            undo();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
@@ -254,6 +255,47 @@ async fn a_database_that_is_away_turns_writes_away_and_is_owed_what_it_missed() 
     }
     assert!(left(&rates, Policy::Writes, &account(1)).await.is_some());
     assert_eq!(shared.asked(), [3]);
+}
+
+/// A clock of which whoever waits for it waits for ever.
+struct Stopped;
+
+#[async_trait]
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        noon()
+    }
+
+    async fn pause_before(&self, _attempt: u32) {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_while_they_pay_still_owes() {
+    let quotas = Some(Quotas::all(Quota::new(40, TimeDelta::hours(1)).unwrap()));
+    let mut stage = Stage { quotas, clock: Some(Arc::new(Stopped)), ..Stage::default() };
+    let (shared, mut times) = (Shared::default(), 0);
+    let charges = shared.clone();
+    stage.inside.rates.expect_charge().returning(move |charge| {
+        times += 1;
+        if times == 1 { Err(contention()) } else { Ok(charges.charge(charge)) }
+    });
+    let rates = stage.services().rates;
+    let (subject, use_three) = (account(1), async || {
+        for _ in 0..3 {
+            left(&rates, Policy::Writes, &account(1)).await.expect("there is room");
+        }
+    });
+    use_three().await;
+    let mut paying = Box::pin(rates.admit(Policy::Writes, &subject));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(paying.as_mut().poll(&mut context).is_pending());
+    // Others go on meanwhile, and owe for themselves.
+    use_three().await;
+    drop(paying);
+    assert_eq!(left(&rates, Policy::Writes, &account(1)).await, Some(33));
+    assert_eq!(shared.asked(), [6]);
 }
 
 #[tokio::test]
