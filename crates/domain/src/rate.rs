@@ -250,6 +250,10 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// How far the clocks of two nodes may be apart, as `mundap doctor` has it. A node that is behind must not let out again what
+    /// one that is ahead has just filled in.
+    pub const SKEW: TimeDelta = TimeDelta::seconds(2);
+
     /// The bucket's end up to which everything fits.
     #[must_use]
     pub fn last_end_with_room(&self) -> Timestamp {
@@ -260,6 +264,12 @@ impl Charge {
     #[must_use]
     pub fn end_when_full(&self) -> Timestamp {
         self.now.plus(self.quota.time_of(self.quota.permits))
+    }
+
+    /// The latest end that a bucket has which was filled by this quota and by clocks that agree.
+    #[must_use]
+    pub fn last_end(&self) -> Timestamp {
+        self.end_when_full().plus(Self::SKEW)
     }
 }
 
@@ -276,7 +286,7 @@ pub struct Charged {
 #[async_trait]
 pub trait RateRepository: Send + Sync {
     /// Adds the use and what is owed, where there is room for all of it. Without room MUST admit nothing, and MUST add what
-    /// is owed, up to the brim. Of charges at once MUST NOT admit more than fit; MUST be [`StoreError::Contention`] where
+    /// is owed, up to the brim. MUST make a bucket that ends after [`Charge::last_end`] one that is full. Of charges at once MUST NOT admit more than fit; MUST be [`StoreError::Contention`] where
     /// they would.
     async fn charge(&self, charge: &Charge) -> Result<Charged, StoreError>;
     /// Takes one use out of a bucket; no error where there is none.

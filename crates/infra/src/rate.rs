@@ -66,6 +66,15 @@ impl<C: ConnectionTrait + Send> Session<C> {
             .filter(Column::EmptyAt.lte(micros(at_most)));
         Ok(self.run("rate.fill", update.exec(&self.connection)).await?.rows_affected > 0)
     }
+
+    /// Makes a bucket whose end is like this one that is full.
+    async fn make_full(&self, charge: &Charge, end: SimpleExpr) -> Result<(), StoreError> {
+        let update = Entity::update_many()
+            .col_expr(Column::EmptyAt, Expr::value(micros(charge.end_when_full())))
+            .filter(Column::RateKey.eq(bytes(&charge.key)))
+            .filter(end);
+        self.run("rate.charge", update.exec(&self.connection)).await.map(drop)
+    }
 }
 
 #[async_trait]
@@ -76,7 +85,7 @@ impl<C: ConnectionTrait + Send> RateRepository for Session<C> {
             let end = self.bucket(&charge.key).await?.ok_or(StoreError::Stale)?;
             return Ok(Charged { admitted: true, end });
         }
-        if self.bucket(&charge.key).await?.is_none() {
+        let Some(found) = self.bucket(&charge.key).await? else {
             let end = charge.now.plus(charge.quota.time_of(charge.owed + 1));
             let row = ActiveModel { rate_key: Set(bytes(&charge.key)), empty_at: Set(micros(end)) };
             return match self.run("rate.charge", Entity::insert(row).exec_without_returning(&self.connection)).await {
@@ -85,16 +94,13 @@ impl<C: ConnectionTrait + Send> RateRepository for Session<C> {
                 Err(StoreError::Duplicate(cause)) => Err(StoreError::Contention(cause)),
                 Err(error) => Err(error),
             };
-        }
-        if charge.owed > 0 {
-            let brim = charge.end_when_full();
+        };
+        if found > charge.last_end() {
+            self.make_full(charge, Column::EmptyAt.gt(micros(charge.last_end()))).await?;
+        } else if charge.owed > 0 {
             let end = charge.now.plus(charge.quota.time_of(charge.quota.permits() - charge.owed));
             if !self.fill(charge, charge.owed, end).await? {
-                let full = Entity::update_many()
-                    .col_expr(Column::EmptyAt, Expr::value(micros(brim)))
-                    .filter(Column::RateKey.eq(bytes(&charge.key)))
-                    .filter(Column::EmptyAt.lt(micros(brim)));
-                self.run("rate.charge", full.exec(&self.connection)).await?;
+                self.make_full(charge, Column::EmptyAt.lt(micros(charge.end_when_full()))).await?;
             }
         }
         let end = self.bucket(&charge.key).await?.ok_or(StoreError::Stale)?;

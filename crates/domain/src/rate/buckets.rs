@@ -24,6 +24,12 @@ pub(super) struct Bucket {
 impl Bucket {
     const EMPTY: Self = Self { end: 0, owed: 0, used: 0, asked: 0 };
 
+    /// Takes one that is fuller than full for full, else it would refuse until it is not: the clock was set back, or its uses
+    /// were larger ones before the quota was changed.
+    pub(super) fn bound(&mut self, quota: Quota, now: i64) {
+        self.end = self.end.min(now + capacity(quota));
+    }
+
     pub(super) fn has_room(&self, quota: Quota, now: i64) -> bool {
         self.end.max(now) + quota.interval() <= now + capacity(quota)
     }

@@ -96,6 +96,7 @@ impl RateLimits {
     /// Counts in this node's memory alone.
     fn count(&self, policy: Policy, subject: &Subject, quota: Quota, now: i64) -> Result<Allowance, Error> {
         self.buckets.with(policy, subject, |bucket| {
+            bucket.bound(quota, now);
             let admitted = bucket.has_room(quota, now);
             if admitted {
                 bucket.add(quota, now);
@@ -135,6 +136,7 @@ impl RateLimits {
         self.buckets.with(policy, subject, |bucket| {
             // What came meanwhile is in memory alone.
             bucket.end = micros(end) + quota.interval() * i64::from(bucket.owed);
+            bucket.bound(quota, micros(now));
             bucket.asked = micros(now);
             bucket.outcome(policy, quota, micros(now), admitted)
         })
@@ -142,7 +144,9 @@ impl RateLimits {
 
     fn known(&self, policy: Policy, subject: &Subject, quota: Quota, now: i64) -> Known {
         self.buckets.with(policy, subject, |bucket| {
-            let believed = now < bucket.asked + micros_of(BELIEVED);
+            bucket.bound(quota, now);
+            // Not where the clock was set back since.
+            let believed = (bucket.asked..bucket.asked + micros_of(BELIEVED)).contains(&now);
             if now >= bucket.used + micros_of(quota.window) {
                 bucket.owed = 0;
             }

@@ -52,7 +52,8 @@ impl Shared {
     fn charge(&self, charge: &Charge) -> Charged {
         self.owed.lock().expect("a bucket").push(charge.owed);
         let mut end = self.end.lock().expect("a bucket");
-        let from = end.map_or(charge.now, |end| end.max(charge.now));
+        let bounded = |end| if end > charge.last_end() { charge.end_when_full() } else { end };
+        let from = end.map_or(charge.now, |end| bounded(end).max(charge.now));
         let admitted = from <= charge.last_end_with_room();
         let uses = if admitted { charge.owed + 1 } else { charge.owed };
         let filled = from.plus(charge.quota.time_of(uses));
@@ -108,6 +109,39 @@ async fn each_limit_bites_at_its_figure_and_lets_go_evenly() {
         hands.turn(60);
         assert_eq!(use_one().await, Some(2), "{policy:?}");
     }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_keeps_nobody_out_for_longer() {
+    for policy in Policy::ALL {
+        let (hands, shared) = (Hands::default(), Shared::default());
+        let rates = node(three(), &hands, &shared);
+        let use_one = async || left(&rates, policy, &account(1)).await;
+        assert_eq!([use_one().await, use_one().await, use_one().await], [Some(2), Some(1), Some(0)], "{policy:?}");
+        hands.turn(-600);
+        match rates.admit(policy, &account(1)).await {
+            Err(Error::RateLimited(refused)) => assert_eq!(refused.more_in.num_seconds(), 20, "{policy:?}"),
+            other => panic!("{policy:?}: {other:?}"),
+        }
+        hands.turn(20);
+        assert_eq!([use_one().await, use_one().await], [Some(0), None], "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_was_changed_counts_what_was_full_as_full() {
+    let (hands, shared) = (Hands::default(), Shared::default());
+    let before = node(Quota::new(2, TimeDelta::hours(1)).unwrap(), &hands, &shared);
+    assert_eq!(left(&before, Policy::Writes, &account(1)).await, Some(1));
+    assert_eq!(left(&before, Policy::Writes, &account(1)).await, Some(0));
+    let after = node(Quota::new(60, TimeDelta::minutes(1)).unwrap(), &hands, &shared);
+    // It owes these five to the next that asks.
+    for _ in 0..5 {
+        assert!(left(&after, Policy::Writes, &account(1)).await.is_some());
+    }
+    assert_eq!(left(&after, Policy::Writes, &account(1)).await, None);
+    hands.turn(2);
+    assert!(left(&after, Policy::Writes, &account(1)).await.is_some());
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ crate::tests![
     charge_admits_as_many_as_fit_and_one_more_with_time,
     charge_adds_what_is_owed_where_all_of_it_fits,
     charge_without_room_admits_nothing_and_adds_what_is_owed_up_to_the_brim,
+    charge_makes_a_bucket_that_is_fuller_than_full_a_full_one,
     charges_at_once_admit_no_more_than_fit,
     a_bucket_that_was_empty_for_long_fills_from_now,
     give_back_takes_one_out_and_is_no_error_where_there_is_none,
@@ -72,6 +73,21 @@ async fn charge_without_room_admits_nothing_and_adds_what_is_owed_up_to_the_brim
     assert_eq!(used(&board, key, 2, 0).await, (false, 60), "the two that are owed");
     assert_eq!(used(&board, key, 2, 30).await, (false, 90), "no fuller than full");
     assert_eq!(used(&board, key, 0, 50).await, (true, 110));
+}
+
+async fn charge_makes_a_bucket_that_is_fuller_than_full_a_full_one(board: Board) {
+    // By a node whose clock is ahead, or before the clock was set back; and by one that is a little ahead.
+    let (key, owing, near) = (new_key(), new_key(), new_key());
+    for end in [620, 640, 660] {
+        assert_eq!(used(&board, key, 0, 600).await, (true, end));
+        assert_eq!(used(&board, owing, 0, 600).await, (true, end));
+        assert_eq!(used(&board, near, 0, 2).await, (true, end - 598));
+    }
+    assert_eq!(used(&board, key, 0, 0).await, (false, 60));
+    assert_eq!(used(&board, key, 0, 19).await, (false, 60));
+    assert_eq!(used(&board, key, 0, 20).await, (true, 80));
+    assert_eq!(used(&board, owing, 2, 0).await, (false, 60));
+    assert_eq!(used(&board, near, 0, 0).await, (false, 62));
 }
 
 async fn charges_at_once_admit_no_more_than_fit(board: Board) {
