@@ -61,14 +61,23 @@ impl RateLimits {
         let Some(quotas) = &self.quotas else { return Ok(None) };
         let quota = quotas.of(policy);
         let now = micros(self.clock.now());
-        if let Some(site) = subject.site() {
-            self.count(policy, &site, quota.times(NETWORKS_OF_A_SITE), now)?;
-        }
+        // The site before its network, and taken back where that is refused, which is one host's doing.
+        let counted = match subject.site() {
+            Some(site) => {
+                let quota = quota.times(NETWORKS_OF_A_SITE);
+                self.count(policy, &site, quota, now)?;
+                Some(Undo::of(move || self.take_out(policy, &site, quota)))
+            }
+            None => None,
+        };
         let allowance = if policy.is_shared() {
             self.charge(policy, subject, quota).await?
         } else {
             self.count(policy, subject, quota, now)?
         };
+        if let Some(counted) = counted {
+            counted.settle();
+        }
         Ok(Some(allowance))
     }
 
@@ -85,8 +94,13 @@ impl RateLimits {
     pub(crate) async fn give_back(&self, unit: &dyn Repositories, attempt: Option<&Attempt>) -> Result<(), Error> {
         let Some(Attempt { subject, key, quota }) = attempt else { return Ok(()) };
         unit.rates().give_back(key, *quota).await?;
-        self.buckets.with(Policy::Attempts, subject, |bucket| bucket.end -= quota.interval());
+        self.take_out(Policy::Attempts, subject, *quota);
         Ok(())
+    }
+
+    /// Takes one use out of a bucket in this node's memory.
+    fn take_out(&self, policy: Policy, subject: &Subject, quota: Quota) {
+        self.buckets.with(policy, subject, |bucket| bucket.end -= quota.interval());
     }
 
     fn key(&self, policy: Policy, subject: &Subject) -> RateKey {

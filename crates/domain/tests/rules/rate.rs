@@ -195,6 +195,19 @@ async fn a_whole_site_has_sixteen_networks_worth() {
 }
 
 #[tokio::test]
+async fn what_one_host_is_refused_does_not_count_for_its_site() {
+    for policy in [Policy::Anonymous, Policy::Renewals] {
+        let rates = node(three(), &Hands::default(), &Shared::default());
+        let mut admitted = 0;
+        for network in (0..200).map(|_| 0).chain(1..100) {
+            let subject = address(&format!("2001:db8:1:{network:x}::1"));
+            admitted += u32::from(left(&rates, policy, &subject).await.is_some());
+        }
+        assert_eq!(admitted, 48, "{policy:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_off_counts_nothing_and_asks_nobody() {
     let rates = Stage::default().services().rates;
     for policy in Policy::ALL {
