@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::env::{Clock, retrying};
+use crate::env::{Clock, Timestamp, retrying};
 use crate::error::Error;
 use crate::idempotency::REMEMBERED;
 use crate::image::{BlobStore, ImageHome, SHELVES, sweep};
@@ -19,7 +19,23 @@ pub struct Housekeeping {
     next_shelf: AtomicU8,
 }
 
+/// What is forgotten with time.
+#[derive(Clone, Copy)]
+enum Old {
+    Receipts,
+    Buckets,
+    MailTokens,
+}
+
+impl Old {
+    const ALL: [Self; 3] = [Self::Receipts, Self::Buckets, Self::MailTokens];
+}
+
 impl Housekeeping {
+    /// How many rows one unit forgets at most. All that have piled up, by one statement, may be more than a statement has time
+    /// for, and then none would ever go; and others want to write too.
+    pub const ROWS: u64 = 2_000;
+
     /// How many blobs one sweep looks at, give or take a shelf: a small board is looked through each time, a large one by
     /// and by.
     pub const BLOBS: usize = 10_000;
@@ -39,17 +55,33 @@ impl Housekeeping {
     /// once.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], [`Error::Busy`].
+    /// [`Error::Unavailable`], [`Error::Busy`]; what was forgotten until then stays forgotten.
     pub async fn sweep(&self) -> Result<u64, Error> {
         let now = self.clock.now();
-        let before = now.plus(-REMEMBERED);
+        let mut forgotten = 0;
+        for old in Old::ALL {
+            loop {
+                let gone = self.forget(old, now).await?;
+                forgotten += gone;
+                if gone < Self::ROWS {
+                    break;
+                }
+            }
+        }
+        Ok(forgotten)
+    }
+
+    /// Forgets one piece, and says how many rows it held.
+    async fn forget(&self, old: Old, now: Timestamp) -> Result<u64, Error> {
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
-            let receipts = unit.receipts().delete_older(before).await?;
-            let tokens = unit.mail_tokens().delete_expired(now).await?;
-            let buckets = unit.rates().delete_empty(now).await?;
+            let gone = match old {
+                Old::Receipts => unit.receipts().delete_older(now.plus(-REMEMBERED), Self::ROWS).await?,
+                Old::Buckets => unit.rates().delete_empty(now, Self::ROWS).await?,
+                Old::MailTokens => unit.mail_tokens().delete_expired(now, Self::ROWS).await?,
+            };
             unit.commit().await?;
-            Ok(receipts + tokens + buckets)
+            Ok(gone)
         })
         .await
     }

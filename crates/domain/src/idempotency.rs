@@ -169,8 +169,8 @@ pub trait ReceiptRepository: Send + Sync {
     async fn delete(&self, receipt: &Receipt) -> Result<(), StoreError>;
     /// Forgets all keys of an account.
     async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError>;
-    /// Forgets every receipt that is older than `before`, and says how many there were.
-    async fn delete_older(&self, before: Timestamp) -> Result<u64, StoreError>;
+    /// Forgets receipts that are older than `before`, `most` of them at most, and says how many.
+    async fn delete_older(&self, before: Timestamp, most: u64) -> Result<u64, StoreError>;
 }
 
 /// Something about to be created.

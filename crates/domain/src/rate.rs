@@ -291,8 +291,8 @@ pub trait RateRepository: Send + Sync {
     async fn charge(&self, charge: &Charge) -> Result<Charged, StoreError>;
     /// Takes one use out of a bucket; no error where there is none.
     async fn give_back(&self, key: &RateKey, quota: Quota) -> Result<(), StoreError>;
-    /// Forgets every bucket that is empty at `now`, and says how many there were.
-    async fn delete_empty(&self, now: Timestamp) -> Result<u64, StoreError>;
+    /// Forgets buckets that are empty at `now`, `most` of them at most, and says how many.
+    async fn delete_empty(&self, now: Timestamp, most: u64) -> Result<u64, StoreError>;
 }
 
 /// What a caller has left.

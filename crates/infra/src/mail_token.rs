@@ -11,7 +11,7 @@ use sea_orm::{
 };
 
 use crate::Session;
-use crate::row::{Moment, Reading};
+use crate::row::{Moment, Pieces, Reading};
 use row::{ActiveModel, Column, Entity, Model};
 
 pub(crate) mod row {
@@ -48,6 +48,10 @@ fn read(row: Model, purpose: Purpose) -> Result<MailTokenRecord, StoreError> {
         expires_at: row.expires_at.into(),
     })
 }
+
+/// No index has them by their ends: the first that are met.
+static EXPIRED: Pieces =
+    Pieces { table: "mail_token", key: "user_id, purpose", condition: "expires_at <= ?", order: "user_id, purpose" };
 
 #[async_trait]
 impl<C: ConnectionTrait + Send> MailTokenRepository for Session<C> {
@@ -89,8 +93,8 @@ impl<C: ConnectionTrait + Send> MailTokenRepository for Session<C> {
         Ok(())
     }
 
-    async fn delete_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let delete = Entity::delete_many().filter(Column::ExpiresAt.lte(Moment::from(now)));
-        Ok(self.run("mail_token.delete_expired", delete.exec(&self.connection)).await?.rows_affected)
+    async fn delete_expired(&self, now: Timestamp, most: u64) -> Result<u64, StoreError> {
+        let delete = EXPIRED.delete(self.connection.get_database_backend(), Moment::from(now), most);
+        Ok(self.run("mail_token.delete_expired", self.connection.execute_raw(delete)).await?.rows_affected())
     }
 }

@@ -9,7 +9,7 @@ use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait as _, SimpleExpr};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _};
 
 use crate::Session;
-use crate::row::Reading;
+use crate::row::{Pieces, Reading};
 use row::{ActiveModel, Column, Entity};
 
 mod row {
@@ -77,6 +77,8 @@ impl<C: ConnectionTrait + Send> Session<C> {
     }
 }
 
+static EMPTY: Pieces = Pieces { table: "rate_limit", key: "rate_key", condition: "empty_at <= ?", order: "empty_at" };
+
 #[async_trait]
 impl<C: ConnectionTrait + Send> RateRepository for Session<C> {
     async fn charge(&self, charge: &Charge) -> Result<Charged, StoreError> {
@@ -115,8 +117,8 @@ impl<C: ConnectionTrait + Send> RateRepository for Session<C> {
         Ok(())
     }
 
-    async fn delete_empty(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let delete = Entity::delete_many().filter(Column::EmptyAt.lte(micros(now)));
-        Ok(self.run("rate.delete_empty", delete.exec(&self.connection)).await?.rows_affected)
+    async fn delete_empty(&self, now: Timestamp, most: u64) -> Result<u64, StoreError> {
+        let delete = EMPTY.delete(self.connection.get_database_backend(), micros(now), most);
+        Ok(self.run("rate.delete_empty", self.connection.execute_raw(delete)).await?.rows_affected())
     }
 }

@@ -13,7 +13,7 @@ use sea_orm::{
 };
 
 use crate::batch::{Answer, Batch, Pool};
-use crate::row::{Moment, Reading, padded};
+use crate::row::{Moment, Pieces, Reading, padded};
 use crate::{Origin, Session};
 use row::{Column, Entity, Model};
 
@@ -86,6 +86,9 @@ pub(crate) fn insertion(db: DbBackend, receipts: &[Receipt]) -> Statement {
     Statement::from_sql_and_values(db, sql, values.collect::<Vec<Value>>())
 }
 
+static OLD: Pieces =
+    Pieces { table: "receipt", key: "claimant, idem_key", condition: "created_at < ?", order: "created_at" };
+
 fn read(row: Model, claimant: Claimant, key: &IdempotencyKey) -> Result<Receipt, StoreError> {
     let reading = Reading { table: "receipt", id: row.created_id };
     let fingerprint = row.fingerprint.try_into();
@@ -133,8 +136,8 @@ impl<C: ConnectionTrait + Send> ReceiptRepository for Session<C> {
         Ok(())
     }
 
-    async fn delete_older(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let delete = Entity::delete_many().filter(Column::CreatedAt.lt(Moment::from(before)));
-        Ok(self.run("receipt.delete_older", delete.exec(&self.connection)).await?.rows_affected)
+    async fn delete_older(&self, before: Timestamp, most: u64) -> Result<u64, StoreError> {
+        let delete = OLD.delete(self.connection.get_database_backend(), Moment::from(before), most);
+        Ok(self.run("receipt.delete_older", self.connection.execute_raw(delete)).await?.rows_affected())
     }
 }

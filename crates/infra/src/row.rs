@@ -90,6 +90,32 @@ pub(crate) fn moment(row: &QueryResult, place: usize) -> Result<Moment, DbErr> {
     text.and_then(Moment::stored).map_or_else(|| row.try_get_by_index(place), Ok)
 }
 
+/// Rows that are deleted piece by piece: by one statement all of them would take too long.
+pub(crate) struct Pieces {
+    pub(crate) table: &'static str,
+    /// The columns of its primary key.
+    pub(crate) key: &'static str,
+    /// Which rows; holds one `?`.
+    pub(crate) condition: &'static str,
+    /// Which of them first: as an index has them, so that no other row is looked at.
+    pub(crate) order: &'static str,
+}
+
+impl Pieces {
+    /// What deletes `most` of them at most.
+    pub(crate) fn delete(&self, db: DbBackend, value: impl Into<Value>, most: u64) -> Statement {
+        let Self { table, key, condition, order } = self;
+        let some = format!("FROM {table} WHERE {condition} ORDER BY {order} LIMIT {most}");
+        let sql = if db == DbBackend::Sqlite {
+            // Its DELETE knows no LIMIT, and MySQL's knows no subquery with one.
+            format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} {some})")
+        } else {
+            format!("DELETE {some}")
+        };
+        Statement::from_sql_and_values(db, sql, [value.into()])
+    }
+}
+
 /// A row that is being read back into the domain, for the errors it may hold.
 #[derive(Clone, Copy)]
 pub(crate) struct Reading {

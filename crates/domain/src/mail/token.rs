@@ -97,8 +97,8 @@ pub trait MailTokenRepository: Send + Sync {
     /// Forgets the account's token for this purpose; no error where there is none.
     async fn delete(&self, user: UserId, purpose: Purpose) -> Result<(), StoreError>;
     async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError>;
-    /// Forgets what is good no longer, and says how many rows that were.
-    async fn delete_expired(&self, now: Timestamp) -> Result<u64, StoreError>;
+    /// Forgets what is good no longer, `most` of it at most, and says how many rows that were.
+    async fn delete_expired(&self, now: Timestamp, most: u64) -> Result<u64, StoreError>;
 }
 
 /// A new password by a mailed token, as somebody filled it in, checked.

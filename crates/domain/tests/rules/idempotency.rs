@@ -1,5 +1,6 @@
 //! Doing something once.
 
+use mundap_domain::Housekeeping;
 use mundap_domain::comment::CommentDraft;
 use mundap_domain::error::StoreError;
 use mundap_domain::idempotency::{IdempotencyKey, Outcome, Receipt};
@@ -173,17 +174,24 @@ async fn what_fails_because_the_first_came_between_is_a_repetition() {
 async fn housekeeping_forgets_what_is_older_than_a_day() {
     let mut stage = Stage::default();
     let tape = stage.tape.clone();
-    stage.inside.receipts.expect_delete_older().returning(|before| {
+    let mut left = 2 * Housekeeping::ROWS + 3;
+    stage.inside.receipts.expect_delete_older().returning(move |before, most| {
         assert_eq!(before, noon().plus(-mundap_domain::idempotency::REMEMBERED));
-        Ok::<_, StoreError>(3)
+        let gone = left.min(most);
+        left -= gone;
+        Ok::<_, StoreError>(gone)
     });
-    stage.inside.mail_tokens.expect_delete_expired().with(mockall::predicate::eq(noon())).returning(|_| Ok(4));
-    stage.inside.rates.expect_delete_empty().returning(|now| {
+    stage.inside.mail_tokens.expect_delete_expired().returning(|now, _| {
+        assert_eq!(now, noon());
+        Ok::<_, StoreError>(4)
+    });
+    stage.inside.rates.expect_delete_empty().returning(|now, _| {
         assert_eq!(now, noon());
         Ok::<_, StoreError>(2)
     });
-    assert_eq!(stage.services().housekeeping.sweep().await.unwrap(), 9);
-    assert_eq!(tape, ["begin", "commit"]);
+    assert_eq!(stage.services().housekeeping.sweep().await.unwrap(), 2 * Housekeeping::ROWS + 9);
+    // Whatever has piled up goes in pieces: three of the receipts, and one of each of the others.
+    assert_eq!(tape.read(), [["begin", "commit"]; 5].concat());
 }
 
 #[test]

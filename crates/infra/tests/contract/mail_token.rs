@@ -17,6 +17,7 @@ crate::tests![
     delete_forgets_one_purpose_and_is_no_error_where_there_is_none,
     delete_all_of_forgets_those_of_that_account_alone,
     delete_expired_spares_what_is_good,
+    delete_expired_forgets_no_more_than_it_may,
     times_come_back_to_the_microsecond,
 ];
 
@@ -118,8 +119,21 @@ async fn delete_expired_spares_what_is_good(board: Board) {
     let (gone, kept) = (until(Purpose::VerifyEmail, 0), until(Purpose::ResetPassword, 1));
     put(&board, &gone).await.unwrap();
     put(&board, &kept).await.unwrap();
-    assert_eq!(board.unit(async |unit| unit.mail_tokens().delete_expired(noon()).await).await.unwrap(), 1);
+    assert_eq!(board.unit(async |unit| unit.mail_tokens().delete_expired(noon(), 10).await).await.unwrap(), 1);
     assert_eq!((stored(&board, &gone).await, stored(&board, &kept).await.as_ref()), (None, Some(&kept)));
+}
+
+async fn delete_expired_forgets_no_more_than_it_may(board: Board) {
+    let board = board.own().await;
+    let user = board.user().await;
+    for purpose in [Purpose::VerifyEmail, Purpose::ResetPassword] {
+        put(&board, &MailTokenRecord { expires_at: noon(), ..new(&user, purpose) }).await.unwrap();
+    }
+    for expected in [1, 1, 0] {
+        let forgotten = board.unit(async |unit| unit.mail_tokens().delete_expired(noon(), 1).await).await.unwrap();
+        assert_eq!(forgotten, expected);
+    }
+    board.close().await;
 }
 
 async fn times_come_back_to_the_microsecond(board: Board) {

@@ -18,6 +18,7 @@ crate::tests![
     a_bucket_that_was_empty_for_long_fills_from_now,
     give_back_takes_one_out_and_is_no_error_where_there_is_none,
     delete_empty_spares_what_is_not_empty,
+    delete_empty_forgets_no_more_than_it_may,
     ends_come_back_to_the_microsecond,
 ];
 
@@ -134,9 +135,21 @@ async fn delete_empty_spares_what_is_not_empty(board: Board) {
     let (empty, kept) = (new_key(), new_key());
     used(&board, empty, 0, 0).await;
     used(&board, kept, 1, 0).await;
-    let forgotten = board.unit(async |unit| unit.rates().delete_empty(after(20)).await).await.unwrap();
+    let forgotten = board.unit(async |unit| unit.rates().delete_empty(after(20), 10).await).await.unwrap();
     assert_eq!(forgotten, 1);
     assert_eq!(used(&board, kept, 0, 0).await, (true, 60));
+    board.close().await;
+}
+
+async fn delete_empty_forgets_no_more_than_it_may(board: Board) {
+    let board = board.own().await;
+    for _ in 0..3 {
+        used(&board, new_key(), 0, 0).await;
+    }
+    for expected in [2, 1, 0] {
+        let forgotten = board.unit(async |unit| unit.rates().delete_empty(after(20), 2).await).await.unwrap();
+        assert_eq!(forgotten, expected);
+    }
     board.close().await;
 }
 

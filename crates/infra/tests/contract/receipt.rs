@@ -19,6 +19,7 @@ crate::tests![
     delete_spares_another_receipt_of_the_same_key,
     delete_all_of_forgets_every_key_of_that_account_alone,
     delete_older_spares_what_is_not_older,
+    delete_older_forgets_no_more_than_it_may,
     times_come_back_to_the_microsecond,
 ];
 
@@ -144,9 +145,24 @@ async fn delete_older_spares_what_is_not_older(board: Board) {
     let old = Receipt { created_at: noon().plus(TimeDelta::microseconds(-1)), ..new(&board).await };
     insert(&board, &kept).await.unwrap();
     insert(&board, &old).await.unwrap();
-    let forgotten = board.unit(async |unit| unit.receipts().delete_older(noon()).await).await.unwrap();
+    let forgotten = board.unit(async |unit| unit.receipts().delete_older(noon(), 10).await).await.unwrap();
     assert_eq!((forgotten, stored(&board, &old).await), (1, None));
     assert_eq!(stored(&board, &kept).await, Some(kept));
+    board.close().await;
+}
+
+async fn delete_older_forgets_no_more_than_it_may(board: Board) {
+    let board = board.own().await;
+    let old = Receipt { created_at: noon().plus(TimeDelta::seconds(-1)), ..new(&board).await };
+    for n in 0..5 {
+        // Of one instant and of one account.
+        insert(&board, &Receipt { key: key(&format!("old-{n}")), ..old.clone() }).await.unwrap();
+    }
+    let mut forgotten = Vec::new();
+    for _ in 0..4 {
+        forgotten.push(board.unit(async |unit| unit.receipts().delete_older(noon(), 2).await).await.unwrap());
+    }
+    assert_eq!(forgotten, [2, 2, 1, 0]);
     board.close().await;
 }
 

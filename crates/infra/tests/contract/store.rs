@@ -144,7 +144,7 @@ async fn reads_that_are_held_up_leave_a_connection_for_units(board: Board) {
         }
         // Something that has nothing to do with the table.
         let unit = board.begin().await;
-        unit.receipts().delete_older(noon()).await.unwrap();
+        unit.receipts().delete_older(noon(), 10).await.unwrap();
         unit.commit().await.unwrap();
         if let Some(lock) = &lock {
             lock.execute_unprepared("UNLOCK TABLES").await.unwrap();
