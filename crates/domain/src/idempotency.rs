@@ -169,6 +169,8 @@ pub trait ReceiptRepository: Send + Sync {
     async fn delete(&self, receipt: &Receipt) -> Result<(), StoreError>;
     /// Forgets all keys of an account.
     async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError>;
+    /// Accounts that were erased at `since` or later and have a receipt all the same, `most` of them at most.
+    async fn erased_claimants(&self, since: Timestamp, most: u64) -> Result<Vec<UserId>, StoreError>;
     /// Forgets receipts that are older than `before`, `most` of them at most, and says how many.
     async fn delete_older(&self, before: Timestamp, most: u64) -> Result<u64, StoreError>;
 }

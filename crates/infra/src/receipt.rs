@@ -8,11 +8,12 @@ use mundap_domain::env::Timestamp;
 use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt, ReceiptRepository};
 use mundap_domain::user::{Author, UserId};
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, FromQueryResult as _, QueryFilter as _, Statement,
-    Value,
+    ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult as _, QueryFilter as _,
+    Statement, Value,
 };
 
 use crate::batch::{Answer, Batch, Pool};
+use crate::failure::store_error;
 use crate::row::{Moment, Pieces, Reading, padded};
 use crate::{Origin, Session};
 use row::{Column, Entity, Model};
@@ -134,6 +135,19 @@ impl<C: ConnectionTrait + Send> ReceiptRepository for Session<C> {
         let delete = Entity::delete_many().filter(Column::Claimant.eq(user.get()));
         self.run("receipt.delete_all_of", delete.exec(&self.connection)).await?;
         Ok(())
+    }
+
+    async fn erased_claimants(&self, since: Timestamp, most: u64) -> Result<Vec<UserId>, StoreError> {
+        // From the accounts to their receipts, which begin with the claimant: few were erased.
+        let sql = format!(
+            "SELECT user_id FROM users WHERE deleted_at >= ? \
+             AND EXISTS (SELECT 1 FROM receipt WHERE receipt.claimant = users.user_id) ORDER BY user_id LIMIT {most}"
+        );
+        let values = [Moment::from(since).into()];
+        let select = Statement::from_sql_and_values(self.connection.get_database_backend(), sql, values);
+        let rows = self.run("receipt.erased_claimants", self.connection.query_all_raw(select)).await?;
+        let ids: Result<Vec<i64>, DbErr> = rows.iter().map(|row| row.try_get_by_index(0)).collect();
+        Ok(ids.map_err(store_error)?.into_iter().map(UserId::new).collect())
     }
 
     async fn delete_older(&self, before: Timestamp, most: u64) -> Result<u64, StoreError> {

@@ -6,7 +6,7 @@ use mundap_domain::error::StoreError;
 use mundap_domain::idempotency::{IdempotencyKey, Outcome, Receipt};
 use mundap_domain::qna::{QnaDraft, QnaId};
 use mundap_domain::testing::{a_comment, a_qna, a_user, board, noon};
-use mundap_domain::user::Role;
+use mundap_domain::user::{Role, UserId};
 use mundap_domain::version::Version;
 use std::sync::{Arc, Mutex};
 
@@ -189,9 +189,30 @@ async fn housekeeping_forgets_what_is_older_than_a_day() {
         assert_eq!(now, noon());
         Ok::<_, StoreError>(2)
     });
+    stage.outside.receipts.expect_erased_claimants().returning(|_, _| Ok(Vec::new()));
     assert_eq!(stage.services().housekeeping.sweep().await.unwrap(), 2 * Housekeeping::ROWS + 9);
     // Whatever has piled up goes in pieces: three of the receipts, and one of each of the others.
     assert_eq!(tape.read(), [["begin", "commit"]; 5].concat());
+}
+
+#[tokio::test]
+async fn housekeeping_forgets_the_receipts_that_a_deleted_account_has_all_the_same() {
+    let mut stage = Stage::default();
+    stage.inside.receipts.expect_delete_older().returning(|_, _| Ok(0));
+    stage.inside.mail_tokens.expect_delete_expired().returning(|_, _| Ok(0));
+    stage.inside.rates.expect_delete_empty().returning(|_, _| Ok(0));
+    stage.outside.receipts.expect_erased_claimants().returning(|since, _| {
+        assert_eq!(since, noon().plus(-mundap_domain::idempotency::REMEMBERED));
+        Ok(vec![UserId::new(3), UserId::new(5)])
+    });
+    let tape = stage.tape.clone();
+    stage.inside.receipts.expect_delete_all_of().returning(move |user| {
+        tape.note(format!("forget {user}"));
+        Ok(())
+    });
+    let tape = stage.tape.clone();
+    stage.services().housekeeping.sweep().await.unwrap();
+    assert_eq!(tape.read()[6..], ["begin", "forget 3", "forget 5", "commit"]);
 }
 
 #[test]

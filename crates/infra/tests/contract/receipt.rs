@@ -18,6 +18,7 @@ crate::tests![
     delete_forgets_one_receipt_and_is_no_error_where_there_is_none,
     delete_spares_another_receipt_of_the_same_key,
     delete_all_of_forgets_every_key_of_that_account_alone,
+    erased_claimants_are_those_that_were_erased_and_have_a_receipt,
     delete_older_spares_what_is_not_older,
     delete_older_forgets_no_more_than_it_may,
     times_come_back_to_the_microsecond,
@@ -137,6 +138,30 @@ async fn delete_all_of_forgets_every_key_of_that_account_alone(board: Board) {
     board.unit(async |unit| unit.receipts().delete_all_of(user).await).await.unwrap();
     assert_eq!((stored(&board, &one).await, stored(&board, &two).await), (None, None));
     assert_eq!(stored(&board, &others).await, Some(others));
+}
+
+async fn erased_claimants_are_those_that_were_erased_and_have_a_receipt(board: Board) {
+    let board = board.own().await;
+    let erase = async |receipt: &Receipt, at| {
+        let id = receipt.author.as_ref().unwrap().id;
+        board.unit(async |unit| unit.users().erase(id, at).await).await.unwrap();
+        id
+    };
+    let (kept, none, long_ago) = (new(&board).await, new(&board).await, new(&board).await);
+    let (one, two) = (new(&board).await, new(&board).await);
+    erase(&none, noon()).await;
+    erase(&long_ago, noon().plus(TimeDelta::microseconds(-1))).await;
+    let erased = [erase(&one, noon()).await, erase(&two, noon()).await];
+    // Behind it, as by a unit that began before; of one account two.
+    for receipt in [&kept, &long_ago, &one, &Receipt { key: key("two"), ..one.clone() }, &two] {
+        insert(&board, receipt).await.unwrap();
+    }
+    let claimants = async |most| board.reader().receipts().erased_claimants(noon(), most).await.unwrap();
+    assert_eq!(claimants(10).await, erased);
+    assert_eq!(claimants(1).await, erased[..1]);
+    board.unit(async |unit| unit.receipts().delete_all_of(erased[0]).await).await.unwrap();
+    assert_eq!(claimants(10).await, erased[1..]);
+    board.close().await;
 }
 
 async fn delete_older_spares_what_is_not_older(board: Board) {
