@@ -219,6 +219,9 @@ pub trait CommentRepository: Send + Sync {
     async fn update(&self, comment: &Comment) -> Result<(), StoreError>;
     /// Removes it with its images. MUST be [`StoreError::Stale`] unless it is there in this version.
     async fn delete(&self, id: CommentId, version: Version) -> Result<(), StoreError>;
+    /// Removes comments of a QnA with their images, `most` of them at most, and says how many. MUST leave the QnA's count of
+    /// comments alone.
+    async fn delete_some_of(&self, qna: QnaId, most: u64) -> Result<u64, StoreError>;
     /// Adds `by` to its count of images, by which a comment without any is read without a look at the images, and keeps the
     /// row from changing until the unit ends. `false` where there is no such comment. MUST NOT read the count first.
     async fn count_images(&self, id: CommentId, by: i32) -> Result<bool, StoreError>;

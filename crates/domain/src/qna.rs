@@ -347,20 +347,41 @@ impl QnaService {
         .await
     }
 
-    /// Deletes a QnA with its comments and their images.
+    /// Deletes a QnA with its comments and their images. Of more than [`AT_ONCE`](Self::AT_ONCE) comments some go before it,
+    /// and stay gone where it does not come to its end: whoever deletes it again goes on from there.
     ///
     /// # Errors
     /// As [`edit`](Self::edit).
     pub async fn delete(&self, by: &Actor, id: QnaId, expected: &Expected) -> Result<(), Error> {
         by.must_be_able_to_write()?;
+        while self.delete_piece(by, id, expected).await? {}
+        self.events.record(Event::QnaDeleted);
+        Ok(())
+    }
+
+    /// How many comments go with their QnA in one statement, or before it in one unit: of the longest and with all the images
+    /// that they may have, few enough for a statement's time limit, and others can write between two units.
+    pub const AT_ONCE: i32 = 500;
+
+    /// Deletes a QnA or, where it has too many comments, some of those; says whether it is still there. Each piece is decided anew:
+    /// the right to it, and the version, may be another by then.
+    async fn delete_piece(&self, by: &Actor, id: QnaId, expected: &Expected) -> Result<bool, Error> {
         retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
             let qna = unit.qnas().find_locked(id).await?.ok_or(Error::NotFound(Kind::QNA))?;
             qna.must_be_changeable(by, expected)?;
-            unit.qnas().delete(id, qna.version).await?;
+            let mut gone = 0;
+            if qna.comment_count > Self::AT_ONCE {
+                gone = unit.comments().delete_some_of(id, Self::AT_ONCE.unsigned_abs().into()).await?;
+            }
+            // None, where the count was wrong: then they are not too many.
+            if gone == 0 {
+                unit.qnas().delete(id, qna.version).await?;
+            } else {
+                unit.qnas().count_comments(id, -i32::try_from(gone).unwrap_or(i32::MAX)).await?;
+            }
             unit.commit().await?;
-            self.events.record(Event::QnaDeleted);
-            Ok(())
+            Ok(gone > 0)
         })
         .await
     }

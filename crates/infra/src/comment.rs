@@ -21,7 +21,7 @@ use sea_orm::{
 use crate::Session;
 use crate::actors::Age;
 use crate::author::ByAuthor;
-use crate::row::{Moment, Naming, Reading, Written, moment, one_or_stale, text};
+use crate::row::{Moment, Naming, Pieces, Reading, Written, moment, one_or_stale, text};
 use row::{ActiveModel, Column, Entity};
 
 pub(crate) mod row {
@@ -171,6 +171,8 @@ impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
     }
 }
 
+static OF_QNA: Pieces = Pieces { table: "comment", key: "comment_id", condition: "qna_id = ?", order: "comment_id" };
+
 /// The row that stores a new one; its id is the database's to give.
 pub(crate) fn active(qna: QnaId, author: UserId, content: &CommentContent, created_at: Timestamp) -> ActiveModel {
     ActiveModel {
@@ -233,6 +235,12 @@ impl<C: ConnectionTrait + StreamTrait + Send> CommentRepository for Session<C> {
             Entity::delete_many().filter(Column::CommentId.eq(id.get())).filter(Column::Version.eq(version.get()));
         one_or_stale(self.run("comment.delete", delete.exec(&self.connection)).await?.rows_affected)
     }
+
+    async fn delete_some_of(&self, qna: QnaId, most: u64) -> Result<u64, StoreError> {
+        let delete = OF_QNA.delete(ConnectionTrait::get_database_backend(&self.connection), qna.get(), most);
+        Ok(self.run("comment.delete_some_of", self.connection.execute_raw(delete)).await?.rows_affected())
+    }
+
     async fn count_images(&self, id: CommentId, by: i32) -> Result<bool, StoreError> {
         let update = Entity::update_many()
             .col_expr(Column::ImageCount, Expr::col(Column::ImageCount).add(by))

@@ -1,5 +1,8 @@
 //! Asking, reading, editing and deleting a question.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
 use mockall::predicate::eq;
 use mundap_domain::Actor;
 use mundap_domain::qna::{Content, NewQna, Qna, QnaDraft, QnaEdit, QnaId, QnaRecord, Title};
@@ -198,6 +201,76 @@ async fn a_deletion_takes_place_in_one_unit() {
     let tape = stage.tape.clone();
     assert_eq!(code(stage.services().qnas.delete(&member(1), QnaId::new(7), &Expected::Any).await), "ok");
     assert_eq!(tape, ["begin", "find", "delete", "commit"]);
+}
+
+/// The question with 1,200 comments, and in `edited_at` looks by then edited once more.
+fn holding_many(edited_at: usize) -> Stage {
+    let mut stage = Stage::default();
+    let left = Arc::new(AtomicI32::new(1_200));
+    let (tape, count, mut looks) = (stage.tape.clone(), left.clone(), 0);
+    stage.inside.qnas.expect_find_locked().returning(move |_| {
+        looks += 1;
+        tape.note("find");
+        let version = Version::new(if looks < edited_at { 5 } else { 6 });
+        Ok(Some(Qna::restore(QnaRecord {
+            comment_count: count.load(Ordering::SeqCst),
+            version,
+            ..(*stored()).clone()
+        })))
+    });
+    let (tape, count) = (stage.tape.clone(), left.clone());
+    stage.inside.comments.expect_delete_some_of().returning(move |_, most| {
+        tape.note("some");
+        Ok(most.min(count.load(Ordering::SeqCst).try_into().expect("a count")))
+    });
+    let tape = stage.tape.clone();
+    stage.inside.qnas.expect_count_comments().returning(move |_, by| {
+        tape.note(format!("count {by}"));
+        left.fetch_add(by, Ordering::SeqCst);
+        Ok(true)
+    });
+    let tape = stage.tape.clone();
+    stage.inside.qnas.expect_delete().returning(move |_, _| {
+        tape.note("delete");
+        Ok(())
+    });
+    stage
+}
+
+#[tokio::test]
+async fn many_comments_go_in_pieces_before_their_question() {
+    let stage = holding_many(usize::MAX);
+    let (tape, events) = (stage.tape.clone(), stage.events.clone());
+    assert_eq!(code(stage.services().qnas.delete(&member(1), QnaId::new(7), &made_on(5)).await), "ok");
+    let piece = ["begin", "find", "some", "count -500", "commit"];
+    assert_eq!(tape.read(), [&piece[..], &piece, &["begin", "find", "delete", "commit"]].concat());
+    assert_eq!(events.events(), [mundap_domain::event::Event::QnaDeleted]);
+}
+
+#[tokio::test]
+async fn a_delete_that_is_refused_takes_no_comment_along() {
+    for (by, expected, outcome) in [(member(2), made_on(5), "not_author"), (member(1), made_on(4), "version_mismatch")]
+    {
+        let stage = holding_many(usize::MAX);
+        let tape = stage.tape.clone();
+        assert_eq!(code(stage.services().qnas.delete(&by, QnaId::new(7), &expected).await), outcome);
+        assert_eq!(tape, ["begin", "find", "rollback"]);
+    }
+    // Somebody edits it meanwhile: it stays, as it would have if they had come first.
+    let stage = holding_many(2);
+    let tape = stage.tape.clone();
+    assert_eq!(code(stage.services().qnas.delete(&member(1), QnaId::new(7), &made_on(5)).await), "version_mismatch");
+    assert_eq!(tape, ["begin", "find", "some", "count -500", "commit", "begin", "find", "rollback"]);
+}
+
+#[tokio::test]
+async fn a_count_of_comments_that_are_not_there_keeps_no_question_alive() {
+    let mut stage = Stage::default();
+    let many = || Qna::restore(QnaRecord { comment_count: 1_200, ..(*stored()).clone() });
+    stage.inside.qnas.expect_find_locked().returning(move |_| Ok(Some(many())));
+    stage.inside.comments.expect_delete_some_of().returning(|_, _| Ok(0));
+    stage.inside.qnas.expect_delete().once().returning(|_, _| Ok(()));
+    assert_eq!(code(stage.services().qnas.delete(&member(1), QnaId::new(7), &Expected::Any).await), "ok");
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ crate::tests![
     update_is_stale_unless_the_stored_version_is_the_one_before,
     delete_removes_it_alone,
     delete_is_stale_unless_it_is_there_in_this_version,
+    delete_some_of_removes_no_more_than_it_may_and_leaves_the_count_alone,
     parallel_comments_on_many_qnas_all_arrive,
     text_of_any_script_and_length_comes_back,
     times_come_back_to_the_microsecond,
@@ -338,4 +339,26 @@ async fn a_row_that_breaks_a_rule_is_corrupt(board: Board) {
     assert_eq!((table, id), ("comment", comment.id.get()));
     let listed = board.reader().comments().list(comment.qna, &slice(Order::Oldest, None, 9)).await;
     assert_outcome!(listed, Err(StoreError::Corrupt { .. }));
+}
+
+async fn delete_some_of_removes_no_more_than_it_may_and_leaves_the_count_alone(board: Board) {
+    let author = board.user().await;
+    let (qna, other) = (board.qna(&author).await.id, board.qna(&author).await.id);
+    let kept = board.comment(other, &author).await;
+    let mut images = Vec::new();
+    for _ in 0..5 {
+        let comment = board.comment(qna, &author).await;
+        images.push(crate::image::attach(&board, &crate::image::new(&comment, b"some")).await);
+    }
+    let count = async || board.reader().qnas().find(qna).await.unwrap().unwrap().comment_count;
+    let before = count().await;
+    for expected in [2, 2, 1, 0] {
+        let gone = board.unit(async |unit| unit.comments().delete_some_of(qna, 2).await).await.unwrap();
+        assert_eq!(gone, expected);
+    }
+    assert_eq!(count().await, before);
+    for image in images {
+        assert_eq!(board.reader().images().find(image.id).await.unwrap(), None);
+    }
+    assert_eq!(stored(&board, kept.id).await, kept);
 }
