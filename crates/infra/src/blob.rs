@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use chrono::DateTime;
 use mundap_domain::env::{Clock as _, Timestamp};
-use mundap_domain::image::{BlobError, BlobStore, Digest, Shelf};
+use mundap_domain::image::{BlobError, BlobStore, Digest, Picture, Shelf};
 use sha2::{Digest as _, Sha256};
 
 use crate::SystemClock;
@@ -88,27 +88,29 @@ impl BlobFolder {
         FolderId::parse(&fs::read_to_string(path)?)
     }
 
-    /// All bytes of a blob, also of one that a sweep has set aside and not yet removed.
-    pub(crate) async fn whole(&self, digest: Digest) -> Result<Option<Vec<u8>>, BlobError> {
+    /// All bytes of a blob, also of one that a sweep has set aside and not yet removed. They are what its digest says.
+    pub(crate) async fn whole(&self, digest: Digest) -> Result<Whole, BlobError> {
         self.run(move |blobs| {
+            let mut why = None;
             // Brought back between the first two looks, it is there again at the third.
             for path in [blobs.path(digest), blobs.aside(digest), blobs.path(digest)] {
-                if let Some(content) = if_there(fs::read(path))? {
-                    return Ok(Some(content));
+                match whole(&path, digest) {
+                    Ok(content) => return Ok(Whole::Bytes(content)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => why = Some(error.to_string()),
                 }
             }
-            Ok(None)
+            Ok(Whole::Lost(why.unwrap_or_else(|| "there is no file".to_owned())))
         })
         .await
     }
 
-    /// Lets blobs count as put at `now`; no error where one is not there.
+    /// Lets blobs count as put at `now`, where they are there and it may.
     pub(crate) async fn keep(&self, digests: Vec<Digest>, now: Timestamp) -> Result<(), BlobError> {
         self.run(move |blobs| {
             for digest in digests {
-                if let Some(there) = if_there(OpenOptions::new().write(true).open(blobs.path(digest)))? {
-                    there.set_modified(now.as_utc().into())?;
-                }
+                // What cannot be kept may be read all the same; if a sweep takes it before that, it is found to be lost.
+                let _ = touch(&blobs.path(digest), now);
             }
             Ok(())
         })
@@ -248,6 +250,13 @@ pub(crate) enum Found {
     },
 }
 
+/// What became of all bytes of a blob.
+pub(crate) enum Whole {
+    Bytes(Vec<u8>),
+    /// Why nobody has them any more.
+    Lost(String),
+}
+
 /// A file in the folder.
 pub(crate) struct Stored {
     /// Its path in the folder.
@@ -281,6 +290,31 @@ impl Kind {
 /// When a file was last renamed or changed otherwise.
 fn changed(metadata: &Metadata) -> Timestamp {
     Timestamp::new(DateTime::from_timestamp(metadata.ctime(), 0).unwrap_or_default())
+}
+
+/// A file's bytes, where they are the digest's.
+fn whole(path: &Path, digest: Digest) -> io::Result<Vec<u8>> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        // Opened, a pipe would wait for whoever writes into it.
+        let what = if metadata.is_dir() { "is a directory" } else { "is no regular file" };
+        return Err(io::Error::other(what));
+    }
+    let most = Picture::MAX_BYTES as u64;
+    let mut content = Vec::new();
+    if (1..=most).contains(&metadata.len()) {
+        File::open(path)?.take(most).read_to_end(&mut content)?;
+    }
+    match metadata.len() {
+        bytes if content.is_empty() => Err(io::Error::other(format!("its file has {bytes} bytes"))),
+        _ if Digest::of(&content) == digest => Ok(content),
+        _ => Err(io::Error::other("its file holds something else")),
+    }
+}
+
+/// Lets a file count as written at `now`. Its owner need not be allowed to write into it.
+fn touch(path: &Path, now: Timestamp) -> io::Result<()> {
+    if fs::metadata(path)?.is_file() { File::open(path)?.set_modified(now.as_utc().into()) } else { Ok(()) }
 }
 
 fn aside(path: &Path) -> io::Result<Found> {

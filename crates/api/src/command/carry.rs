@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use mundap_infra::transfer::{self, Contents, Destination, Progress};
+use mundap_infra::transfer::{self, Contents, Destination, Lost, Progress};
 use mundap_infra::{BlobFolder, DatabaseSettings};
 
 use super::{DATABASE_URL, Fault, data_dir, open, print};
@@ -67,8 +67,8 @@ pub(super) async fn backup(settings: &Settings, arguments: &Backup) -> Result<()
     store.close().await;
     let say = |line: &str| if to_stdout { tell(line) } else { print(line) };
     list(&contents, say)?;
-    for lost in &contents.lost {
-        tell(&format!("the bytes of image {lost} are lost"))?;
+    for Lost { image, why } in &contents.lost {
+        tell(&format!("the bytes of image {image} are lost: {why}"))?;
     }
     if contents.lost.is_empty() || arguments.allow_lost {
         return Ok(());

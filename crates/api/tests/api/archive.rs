@@ -23,6 +23,7 @@ crate::tests![
     a_backup_under_writes_is_one_moment,
     an_image_that_is_deleted_meanwhile_is_in_the_backup,
     a_lost_image_is_reported,
+    a_damaged_image_is_reported_and_stops_nothing,
     a_damaged_archive_changes_nothing,
     what_is_not_empty_is_refused;
     once:
@@ -330,6 +331,35 @@ fn a_lost_image_is_reported(board: &Board) {
     let archive = server.dir.path().join("lost.mundap");
     let out = run(&mut on(own.path(), &board.database.fresh(), &["restore", text(&archive)])).well();
     assert!(out.contains("lost: 1"), "{out}");
+}
+
+/// What nobody could restore is in no archive: other bytes, none, too many, and what is no file.
+fn a_damaged_image_is_reported_and_stops_nothing(board: &Board) {
+    let server = board.own(&options());
+    let ann = server.new_user();
+    let comment = server.comment_at(&ann, &server.ask_at(&ann, "About pictures"), "See below");
+    for _ in 0..5 {
+        server.image_at(&ann, &comment, &a_png());
+    }
+    let files = blobs(&server.data_dir().join("images"));
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    bytes[20] ^= 1;
+    std::fs::write(&files[0], bytes).unwrap();
+    std::fs::write(&files[1], b"").unwrap();
+    std::fs::File::options().write(true).open(&files[2]).unwrap().set_len(1 << 40).unwrap();
+    std::fs::remove_file(&files[3]).unwrap();
+    std::fs::create_dir(&files[3]).unwrap();
+    let ended = run(&mut server.command(&["backup", "damaged.mundap"]));
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.out.contains("images: 1,") && ended.out.contains("lost: 4"), "{ended:?}");
+    let whys = ["holds something else", "has 0 bytes", "has 1099511627776 bytes", "is a directory"];
+    for (file, why) in files.iter().zip(whys) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let told = ended.err.lines().any(|line| line.contains(name) && line.contains(why));
+        assert!(told, "{name} {why}: {ended:?}");
+    }
+    let listed = run(&mut server.command(&["restore", "--check", "damaged.mundap"])).well();
+    assert!(listed.contains("images: 1,") && listed.contains("lost: 4"), "{listed}");
 }
 
 /// Whether a database holds no table at all.

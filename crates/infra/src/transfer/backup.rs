@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::format::{self, FORMAT, Head, Images, Listed, Manifest, Member, PART, Writer};
 use super::rows::{Rows, Sum, count, next_id, snapshot};
 use super::table::{Table, tables};
-use super::{Contents, Progress, TransferError};
+use super::{Contents, Lost, Progress, TransferError};
+use crate::blob::Whole;
 use crate::{BlobFolder, SeaStore, SystemClock, image};
 
 /// Where an archive goes.
@@ -128,7 +129,7 @@ async fn write(
         image_bytes: images.bytes,
         lost: lost.clone(),
     };
-    let lost = lost.iter().map(ToString::to_string).collect();
+    let lost = lost.iter().map(|lost| lost.image.to_string()).collect();
     let manifest = Manifest { tables: listed, images, lost, head: head_sum };
     let end = format::manifest_member(&manifest).map_err(|error| archive.failed(error))?;
     archive.add(end).await?;
@@ -144,7 +145,7 @@ async fn write_images(
     blobs: &BlobFolder,
     archive: &mut Pipe,
     progress: &dyn Progress,
-) -> Result<(Images, Vec<Digest>), TransferError> {
+) -> Result<(Images, Vec<Lost>), TransferError> {
     let (mut images, mut missing, mut kept) = (Images::default(), Vec::new(), Instant::now());
     progress.begin("images", count(board, "image").await?);
     let mut after = Vec::new();
@@ -157,7 +158,7 @@ async fn write_images(
         }
         after = last.as_bytes().to_vec();
         for digest in named {
-            if !write_image(digest, blobs, archive, &mut images).await? {
+            if write_image(digest, blobs, archive, &mut images).await?.is_some() {
                 missing.push(digest);
             }
             progress.step(1);
@@ -169,24 +170,26 @@ async fn write_images(
     }
     let mut lost = Vec::new();
     for digest in missing {
-        if !write_image(digest, blobs, archive, &mut images).await? {
-            lost.push(digest);
-        }
+        lost.extend(write_image(digest, blobs, archive, &mut images).await?);
     }
     Ok((images, lost))
 }
 
-/// Writes an image, where its bytes are there.
+/// Writes an image, where its bytes are there and are what its name says: others nobody would restore.
 async fn write_image(
     digest: Digest,
     blobs: &BlobFolder,
     archive: &mut Pipe,
     images: &mut Images,
-) -> Result<bool, TransferError> {
-    let Some(content) = blobs.whole(digest).await? else { return Ok(false) };
-    images.add(digest, &content);
-    archive.add(format::image_member(digest, content)).await?;
-    Ok(true)
+) -> Result<Option<Lost>, TransferError> {
+    match blobs.whole(digest).await? {
+        Whole::Bytes(content) => {
+            images.add(digest, &content);
+            archive.add(format::image_member(digest, content)).await?;
+            Ok(None)
+        }
+        Whole::Lost(why) => Ok(Some(Lost { image: digest, why })),
+    }
 }
 
 /// Keeps the images behind `after` from the sweep for another hour.

@@ -59,8 +59,16 @@ pub struct Contents {
     pub images: u64,
     /// Of the images together.
     pub image_bytes: u64,
-    /// Images that a row names and that were not there.
-    pub lost: Vec<Digest>,
+    /// Images that a row names and that were not there, or not what they had been.
+    pub lost: Vec<Lost>,
+}
+
+/// An image whose bytes are in no archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub image: Digest,
+    /// As part of a sentence.
+    pub why: String,
 }
 
 /// Why something could not be carried: one line that says what to change.

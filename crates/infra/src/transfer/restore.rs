@@ -10,7 +10,7 @@ use super::format::{self, Head, Manifest, Piece};
 use super::lock::Lock;
 use super::rows::{Changes, clear, first_that_holds_rows, go_on_from, sum};
 use super::table::tables;
-use super::{Contents, Progress, RESTORE, TransferError};
+use super::{Contents, Lost, Progress, RESTORE, TransferError};
 use crate::{BlobFolder, DatabaseSettings, SeaStore};
 
 /// Reads a whole archive and checks every checksum in it; writes nothing.
@@ -80,8 +80,12 @@ fn contents(manifest: &Manifest) -> Contents {
         tables: manifest.tables.iter().map(|listed| listed.sum.clone()).collect(),
         images: manifest.images.count,
         image_bytes: manifest.images.bytes,
-        lost: manifest.lost.iter().filter_map(|name| Digest::parse(name)).collect(),
+        lost: manifest.lost.iter().filter_map(|name| Digest::parse(name)).map(was_lost).collect(),
     }
+}
+
+fn was_lost(image: Digest) -> Lost {
+    Lost { image, why: "it was when the archive was made".to_owned() }
 }
 
 async fn verify(path: &Path, progress: &dyn Progress) -> Result<(Head, Manifest), TransferError> {
