@@ -163,21 +163,18 @@ impl BlobFolder {
         .await
     }
 
-    /// Every file of one of the shelves.
+    /// Every file of one of the shelves, and what stands there in place of a folder of files.
     pub(crate) async fn survey(&self, first_byte: u8) -> Result<Vec<Stored>, BlobError> {
         self.run(move |blobs| {
             let mut found = Vec::new();
-            for folder in entries(&blobs.root.join(format!("{first_byte:02x}")))? {
-                for file in entries(&folder.path())? {
-                    let path = file.path();
-                    let Some(metadata) = if_there(file.metadata())? else { continue };
-                    let kind = blobs.kind(&path);
-                    let since = match kind {
-                        Kind::Aside(_) => changed(&metadata),
-                        Kind::Whole(_) | Kind::Part | Kind::Strange => Timestamp::new(metadata.modified()?.into()),
-                    };
-                    let name = path.strip_prefix(&blobs.root).unwrap_or(&path).display().to_string();
-                    found.push(Stored { name, kind, since });
+            for entry in entries(&blobs.root.join(format!("{first_byte:02x}")))? {
+                let path = entry.path();
+                if path.is_dir() {
+                    for file in entries(&path)? {
+                        found.extend(blobs.stored(&file.path())?);
+                    }
+                } else {
+                    found.extend(blobs.stored(&path)?);
                 }
             }
             Ok(found)
@@ -185,6 +182,39 @@ impl BlobFolder {
         .await
     }
 
+    /// What stands beside the shelves.
+    pub(crate) async fn survey_top(&self) -> Result<Vec<Stored>, BlobError> {
+        self.run(|blobs| {
+            let mut found = Vec::new();
+            for entry in entries(&blobs.root)? {
+                let (path, name) = (entry.path(), entry.file_name());
+                let is_shelf = |name: &str| (0..=u8::MAX).any(|first_byte| format!("{first_byte:02x}") == name);
+                let ours = name.to_str().is_some_and(|name| match name {
+                    ID | LOST_AND_FOUND => true,
+                    name => path.is_dir() && is_shelf(name),
+                });
+                if !ours {
+                    found.extend(blobs.stored(&path)?);
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// What stands at a path, if it still does.
+    fn stored(&self, path: &Path) -> io::Result<Option<Stored>> {
+        let Some(metadata) = if_there(fs::symlink_metadata(path))? else { return Ok(None) };
+        let kind = if metadata.is_dir() { Kind::Folder } else { self.kind(path) };
+        let since = match kind {
+            Kind::Aside(_) => changed(&metadata),
+            Kind::Whole(_) | Kind::Part | Kind::Folder | Kind::Strange => Timestamp::new(metadata.modified()?.into()),
+        };
+        let name = path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
+        Ok(Some(Stored { name, kind, since }))
+    }
+
+    /// What a file is, if it is no folder.
     fn kind(&self, path: &Path) -> Kind {
         let stem = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
         match (Digest::parse(stem), path.extension().and_then(|kind| kind.to_str())) {
@@ -273,6 +303,8 @@ pub(crate) enum Kind {
     Aside(Digest),
     /// Of a writer that has not finished.
     Part,
+    /// A folder where none of ours is.
+    Folder,
     /// None of ours.
     Strange,
 }
@@ -282,7 +314,7 @@ impl Kind {
     pub(crate) fn digest(self) -> Option<Digest> {
         match self {
             Self::Whole(digest) | Self::Aside(digest) => Some(digest),
-            Self::Part | Self::Strange => None,
+            Self::Part | Self::Folder | Self::Strange => None,
         }
     }
 }
@@ -344,6 +376,8 @@ fn sum(file: &mut File) -> io::Result<Digest> {
 const ID: &str = "folder-id";
 const ASIDE: &str = "aside";
 const PART: &str = "part";
+/// Stands at the top of some file systems, which may be mounted there.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// Makes the folder and those above it, each to survive a power loss.
 fn make(folder: &Path) -> io::Result<()> {
@@ -372,9 +406,13 @@ fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// A folder's entries; none where it is not there.
+/// A folder's entries; none where it is not there, or is no folder.
 fn entries(folder: &Path) -> io::Result<Vec<DirEntry>> {
-    if_there(fs::read_dir(folder))?.map_or_else(|| Ok(Vec::new()), Iterator::collect)
+    match fs::read_dir(folder).and_then(Iterator::collect) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
+        // There are thousands of them.
+        outcome => outcome.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()))),
+    }
 }
 
 /// A file under a name that nobody else has, removed unless it is renamed.
@@ -438,23 +476,27 @@ impl BlobStore for BlobFolder {
         self.run(move |blobs| {
             let before = SystemTime::from(before.as_utc());
             let mut found = Shelf::default();
-            for folder in entries(&blobs.root.join(format!("{first_byte:02x}")))? {
-                for file in entries(&folder.path())? {
+            let on_it = entries(&blobs.root.join(format!("{first_byte:02x}")))?;
+            let mut folders: Vec<PathBuf> = on_it.iter().map(DirEntry::path).collect();
+            if first_byte == 0 {
+                // Whoever writes the folder's id may be killed as well.
+                folders.push(blobs.root.clone());
+            }
+            for folder in folders {
+                for file in entries(&folder)? {
                     let path = file.path();
-                    let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-                    let kind = path.extension().and_then(|kind| kind.to_str());
                     // Another node may have taken it away since the folder was read.
                     let Some(metadata) = if_there(file.metadata())? else { continue };
                     let is_old = metadata.modified()? < before;
-                    match (Digest::parse(name), kind) {
-                        (Some(digest), None) => {
+                    match if metadata.is_dir() { Kind::Folder } else { blobs.kind(&path) } {
+                        Kind::Whole(digest) => {
                             found.seen += 1;
                             found.old.extend(is_old.then_some(digest));
                         }
-                        (Some(digest), Some(ASIDE)) => found.aside.push(digest),
+                        Kind::Aside(digest) => found.aside.push(digest),
                         // Left by a writer that was killed.
-                        (None, Some(PART)) if is_old => drop(if_there(fs::remove_file(&path))?),
-                        _ => {}
+                        Kind::Part if is_old => drop(if_there(fs::remove_file(&path))?),
+                        Kind::Part | Kind::Folder | Kind::Strange => {}
                     }
                 }
             }

@@ -128,17 +128,25 @@ impl Doctor<'_> {
     /// Files in the folder of images that nothing names.
     pub(super) async fn files(&mut self) -> Result<(), DoctorError> {
         let before = self.examination.now.plus(-FORGOTTEN);
+        let top = self.board.blobs.survey_top().await?;
+        self.old_files(top, before).await?;
         for first_byte in 0..=u8::MAX {
-            let mut old = self.board.blobs.survey(first_byte).await?;
-            old.retain(|stored| stored.since < before);
-            for old in old.chunks(LOOKED_UP) {
-                let digests: Vec<Digest> = old.iter().filter_map(|stored| stored.kind.digest()).collect();
-                let shown = self.store().reader.shown(&digests).await?;
-                let is_named = |stored: &&Stored| stored.kind.digest().is_some_and(|digest| shown.contains(&digest));
-                for stored in old.iter().filter(|stored| !is_named(stored)) {
-                    if let Some(finding) = self.unnamed(stored, before).await? {
-                        self.tell(&finding);
-                    }
+            let stored = self.board.blobs.survey(first_byte).await?;
+            self.old_files(stored, before).await?;
+        }
+        Ok(())
+    }
+
+    /// Those of these files that are from before `before` and that nothing names.
+    async fn old_files(&mut self, mut old: Vec<Stored>, before: Timestamp) -> Result<(), DoctorError> {
+        old.retain(|stored| stored.since < before);
+        for old in old.chunks(LOOKED_UP) {
+            let digests: Vec<Digest> = old.iter().filter_map(|stored| stored.kind.digest()).collect();
+            let shown = self.store().reader.shown(&digests).await?;
+            let is_named = |stored: &&Stored| stored.kind.digest().is_some_and(|digest| shown.contains(&digest));
+            for stored in old.iter().filter(|stored| !is_named(stored)) {
+                if let Some(finding) = self.unnamed(stored, before).await? {
+                    self.tell(&finding);
                 }
             }
         }
@@ -180,6 +188,7 @@ impl Doctor<'_> {
                 }
                 "left by a writer that was killed; the board removes it by and by"
             }
+            Kind::Folder => return Ok(Some(Finding::new(about, "not a folder of this board: move it away"))),
             Kind::Strange => return Ok(Some(Finding::new(about, "not a file of this board: move it away"))),
         };
         Ok(Some(Finding { mended: repair, ..Finding::new(about, what) }))

@@ -38,6 +38,7 @@ crate::tests![
     an_image_that_is_deleted_meanwhile_is_no_finding,
     files_that_nothing_names_are_told_and_put_away,
     files_in_a_folder_that_is_not_the_board_s_are_left,
+    what_is_no_folder_of_the_board_s_is_told_and_stops_nothing,
     a_young_file_that_nothing_names_is_no_finding,
     a_schema_that_is_not_this_one_is_told,
     a_signing_key_that_others_may_read_is_told_and_mended,
@@ -543,6 +544,54 @@ async fn files_that_nothing_names_are_told_and_put_away(board: Board) {
         assert_eq!(ward.found(how).await, [&*expected]);
     }
     assert!(strange.exists());
+}
+
+/// Also what stands where folders of the board's do, and above them.
+async fn what_is_no_folder_of_the_board_s_is_told_and_stops_nothing(board: Board) {
+    let ward = Ward::new(&board).await;
+    let blobs = ward.blobs();
+    let root = blobs.root();
+    let digest = Digest::of(b"nobody's");
+    let [shelf, ..] = *digest.as_bytes();
+    let shelf_at = format!("{shelf:02x}");
+    let no_blob = ward.file(digest);
+    for folder in ["zz", "lost+found", &format!("{shelf_at}/zz")] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    std::fs::create_dir_all(&no_blob).unwrap();
+    // A file where a folder of the first level would be.
+    let above = format!("{:02x}", shelf.wrapping_add(1));
+    let files = [".DS_Store", &*above, "zz/f", &format!("{shelf_at}/.DS_Store"), &format!("{shelf_at}/zz/f")];
+    for file in files.into_iter().chain([".abc.part"]) {
+        std::fs::write(root.join(file), b"!").unwrap();
+    }
+    // It is nobody's business to look into what is not the board's.
+    let mut expected: Vec<String> =
+        [".DS_Store", &above, &format!("{shelf_at}/.DS_Store"), &format!("{shelf_at}/zz/f")]
+            .iter()
+            .map(|file| format!("images/{file}: not a file of this board: move it away"))
+            .collect();
+    let no_blob = no_blob.strip_prefix(root).unwrap().display().to_string();
+    for folder in ["zz", &no_blob] {
+        expected.push(format!("images/{folder}: not a folder of this board: move it away"));
+    }
+    let part = "images/.abc.part: left by a writer that was killed; the board removes it by and by";
+    expected.sort();
+    for how in [look_later(), Examination { repair: true, ..look_later() }] {
+        let mut found = ward.found(how).await;
+        let parts: Vec<String> = found.extract_if(.., |line| line.starts_with(part)).collect();
+        assert_eq!(parts, [if how.repair { format!("{part} (mended)") } else { part.to_owned() }]);
+        found.sort();
+        assert_eq!(found, expected);
+    }
+    std::fs::write(root.join(".abc.part"), b"half").unwrap();
+    for first_byte in 0..=u8::MAX {
+        let later = SystemClock.now().plus(TimeDelta::days(2));
+        let listed = blobs.list(first_byte, later).await.unwrap();
+        assert!(!listed.old.contains(&digest), "a folder is no blob");
+    }
+    assert!(!root.join(".abc.part").exists());
+    assert_eq!(std::fs::read(ward.file(ward.image.1)).unwrap(), CONTENT);
 }
 
 async fn a_young_file_that_nothing_names_is_no_finding(board: Board) {
