@@ -52,14 +52,16 @@ pub struct Copy {
 }
 
 pub(super) async fn backup(settings: &Settings, arguments: &Backup) -> Result<(), Fault> {
-    data_dir(settings)?;
+    let database = patient(settings.database()?);
+    // Neither a folder nor a file is made: an empty board is none to keep.
+    exists(DATABASE_URL, &database)?;
     let to_stdout = arguments.file == Path::new("-");
     let destination = if to_stdout {
         Destination::Stdout
     } else {
         Destination::File { path: arguments.file.clone(), overwrite: arguments.force }
     };
-    let store = open(DATABASE_URL, &patient(settings.database()?)).await?;
+    let store = open(DATABASE_URL, &database).await?;
     let blobs = BlobFolder::new(settings.images_dir());
     let progress = Shown::new();
     let contents = unless_interrupted(transfer::backup(&store, &blobs, &destination, &progress)).await?;
@@ -122,8 +124,14 @@ pub(super) async fn copy(arguments: &Copy) -> Result<(), Fault> {
 
 /// A file that is not there would be made, and be an empty board.
 pub(super) fn exists(name: &'static str, database: &DatabaseSettings) -> Result<(), Fault> {
-    if database.file().is_some_and(|path| !path.exists()) {
-        return Err(Fault::Database { name, url: database.target(), reason: "there is no such file".to_owned() });
+    if let Some(path) = database.file() {
+        let reason = match path.try_exists() {
+            Ok(true) => return Ok(()),
+            Ok(false) => "there is no such file".to_owned(),
+            // It may be there, and not be for this user to look at.
+            Err(error) => error.to_string(),
+        };
+        return Err(Fault::Database { name, url: database.target(), reason });
     }
     Ok(())
 }

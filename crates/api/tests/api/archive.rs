@@ -28,6 +28,9 @@ crate::tests![
     what_is_not_empty_is_refused;
     once:
     a_backup_goes_to_standard_output,
+    what_is_no_regular_file_is_not_restored,
+    what_is_no_regular_file_is_not_replaced,
+    a_backup_of_nothing_makes_nothing,
     a_copy_into_itself_is_refused,
 ];
 
@@ -439,6 +442,73 @@ fn a_backup_goes_to_standard_output(board: &Board) {
     std::fs::write(&path, output.stdout).unwrap();
     let listed = run(&mut server.command(&["restore", "--check", text(&path)])).well();
     assert!(listed.contains("users: 5 rows"), "{listed}");
+}
+
+/// It is read twice, and a pipe gives it once.
+fn what_is_no_regular_file_is_not_restored(board: &Board) {
+    let server = board.own(&options());
+    let bytes = std::fs::read(backed_up(&server, "board.mundap")).unwrap();
+    let (target, own) = (board.database.fresh(), with_key_of(&server));
+    run(&mut on(own.path(), &target, &["migrate", "status"])).well();
+    for arguments in [&["restore", "/dev/stdin"][..], &["restore", "--check", "/dev/stdin"]] {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let bytes = bytes.clone();
+        // It is closed by whoever does not read to the end.
+        let writing = std::thread::spawn(move || drop(std::io::Write::write_all(&mut writer, &bytes)));
+        let line = {
+            let mut command = on(own.path(), &target, arguments);
+            ends(command.stdin(reader)).refused(1)
+        };
+        writing.join().unwrap();
+        assert!(line.contains("/dev/stdin is no regular file: store it in one"), "{line}");
+        assert!(is_untouched(&target), "{arguments:?}");
+    }
+}
+
+fn what_is_no_regular_file_is_not_replaced(board: &Board) {
+    let server = board.own(&options());
+    server.new_user();
+    let dir = server.dir.path();
+    let archive = backed_up(&server, "board.mundap");
+    let (socket, folder, latest) = (dir.join("socket"), dir.join("folder"), dir.join("latest"));
+    std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink(&archive, &latest).unwrap();
+    for path in [&socket, &folder, &latest] {
+        let kind = path.symlink_metadata().unwrap().file_type();
+        let line = ends(&mut server.command(&["backup", "--force", text(path)])).refused(1);
+        assert!(line.contains(&format!("{} is no regular file", path.display())), "{line}");
+        assert_eq!(path.symlink_metadata().unwrap().file_type(), kind);
+    }
+    // Whoever left the file of a backup that was killed, others do not read the new one.
+    let (path, partial) = (dir.join("own.mundap"), dir.join("own.mundap.partial"));
+    std::fs::write(&partial, b"half").unwrap();
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(&partial, mode(0o666)).unwrap();
+    run(&mut server.command(&["backup", text(&path)])).well();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777, 0o600);
+    assert!(!partial.exists());
+    // One that was killed between its last two steps left both names: the whole archive is not written over.
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::hard_link(&path, &partial).unwrap();
+    let moved = dir.join("moved.mundap");
+    std::fs::rename(&path, &moved).unwrap();
+    run(&mut server.command(&["backup", text(&path)])).well();
+    assert_eq!(std::fs::read(&moved).unwrap(), bytes);
+}
+
+fn a_backup_of_nothing_makes_nothing(_: &Board) {
+    let dir = tempfile::tempdir().unwrap();
+    let line = ends(mundap(dir.path()).args(["--data-dir", "wrong", "backup", "board.mundap"])).refused(1);
+    assert!(line.contains("there is no such file"), "{line}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    // What may not be looked at is not said to be missing.
+    std::fs::write(dir.path().join("file"), b"").unwrap();
+    for command in [&["backup", "board.mundap"][..], &["doctor"]] {
+        let mut command_at = mundap(dir.path());
+        let line = ends(command_at.env("MUNDAP_DATABASE_URL", "sqlite://file/mundap.db").args(command)).refused(1);
+        assert!(!line.contains("no such file") && line.to_lowercase().contains("not a directory"), "{line}");
+    }
 }
 
 fn a_copy_into_itself_is_refused(board: &Board) {

@@ -1,8 +1,8 @@
 //! A board into an archive, while it serves.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub enum Destination {
     /// A file for its owner alone. Written under another name, synced and renamed: it is whole or not there.
     File {
         path: PathBuf,
+        /// Also where a regular file is there.
         overwrite: bool,
     },
     Stdout,
@@ -47,7 +48,7 @@ pub async fn backup(
     destination: &Destination,
     progress: &dyn Progress,
 ) -> Result<Contents, TransferError> {
-    let migrations = migrations(store, "").await?;
+    let migrations = migrations(store, "database").await?;
     let now = SystemClock.now();
     let engine = store.describe().await.map_err(|error| TransferError::Database(error.into()))?;
     let head = Head {
@@ -260,38 +261,73 @@ impl Pipe {
 struct NewFile {
     partial: PathBuf,
     path: PathBuf,
+    overwrite: bool,
     file: File,
 }
 
 fn open(destination: &Destination) -> Result<(Option<NewFile>, Box<dyn Write + Send>), TransferError> {
     let Destination::File { path, overwrite } = destination else { return Ok((None, Box::new(io::stdout()))) };
-    if path.exists() && !overwrite {
+    if is_there(path)? && !overwrite {
         return Err(TransferError::Exists(path.clone()));
     }
     let mut partial = path.clone().into_os_string();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
     let failed = |error| TransferError::Write(partial.clone(), error);
-    // One that was killed left its own behind. It holds password hashes.
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&partial).map_err(failed)?;
-    if file.try_lock().is_err() {
-        return Err(TransferError::BeingWritten(path.clone()));
+    // One that was killed left its own behind.
+    is_there(&partial)?;
+    let reserve = || {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&partial);
+        let file = file.map_err(failed)?;
+        if file.try_lock().is_err() || !is_at(&file, &partial).map_err(failed)? {
+            return Err(TransferError::BeingWritten(path.clone()));
+        }
+        Ok(file)
+    };
+    let mut file = reserve()?;
+    if file.metadata().map_err(failed)?.nlink() > 1 {
+        // It was killed behind the link: by its other name it is a whole archive.
+        fs::remove_file(&partial).map_err(failed)?;
+        file = reserve()?;
     }
+    // It holds password hashes, and one that was left may be anybody's to read.
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
     file.set_len(0).map_err(failed)?;
     let out = file.try_clone().map_err(failed)?;
-    Ok((Some(NewFile { partial, path: path.clone(), file }), Box::new(out)))
+    Ok((Some(NewFile { partial, path: path.clone(), overwrite: *overwrite, file }), Box::new(out)))
+}
+
+/// Whether a file is there. What is there and no regular file is not to be replaced: a device, a pipe, a link.
+fn is_there(path: &Path) -> Result<bool, TransferError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(true),
+        Ok(_) => Err(TransferError::NotReplaced(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(TransferError::Write(path.to_owned(), error)),
+    }
+}
+
+/// Whether this is the file that a path names: another backup may have renamed it between its opening and its locking.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let (one, other) = (file.metadata()?, fs::symlink_metadata(path)?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 impl NewFile {
     fn keep(self) -> Result<(), TransferError> {
-        let keep = || {
-            self.file.sync_all()?;
-            fs::rename(&self.partial, &self.path)?;
-            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-        };
-        keep().map_err(|error| TransferError::Write(self.path.clone(), error))
+        let failed = |error| TransferError::Write(self.path.clone(), error);
+        self.file.sync_all().map_err(failed)?;
+        // Somebody may have made a file meanwhile. Unlike a rename, a link never replaces; not every file system has them.
+        let is_linked = !self.overwrite && fs::hard_link(&self.partial, &self.path).is_ok();
+        if is_linked {
+            fs::remove_file(&self.partial).map_err(failed)?;
+        } else if is_there(&self.path)? && !self.overwrite {
+            return Err(TransferError::Exists(self.path.clone()));
+        } else {
+            fs::rename(&self.partial, &self.path).map_err(failed)?;
+        }
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all()).map_err(failed)
     }
 }
 
@@ -299,5 +335,40 @@ impl Drop for NewFile {
     fn drop(&mut self) {
         // Gone already where it was renamed.
         let _ = fs::remove_file(&self.partial);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_made_meanwhile_is_replaced_only_where_that_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("board.mundap");
+        let write = |overwrite| {
+            let (file, mut out) = open(&Destination::File { path: path.clone(), overwrite }).unwrap();
+            out.write_all(b"an archive").unwrap();
+            fs::write(&path, b"made meanwhile").unwrap();
+            file.unwrap().keep()
+        };
+        let outcome = write(false);
+        assert!(matches!(outcome, Err(TransferError::Exists(_))), "{outcome:?}");
+        assert_eq!(fs::read(&path).unwrap(), b"made meanwhile");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"there before").unwrap();
+        write(true).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"an archive");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn one_at_a_time_writes_an_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = Destination::File { path: folder.path().join("board.mundap"), overwrite: true };
+        let (first, _out) = open(&destination).unwrap();
+        assert!(matches!(open(&destination), Err(TransferError::BeingWritten(_))));
+        first.unwrap().keep().unwrap();
+        open(&destination).unwrap();
     }
 }

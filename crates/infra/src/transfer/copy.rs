@@ -40,7 +40,7 @@ pub async fn copy(
     if from.target() == to.target() {
         return Err(TransferError::Same);
     }
-    let names = migrations(source, "source").await?;
+    let names = migrations(source, "source database").await?;
     let lock = Lock::take(target, to).await?;
     let outcome = copy_and_compare(source, target, &names, progress, report).await;
     lock.release().await;

@@ -76,6 +76,10 @@ pub struct Lost {
 pub enum TransferError {
     #[error("{} is there already: name another file, or overwrite it with --force", .0.display())]
     Exists(PathBuf),
+    #[error("{} is no regular file: name another one (- is standard output)", .0.display())]
+    NotReplaced(PathBuf),
+    #[error("{} is no regular file: store it in one, since an archive is read twice", .0.display())]
+    ReadOnce(PathBuf),
     #[error("another backup is writing {}", .0.display())]
     BeingWritten(PathBuf),
     #[error("cannot write {}: {}", .0.display(), .1)]
@@ -91,7 +95,7 @@ pub enum TransferError {
     #[error("the database is not empty (there are rows in {0}): name an empty one")]
     NotEmpty(String),
     #[error(
-        "the {0} database's schema is not of this version of mundap ({1} changes pending): run `mundap migrate up` on it"
+        "the schema of the {0} is not of this version of mundap ({1} changes pending): run `mundap migrate up` on it"
     )]
     Schema(&'static str, usize),
     #[error("something else ({0}) was begun on the target and not finished: run that again, or name an empty database")]

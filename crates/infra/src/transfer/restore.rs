@@ -89,7 +89,12 @@ fn was_lost(image: Digest) -> Lost {
 }
 
 async fn verify(path: &Path, progress: &dyn Progress) -> Result<(Head, Manifest), TransferError> {
-    let size = std::fs::metadata(path).map_err(|error| TransferError::Read(path.to_owned(), error))?.len();
+    let metadata = std::fs::metadata(path).map_err(|error| TransferError::Read(path.to_owned(), error))?;
+    if !metadata.is_file() {
+        // A pipe would be empty when it is read again, and the database marked by then.
+        return Err(TransferError::ReadOnce(path.to_owned()));
+    }
+    let size = metadata.len();
     progress.begin("checking the archive", size);
     let (mut head, mut end) = (None, None);
     let mut pieces = Pieces::of(path);
