@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::format::{self, FORMAT, Head, Images, Listed, Manifest, Member, PART, Writer};
-use super::rows::{Rows, Sum, count, next_id, snapshot};
+use super::rows::{Rows, Sum, count, next_id, snapshot, unreadable};
 use super::table::{Table, tables};
 use super::{Contents, Lost, Progress, TransferError};
 use crate::blob::Whole;
@@ -205,13 +205,16 @@ async fn keep(db: &impl ConnectionTrait, blobs: &BlobFolder, mut after: Vec<u8>)
 
 /// The images that rows name, in order, those behind `after`.
 async fn digests(db: &impl ConnectionTrait, after: &[u8]) -> Result<Vec<Digest>, DbErr> {
-    let sql = format!("SELECT DISTINCT sha256 FROM image WHERE sha256 > ? ORDER BY sha256 LIMIT {LOOKED_UP}");
+    let sql = format!(
+        "SELECT sha256, MIN(image_id) FROM image WHERE sha256 > ? GROUP BY sha256 ORDER BY sha256 LIMIT {LOOKED_UP}"
+    );
     let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, [after.into()]);
     let rows = db.query_all_raw(statement).await?;
     rows.iter()
         .map(|row| {
-            let digest = image::digest(row.try_get_by_index(0)?);
-            digest.ok_or_else(|| DbErr::Type("image.sha256 is not 32 bytes".to_owned()))
+            let digest = row.try_get_by_index(0).ok().and_then(image::digest);
+            let id: i64 = row.try_get_by_index(1)?;
+            digest.ok_or_else(|| unreadable("image", &id.to_string(), "sha256"))
         })
         .collect()
 }

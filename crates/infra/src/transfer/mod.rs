@@ -108,6 +108,9 @@ pub enum TransferError {
     Differ(Vec<String>),
     #[error(transparent)]
     Migration(#[from] MigrationError),
+    /// Names it and its column, without what it holds.
+    #[error("a row cannot be carried: {0}")]
+    Row(String),
     #[error("the database failed: {0}")]
     Database(Cause),
     #[error("the folder of the images failed: {}", cause(.0))]
@@ -116,7 +119,10 @@ pub enum TransferError {
 
 impl From<DbErr> for TransferError {
     fn from(error: DbErr) -> Self {
-        Self::Database(error.into())
+        match error {
+            DbErr::Type(what) => Self::Row(what),
+            other => Self::Database(other.into()),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use sea_orm::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::table::{Kind, Row, Table, Value};
+use super::table::{Column, Kind, Row, Table, Value};
 use super::{Progress, TableSum};
 use crate::{DatabaseKind, SeaStore};
 
@@ -146,9 +146,27 @@ async fn batch(db: &impl ConnectionTrait, table: &Table, after: Option<&Row>, li
         list(&table.key),
     );
     let rows = db.query_all_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
-    rows.iter()
-        .map(|row| table.columns.iter().enumerate().map(|(at, column)| get(row, at, column.kind)).collect())
-        .collect()
+    rows.iter().map(|row| read(row, table)).collect()
+}
+
+/// A row. Where it cannot be read, the error names it and the column, and not what it holds.
+fn read(row: &QueryResult, table: &Table) -> Result<Row, DbErr> {
+    let column = |(at, column): (usize, &Column)| {
+        get(row, at, column.kind).map_err(|_| unreadable(&table.name, &key(row, table), &column.name))
+    };
+    table.columns.iter().enumerate().map(column).collect()
+}
+
+/// The key of a row that may not be readable, as part of a sentence.
+fn key(row: &QueryResult, table: &Table) -> String {
+    let keys = table.key_columns().filter_map(|at| Some((at, table.columns.get(at)?.kind)));
+    let spelled = keys.map(|(at, kind)| get(row, at, kind).map_or_else(|_| "?".to_owned(), |value| value.spelled()));
+    spelled.collect::<Vec<_>>().join(" ")
+}
+
+/// Something in a row that is not of its column's kind.
+pub(crate) fn unreadable(table: &str, key: &str, column: &str) -> DbErr {
+    DbErr::Type(format!("{table} {key}: {column} cannot be read: correct it in the database"))
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {

@@ -202,6 +202,17 @@ pub enum Value {
 }
 
 impl Value {
+    /// As part of a sentence.
+    pub(crate) fn spelled(&self) -> String {
+        match self {
+            Self::Null => "NULL".to_owned(),
+            Self::Integer(number) => number.to_string(),
+            Self::Text(text) => format!("{text:?}"),
+            Self::Bytes(bytes) => hex(bytes),
+            Self::Time(time) => time.format(TIME).to_string(),
+        }
+    }
+
     /// Roughly how much memory it takes, in bytes.
     pub(crate) fn size(&self) -> usize {
         16 + match self {

@@ -13,6 +13,7 @@ crate::tests![
     every_table_is_carried_whole_or_left_on_purpose,
     tables_that_others_refer_to_come_first,
     a_copy_sees_that_the_source_was_written_to_and_brings_the_rest,
+    a_row_that_cannot_be_read_is_named_without_what_it_holds,
     one_at_a_time_into_a_database,
 ];
 
@@ -167,6 +168,24 @@ async fn a_copy_sees_that_the_source_was_written_to_and_brings_the_rest(board: B
     // Edited, deleted, inserted, two accounts; the deleted question took its comment along.
     assert!((5..=6).contains(&copied.changed), "{}", copied.changed);
     mundap_migration::up(target.writer()).await.unwrap();
+}
+
+async fn a_row_that_cannot_be_read_is_named_without_what_it_holds(board: Board) {
+    if board.store.kind() != DatabaseKind::Sqlite {
+        // The servers hold nothing in a column that is not of its kind.
+        return;
+    }
+    let (from, to) = (board.server.new_database().await, board.server.new_database().await);
+    let (source, target) = (board.on(&from).await, board.connect(&to).await);
+    let ann = source.user().await;
+    source.qna(&ann).await;
+    let qna = source.qna(&ann).await;
+    let update = format!("UPDATE qna SET created_at = 's3cret' WHERE qna_id = {}", qna.id);
+    source.writer().execute_unprepared(&update).await.unwrap();
+    let error = copy((&source.store, &from), (&target, &to), &idle(), |_, _| ()).await.unwrap_err().to_string();
+    let named = format!("qna {}: created_at cannot be read: correct it in the database", qna.id);
+    assert!(error.contains(&named) && !error.contains("s3cret"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
 }
 
 async fn one_at_a_time_into_a_database(board: Board) {
