@@ -426,6 +426,11 @@ fn what_is_not_empty_is_refused(board: &Board) {
     assert!(line.contains("not empty (there are rows in users)"), "{line}");
     let other = board.database.fresh();
     run(&mut on(server.dir.path(), &other, &["copy", "--from", &server.database_url, "--to", &other])).well();
+    // What is a whole copy is compared; what is none is left alone.
+    let again =
+        run(&mut on(server.dir.path(), &other, &["copy", "--from", &server.database_url, "--to", &other])).well();
+    assert!(again.matches(": equal\n").count() == 12 && again.contains("\n0 rows were brought"), "{again}");
+    server.new_user();
     let line =
         ends(&mut on(server.dir.path(), &other, &["copy", "--from", &server.database_url, "--to", &other])).refused(1);
     assert!(line.contains("not empty"), "{line}");

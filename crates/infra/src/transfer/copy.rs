@@ -6,12 +6,12 @@
 
 use std::cmp::Ordering;
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, SqlErr};
 
 use super::backup::migrations;
 use super::lock::Lock;
-use super::rows::{Changes, Rows, count, first_that_holds_rows, go_on_from, next_id, remove, snapshot, sum};
-use super::table::{Table, tables};
+use super::rows::{Changes, Rows, count, empty, first_that_holds_rows, go_on_from, next_id, remove, snapshot, sum};
+use super::table::{Table, Value, tables};
 use super::{COPY, Progress, TableSum, TransferError};
 use crate::{DatabaseSettings, SeaStore};
 
@@ -27,7 +27,8 @@ pub struct Copied {
 /// Makes the target hold what the source holds. Image files are no part of it: they stay in their folder.
 ///
 /// Where the source was written to meanwhile, the two differ at the end: that is an [`TransferError::Differ`], after which
-/// the target is still not served, and running it again brings over the rest.
+/// the target is still not served, and running it again brings over the rest. Where they do not, the copy is finished; run
+/// again, it compares the two, and changes nothing.
 ///
 /// # Errors
 /// [`TransferError`].
@@ -56,32 +57,41 @@ async fn copy_and_compare(
     mut report: impl FnMut(&TableSum, &TableSum),
 ) -> Result<Copied, TransferError> {
     let db = target.writer();
-    match mundap_migration::marked(db).await?.as_deref() {
+    let goes_on = match mundap_migration::marked(db).await?.as_deref() {
         // It was migrated before it was marked; a newer version may know more by now.
-        Some(COPY) if mundap_migration::is_below_mark(db, names).await? => {}
+        Some(COPY) if mundap_migration::is_below_mark(db, names).await? => true,
         Some(other) => return Err(TransferError::Otherwise(other.to_owned())),
         None => {
             if let Some(table) = first_that_holds_rows(target, &tables()).await? {
-                return Err(TransferError::NotEmpty(table));
+                return match finished(source, target, names, progress).await? {
+                    Some(tables) => {
+                        for (there, here) in &tables {
+                            report(there, here);
+                        }
+                        Ok(Copied { tables, changed: 0 })
+                    }
+                    None => Err(TransferError::NotEmpty(table)),
+                };
             }
             mundap_migration::up(db).await?;
             mundap_migration::mark(db, COPY).await?;
+            false
         }
-    }
+    };
     let board = snapshot(source).await?;
-    let changed = reconcile(&board, source, target, progress).await?;
+    let changed = reconcile(&board, source, target, progress).await.map_err(|error| match error.sql_err() {
+        // Rows of one source are there together; what goes with them by its ids is no part of another.
+        Some(SqlErr::ForeignKeyConstraintViolation(_) | SqlErr::UniqueConstraintViolation(_)) if goes_on => {
+            TransferError::OtherSource
+        }
+        _ => error.into(),
+    })?;
     board.rollback().await?;
 
-    let board = snapshot(source).await?;
-    let mut sums = Vec::new();
-    for table in tables() {
-        progress.begin(&format!("checking {}", table.name), 2 * count(&board, &table.name).await?);
-        let (there, here) = tokio::join!(sum(&board, &table, progress), sum(db, &table, progress));
-        let (there, here) = (there?, here?);
-        report(&there, &here);
-        sums.push((there, here));
+    let sums = compare(source, target, progress).await?;
+    for (there, here) in &sums {
+        report(there, here);
     }
-    board.rollback().await?;
     let differ: Vec<String> =
         sums.iter().filter(|(there, here)| there != here).map(|(there, _)| there.table.clone()).collect();
     if !differ.is_empty() {
@@ -93,17 +103,54 @@ async fn copy_and_compare(
     Ok(Copied { tables: sums, changed })
 }
 
+/// The rows of both, where the target is what a copy of this source leaves that is finished: the same to the last row.
+async fn finished(
+    source: &SeaStore,
+    target: &SeaStore,
+    names: &[String],
+    progress: &dyn Progress,
+) -> Result<Option<Vec<(TableSum, TableSum)>>, TransferError> {
+    if !mundap_migration::is_below_mark(target.writer(), names).await? {
+        return Ok(None);
+    }
+    // Most others are told from it by this.
+    for table in tables() {
+        if count(source.writer(), &table.name).await? != count(target.writer(), &table.name).await? {
+            return Ok(None);
+        }
+    }
+    let sums = compare(source, target, progress).await?;
+    Ok(sums.iter().all(|(there, here)| there == here).then_some(sums))
+}
+
+/// The rows of both, summed up anew; those of the source in a snapshot of its own.
+async fn compare(
+    source: &SeaStore,
+    target: &SeaStore,
+    progress: &dyn Progress,
+) -> Result<Vec<(TableSum, TableSum)>, TransferError> {
+    let board = snapshot(source).await?;
+    let mut sums = Vec::new();
+    for table in tables() {
+        progress.begin(&format!("checking {}", table.name), 2 * count(&board, &table.name).await?);
+        let (there, here) = tokio::join!(sum(&board, &table, progress), sum(target.writer(), &table, progress));
+        sums.push((there?, here?));
+    }
+    board.rollback().await?;
+    Ok(sums)
+}
+
 /// Makes the target's rows those of `board`, and says how many had to be changed.
 async fn reconcile(
     board: &DatabaseTransaction,
     source: &SeaStore,
     target: &SeaStore,
     progress: &dyn Progress,
-) -> Result<u64, TransferError> {
+) -> Result<u64, DbErr> {
     let mut changed = 0;
     // First what is too much, from the tables that refer to others on.
     for table in tables().iter().rev() {
-        changed += remove_extra(board, target, table).await?;
+        changed += make_room(board, target, table).await?;
     }
     for table in &tables() {
         progress.begin(&table.name, count(board, &table.name).await?);
@@ -115,10 +162,12 @@ async fn reconcile(
     Ok(changed)
 }
 
-/// Removes the target's rows that the source has not.
-async fn remove_extra(board: &impl ConnectionTrait, target: &SeaStore, table: &Table) -> Result<u64, TransferError> {
+/// Removes the target's rows that the source has not, and says how many. Takes from the others what must be unique and is
+/// another row's by now, wherever in the order of the keys that row comes.
+async fn make_room(board: &impl ConnectionTrait, target: &SeaStore, table: &Table) -> Result<u64, DbErr> {
     let (mut there, mut here) = (Rows::of(board, table), Rows::of(target.writer(), table));
-    let (mut extra, mut removed) = (Vec::new(), 0);
+    let (mut extra, mut holders, mut removed) = (Vec::new(), Vec::new(), 0);
+    let passed_on = table.passed_on();
     while let Some(row) = here.next().await? {
         let key = table.key_of(&row);
         while let Some(other) = there.peek().await? {
@@ -127,17 +176,25 @@ async fn remove_extra(board: &impl ConnectionTrait, target: &SeaStore, table: &T
             }
             there.next().await?;
         }
-        if there.peek().await?.is_none_or(|other| table.key_of(other) != key) {
-            extra.push(row);
+        match (there.peek().await?.filter(|other| table.key_of(other) == key), passed_on) {
+            (None, _) => extra.push(row),
+            (Some(other), Some(at)) if other.get(at) != row.get(at) && row.get(at) != Some(&Value::Null) => {
+                holders.push(row);
+            }
+            (Some(_), _) => {}
         }
         if extra.len() >= 500 {
             removed += extra.len() as u64;
             remove(target, table, &std::mem::take(&mut extra)).await?;
         }
+        if let (500.., Some(at)) = (holders.len(), passed_on) {
+            empty(target, table, at, &std::mem::take(&mut holders)).await?;
+        }
     }
     removed += extra.len() as u64;
-    if !extra.is_empty() {
-        remove(target, table, &extra).await?;
+    remove(target, table, &extra).await?;
+    if let Some(at) = passed_on {
+        empty(target, table, at, &holders).await?;
     }
     Ok(removed)
 }
@@ -148,7 +205,7 @@ async fn bring(
     target: &SeaStore,
     table: &Table,
     progress: &dyn Progress,
-) -> Result<u64, TransferError> {
+) -> Result<u64, DbErr> {
     let (mut there, mut here) = (Rows::of(board, table), Rows::of(target.writer(), table));
     let (mut changes, mut count) = (Changes::of(target, table), 0);
     while let Some(row) = there.next().await? {

@@ -100,6 +100,10 @@ pub enum TransferError {
     Schema(&'static str, usize),
     #[error("something else ({0}) was begun on the target and not finished: run that again, or name an empty database")]
     Otherwise(String),
+    #[error(
+        "the unfinished copy in the target is of another source: run that one's copy again, or name an empty database"
+    )]
+    OtherSource,
     #[error("the target is the source")]
     Same,
     #[error("another restore or copy into this database is running")]

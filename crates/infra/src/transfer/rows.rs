@@ -349,9 +349,23 @@ impl<'a> Changes<'a> {
 
 /// Removes the rows of these keys.
 pub(crate) async fn remove(store: &SeaStore, table: &Table, rows: &[Row]) -> Result<(), DbErr> {
+    each(store, table, rows, &format!("DELETE FROM `{}` WHERE {}", table.name, by_key(table))).await
+}
+
+/// Makes a column of the rows of these keys NULL.
+pub(crate) async fn empty(store: &SeaStore, table: &Table, column: usize, rows: &[Row]) -> Result<(), DbErr> {
+    let Some(column) = table.columns.get(column) else { return Ok(()) };
+    each(store, table, rows, &format!("UPDATE `{}` SET `{}` = NULL WHERE {}", table.name, column.name, by_key(table)))
+        .await
+}
+
+/// Runs a statement with the key of each of these rows.
+async fn each(store: &SeaStore, table: &Table, rows: &[Row], sql: &str) -> Result<(), DbErr> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     let transaction = store.writer().begin().await?;
     for row in rows {
-        let sql = format!("DELETE FROM `{}` WHERE {}", table.name, by_key(table));
         let statement = Statement::from_sql_and_values(transaction.get_database_backend(), sql, key_values(table, row));
         transaction.execute_raw(statement).await?;
     }

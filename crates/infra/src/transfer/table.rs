@@ -176,6 +176,10 @@ const CARRIED: [Carried; 12] = [
     ("import_user", &["email_hash"], &[("email_hash", Bytes), ("user_id", Integer)]),
 ];
 
+/// The columns, of those that may be NULL, whose values go over from one row to another and are unique: an address that one
+/// account gives up may be taken by another.
+const PASSED_ON: [(&str, &str); 1] = [("users", "email_key")];
+
 /// Every table that is carried, those that others refer to first.
 #[must_use]
 pub fn tables() -> Vec<Table> {
@@ -271,6 +275,12 @@ impl Table {
     #[must_use]
     pub fn key_of(&self, row: &[Value]) -> Row {
         self.key_columns().filter_map(|index| row.get(index).cloned()).collect()
+    }
+
+    /// Where the column stands whose values are unique and go over from row to row.
+    pub(crate) fn passed_on(&self) -> Option<usize> {
+        let (_, name) = PASSED_ON.iter().find(|(table, _)| *table == self.name)?;
+        self.columns.iter().position(|column| column.name == *name)
     }
 
     /// Where the key's columns stand.

@@ -13,6 +13,9 @@ crate::tests![
     every_table_is_carried_whole_or_left_on_purpose,
     tables_that_others_refer_to_come_first,
     a_copy_sees_that_the_source_was_written_to_and_brings_the_rest,
+    addresses_that_changed_hands_between_two_runs_are_copied,
+    a_copy_that_is_finished_is_compared_again,
+    an_unfinished_copy_of_another_source_is_told,
     a_row_that_cannot_be_read_is_named_without_what_it_holds,
     one_at_a_time_into_a_database,
 ];
@@ -168,6 +171,97 @@ async fn a_copy_sees_that_the_source_was_written_to_and_brings_the_rest(board: B
     // Edited, deleted, inserted, two accounts; the deleted question took its comment along.
     assert!((5..=6).contains(&copied.changed), "{}", copied.changed);
     mundap_migration::up(target.writer()).await.unwrap();
+}
+
+/// Does these statements, on a thread of its own, when a copy comes to the last table.
+fn written(url: &str, statements: Vec<String>) -> impl Progress {
+    let url = url.to_owned();
+    Meanwhile::at("audit", move || {
+        block_on(async {
+            let db = Database::connect(url).await.unwrap();
+            for statement in statements {
+                db.execute_unprepared(&statement).await.unwrap();
+            }
+            db.close().await.unwrap();
+        });
+    })
+}
+
+/// Whoever gives one up comes behind whoever takes it, two exchange theirs, and a new account takes one of an old one.
+async fn addresses_that_changed_hands_between_two_runs_are_copied(board: Board) {
+    let (from, to) = (board.server.new_database().await, board.server.new_database().await);
+    let (source, target) = (board.on(&from).await, board.connect(&to).await);
+    let mut users = Vec::new();
+    for _ in 0..6 {
+        users.push(source.user().await);
+    }
+    let gives_up =
+        |at: usize| format!("UPDATE users SET email = NULL, email_key = NULL WHERE user_id = {}", users[at].id);
+    let takes = |at: usize, whose: usize| {
+        let (id, address) = (users[at].id, users[whose].email.as_str());
+        format!("UPDATE users SET email = '{address}', email_key = '{address}' WHERE user_id = {id}")
+    };
+    let time = "'2026-01-02 12:00:00.000001'";
+    let new = format!(
+        "INSERT INTO users (email, email_key, display_name, role, created_at, updated_at)
+         VALUES ('{0}', '{0}', 'new', 'member', {time}, {time})",
+        users[4].email.as_str()
+    );
+    let statements = vec![
+        gives_up(1),
+        takes(0, 1),
+        gives_up(2),
+        gives_up(3),
+        takes(2, 3),
+        takes(3, 2),
+        gives_up(4),
+        takes(4, 0),
+        new,
+    ];
+    let outcome = copy((&source.store, &from), (&target, &to), &written(&from.url, statements), |_, _| ()).await;
+    assert!(matches!(outcome, Err(TransferError::Differ(_))), "{outcome:?}");
+    let copied = copy((&source.store, &from), (&target, &to), &idle(), |_, _| ()).await.unwrap();
+    assert!(copied.tables.iter().all(|(there, here)| there == here));
+    assert_eq!(copied.changed, 6);
+}
+
+/// Who copies the bulk first, and meets nobody who writes, runs the same command again all the same.
+async fn a_copy_that_is_finished_is_compared_again(board: Board) {
+    let (from, to) = (board.server.new_database().await, board.server.new_database().await);
+    let (source, target) = (board.on(&from).await, board.connect(&to).await);
+    let ann = source.user().await;
+    source.qna(&ann).await;
+    for changed in [2, 0] {
+        let copied = copy((&source.store, &from), (&target, &to), &idle(), |_, _| ()).await.unwrap();
+        assert_eq!((copied.changed, copied.tables.len()), (changed, tables().len()));
+        assert!(mundap_migration::up(target.writer()).await.unwrap().is_empty());
+    }
+    // What is no copy of it, or of what it was, is left alone.
+    source.qna(&ann).await;
+    let outcome = copy((&source.store, &from), (&target, &to), &idle(), |_, _| ()).await;
+    assert!(matches!(outcome, Err(TransferError::NotEmpty(_))), "{outcome:?}");
+    target.writer().execute_unprepared("UPDATE qna SET title = 'its own'").await.unwrap();
+    let outcome = copy((&source.store, &from), (&target, &to), &idle(), |_, _| ()).await;
+    assert!(matches!(outcome, Err(TransferError::NotEmpty(_))), "{outcome:?}");
+}
+
+async fn an_unfinished_copy_of_another_source_is_told(board: Board) {
+    let (from, to, other) =
+        (board.server.new_database().await, board.server.new_database().await, board.server.new_database().await);
+    let (source, target, others) = (board.on(&from).await, board.connect(&to).await, board.on(&other).await);
+    let (ann, eve) = (source.user().await, source.user().await);
+    source.comment(source.qna(&ann).await.id, &eve).await;
+    let statements = vec!["UPDATE qna SET title = 'edited meanwhile'".to_owned()];
+    let outcome = copy((&source.store, &from), (&target, &to), &written(&from.url, statements), |_, _| ()).await;
+    assert!(matches!(outcome, Err(TransferError::Differ(_))), "{outcome:?}");
+    // There, the comment of this id is somebody else's, and who wrote it here is nobody.
+    let bob = others.user().await;
+    let qna = others.qna(&bob).await;
+    others.comment(qna.id, &bob).await;
+    let outcome = copy((&others.store, &other), (&target, &to), &idle(), |_, _| ()).await;
+    let Err(error) = outcome else { panic!("{outcome:?}") };
+    assert!(matches!(error, TransferError::OtherSource), "{error}");
+    copy((&source.store, &from), (&target, &to), &idle(), |_, _| ()).await.unwrap();
 }
 
 async fn a_row_that_cannot_be_read_is_named_without_what_it_holds(board: Board) {
