@@ -47,7 +47,8 @@ pub enum Schema {
     /// Another node runs a newer version and has migrated. It stays ready: so it must, while the nodes are upgraded one by
     /// one; but it would not start again.
     Newer,
-    /// A restore or a copy into the database is running, or was interrupted: not all of the board is there.
+    /// A restore or a copy into the database is running, or was interrupted: not all of the board is there, and what is
+    /// written now would be lost. Whoever finds it lets the store refuse to.
     Unfinished,
     /// The database does not say.
     Unknown,
@@ -202,6 +203,11 @@ impl Doctor {
                 Schema::Unknown
             }
         };
+        match schema {
+            Schema::Unfinished => self.store.refuse_units(true),
+            Schema::Ok | Schema::Pending | Schema::Newer => self.store.refuse_units(false),
+            Schema::Unknown => {}
+        }
         seen.schema = Some((Instant::now(), schema));
         schema
     }

@@ -74,7 +74,7 @@ pub async fn serve(settings: Settings) -> Result<Ending, Fault> {
     let (end_of_mail, told) = watch::channel(false);
     let mail = board.services.mail.is_on().then(|| actix_web::rt::spawn(mail::deliver(board.clone(), told)));
     let key_watch = actix_web::rt::spawn(watch(keys));
-    let image_watch = actix_web::rt::spawn(watch_images(state));
+    let state_watch = actix_web::rt::spawn(watch_state(state));
     stop.requested().await;
     tracing::info!("stopping: requests in flight may finish; a second signal ends it at once");
     // `/readyz` says no from here on, and each answer ends its connection.
@@ -89,7 +89,7 @@ pub async fn serve(settings: Settings) -> Result<Ending, Fault> {
         upkeep.abort();
         let _ = end_of_mail.send(true);
         key_watch.abort();
-        image_watch.abort();
+        state_watch.abort();
         for door in &doors {
             if let Err(error) = turn_away(door) {
                 tracing::warn!(%error, "whoever connects just now may be cut off: {error}");
@@ -241,6 +241,22 @@ async fn watch(keys: SigningKeys) {
             Ok(Err(error)) => tracing::warn!(%error, "kept the signing keys as they were: {error}"),
             Err(_) => return,
         }
+    }
+}
+
+/// Looks at what this node stands on, though nobody asks.
+async fn watch_state(ops: web::Data<Ops>) {
+    tokio::join!(watch_database(ops.clone()), watch_images(ops));
+}
+
+/// How often it is looked how the database is: while something is carried into it, nothing is to be written.
+const DATABASE_WATCH: Duration = Duration::from_secs(5);
+
+async fn watch_database(ops: web::Data<Ops>) {
+    let mut ticks = tokio::time::interval(DATABASE_WATCH);
+    loop {
+        ticks.tick().await;
+        ops.doctor.health().await;
     }
 }
 

@@ -322,6 +322,19 @@ impl SeaStore {
         self.reader.connection.database()
     }
 
+    /// Refuses every unit of work from now on, or no more: what is written into a database that something is being carried
+    /// into is removed by whoever carries, or keeps it from its end. Reading goes on.
+    pub fn refuse_units(&self, refuse: bool) {
+        if !self.units.shut(refuse) {
+            return;
+        }
+        if refuse {
+            tracing::error!("a restore or a copy into the database is not finished: until it is, nothing is written");
+        } else {
+            tracing::info!("the restore or copy into the database is finished: writes are taken again");
+        }
+    }
+
     /// Which engine it is.
     #[must_use]
     pub fn kind(&self) -> DatabaseKind {

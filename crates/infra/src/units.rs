@@ -1,5 +1,8 @@
 //! Transactions: where they begin, and under which limits they run and end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use mundap_domain::StoreError;
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, TransactionOptions,
@@ -21,6 +24,8 @@ pub(crate) struct Units {
     limit: Limit,
     /// Of what is within one: what has begun may come to its end.
     pub(crate) within: Limit,
+    /// Whether none may begin: something is being carried into the database, or was and is not whole.
+    is_shut: Arc<AtomicBool>,
 }
 
 /// What a transaction has of its pool, to be kept until it has ended.
@@ -33,7 +38,19 @@ pub(crate) struct Share {
 impl Units {
     pub(crate) fn new(connection: DatabaseConnection, turns: Turns, limit: Limit) -> Self {
         let within = limit.past_the_breaker();
-        Self { connection, demand: Demand::default(), turns, limit, within }
+        Self { connection, demand: Demand::default(), turns, limit, within, is_shut: Arc::default() }
+    }
+
+    /// Says from now on whether a transaction may begin. Whether that is another word than before.
+    pub(crate) fn shut(&self, is_shut: bool) -> bool {
+        self.is_shut.swap(is_shut, Ordering::Relaxed) != is_shut
+    }
+
+    fn admit(&self) -> Result<(), StoreError> {
+        if self.is_shut.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("a restore or a copy into the database is not finished".into()));
+        }
+        Ok(())
     }
 
     pub(crate) fn backend(&self) -> DbBackend {
@@ -42,6 +59,7 @@ impl Units {
 
     /// A transaction in its turn, and what it has of the pool.
     pub(crate) async fn begin(&self) -> Result<(DatabaseTransaction, Share), StoreError> {
+        self.admit()?;
         let wish = self.demand.wish();
         let watch = Watch::start("unit.begin", &self.limit);
         watch.settle(self.in_turn(wish).await)
@@ -52,6 +70,7 @@ impl Units {
         &self,
         held: impl Future<Output = Result<Option<T>, DbErr>>,
     ) -> Result<(T, Share), StoreError> {
+        self.admit()?;
         let wish = self.demand.wish();
         let watch = Watch::start("unit.begin", &self.limit);
         let begun = match self.limit.try_to(held, Option::is_some).await {

@@ -3,20 +3,22 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::archive::{backed_up, on, options, text, with_key_of};
 use crate::board::{Board, User};
-use crate::database::{insert_qnas, number};
+use crate::database::{execute, insert_qnas, number};
 use crate::program::ends;
-use crate::server::{Options, Server, run, send};
+use crate::server::{Options, PATIENCE, Server, run, send};
 
 crate::tests![
     a_restore_that_was_killed_is_run_again,
     a_copy_that_was_killed_goes_on,
     a_backup_that_was_killed_leaves_no_archive,
+    a_board_writes_nothing_into_what_is_unfinished,
 ];
 
 /// How a command is ended before it is done, and what it says of that.
@@ -103,6 +105,43 @@ fn a_copy_that_was_killed_goes_on(board: &Board) {
     let moved = Server::start(&target, &Options { dir: Some(server.dir.clone()), ..options() });
     assert_eq!(number(&target, "SELECT COUNT(*) AS n FROM qna"), MANY);
     moved.get("/api/v1/users/me").by(&ann).send().is(200);
+}
+
+/// Until the restore or copy is finished; what is there is still read.
+#[expect(clippy::disallowed_methods, reason = "a test's thread has no worker to stop")]
+fn a_board_writes_nothing_into_what_is_unfinished(board: &Board) {
+    let server = board.own(&options());
+    let ann = server.new_user();
+    let path = server.ask_at(&ann, "Before");
+    let comment = server.comment_at(&ann, &path, "Before");
+    let until = |schema: &str| {
+        let deadline = Instant::now() + PATIENCE;
+        while server.readiness().1["schema"] != schema {
+            assert!(Instant::now() < deadline, "it does not see that it is {schema}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let add = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('unfinished: restore', 0)";
+    execute(&server.database_url, add);
+    until("unfinished");
+    // A question goes another way than the others.
+    let question = json!({"title": "Meanwhile", "content": ""});
+    for request in [
+        server.post("/api/v1/qna").json(question.clone()),
+        server.patch(&path).json(question),
+        server.post(format!("{path}/comments")).json(json!({"content": "Meanwhile"})),
+        server.delete(&comment),
+    ] {
+        let reply = request.by(&ann).may_fail().send().is(503);
+        assert_eq!(reply.json()["code"], "database_unavailable");
+        assert!(reply.header("Retry-After").is_some());
+    }
+    server.get(&path).send().is(200);
+    execute(&server.database_url, "DELETE FROM seaql_migrations WHERE version = 'unfinished: restore'");
+    until("ok");
+    server.ask_at(&ann, "Afterwards");
+    assert_eq!(number(&server.database_url, "SELECT COUNT(*) AS n FROM qna"), 2);
+    server.get(&comment).send().is(200);
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's thread has no worker to stop")]
