@@ -31,7 +31,7 @@ fn edit() -> QnaEdit {
 }
 
 /// Every use case that opens a unit, called once, with what stands outside a unit answering as it should.
-const USE_CASES: [&str; 25] = [
+const USE_CASES: &[&str] = &[
     "ask",
     "edit a question",
     "delete a question",

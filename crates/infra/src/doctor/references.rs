@@ -27,7 +27,7 @@ const fn reference(
 }
 
 /// Every reference that the schema knows; a contract test holds it to that.
-pub const REFERENCES: [Reference; 9] = [
+pub const REFERENCES: &[Reference] = &[
     reference("qna", "qna_id", "user_id", "users", "user_id"),
     reference("comment", "comment_id", "qna_id", "qna", "qna_id"),
     reference("comment", "comment_id", "user_id", "users", "user_id"),
@@ -41,7 +41,7 @@ pub const REFERENCES: [Reference; 9] = [
 
 impl Doctor<'_> {
     pub(super) async fn references(&mut self) -> Result<(), DoctorError> {
-        for Reference { table, id, column, to, key } in REFERENCES {
+        for &Reference { table, id, column, to, key } in REFERENCES {
             let dangling =
                 format!("t.{column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {to} o WHERE o.{key} = t.{column})");
             let select = format!("SELECT DISTINCT t.{id}, t.{column} FROM {table} t");

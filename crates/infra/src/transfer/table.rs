@@ -48,7 +48,7 @@ pub const LEFT: [(&str, &str); 4] = [
 type Carried = (&'static str, &'static [&'static str], &'static [(&'static str, Kind)]);
 
 /// Name, key and columns of every table that is carried, those that others refer to first.
-const CARRIED: [Carried; 12] = [
+const CARRIED: &[Carried] = &[
     (
         "users",
         &["user_id"],

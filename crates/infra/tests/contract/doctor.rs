@@ -229,8 +229,8 @@ async fn every_reference_of_the_schema_is_looked_at(board: Board) {
     let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
     let schema: BTreeSet<[String; 4]> =
         rows.iter().map(|row| [0, 1, 2, 3].map(|at| row.try_get_by_index(at).unwrap())).collect();
-    let looked_at = |Reference { table, column, to, key, .. }: Reference| [table, column, to, key].map(str::to_owned);
-    assert_eq!(REFERENCES.map(looked_at).into_iter().collect::<BTreeSet<_>>(), schema);
+    let looked_at = |&Reference { table, column, to, key, .. }: &Reference| [table, column, to, key].map(str::to_owned);
+    assert_eq!(REFERENCES.iter().map(looked_at).collect::<BTreeSet<_>>(), schema);
 }
 
 async fn a_sound_board_has_no_finding(board: Board) {
@@ -329,7 +329,7 @@ async fn counts_are_mended_while_others_write(board: Board) {
 async fn a_row_that_names_nobody_is_told_and_left(board: Board) {
     let ward = Ward::new(&board).await;
     let nobody = 1_i64 << 52;
-    for Reference { table, id, column, to, .. } in REFERENCES {
+    for &Reference { table, id, column, to, .. } in REFERENCES {
         let there = ward.number(&format!("SELECT {column} FROM {table} WHERE {column} IS NOT NULL")).await;
         ward.sabotage(&format!("UPDATE {table} SET {column} = {nobody} WHERE {column} IS NOT NULL")).await;
         let lines = ward.found(look()).await;
