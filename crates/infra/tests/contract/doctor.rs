@@ -12,10 +12,12 @@ use futures_util::future::join_all;
 use mundap_domain::comment::Comment;
 use mundap_domain::env::Clock as _;
 use mundap_domain::image::{BlobStore as _, Digest, MediaType, NewImage};
-use mundap_domain::testing::noon;
+use mundap_domain::testing::{noon, ports};
 use mundap_domain::user::User;
-use mundap_domain::{StoreError, UnitOfWork};
+use mundap_domain::version::Expected;
+use mundap_domain::{Actor, Services, StoreError, UnitOfWork};
 use mundap_infra::doctor::{self, DoctorError, Examination, Examined, Finding, REFERENCES, Reference, examine};
+use mundap_infra::transfer::{LEFT, tables};
 use mundap_infra::{BlobFolder, DatabaseKind, Home, SigningKeys, SystemClock};
 use sea_orm::{ConnectionTrait as _, Statement, TransactionTrait as _};
 use tempfile::TempDir;
@@ -24,6 +26,7 @@ use crate::board::{Board, assert_outcome};
 
 crate::tests![
     every_reference_of_the_schema_is_looked_at,
+    it_is_decided_what_becomes_of_everything_that_names_a_deleted_account,
     a_sound_board_has_no_finding,
     wrong_counts_are_told_and_mended,
     more_wrong_counts_than_are_read_at_once_are_all_told,
@@ -231,6 +234,90 @@ async fn every_reference_of_the_schema_is_looked_at(board: Board) {
         rows.iter().map(|row| [0, 1, 2, 3].map(|at| row.try_get_by_index(at).unwrap())).collect();
     let looked_at = |&Reference { table, column, to, key, .. }: &Reference| [table, column, to, key].map(str::to_owned);
     assert_eq!(REFERENCES.iter().map(looked_at).collect::<BTreeSet<_>>(), schema);
+}
+
+/// What becomes of a row that names an account when that one is deleted. The row in `users` stays, so no `ON DELETE CASCADE`
+/// does it: `AccountService::delete` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It goes with the account.
+    Erased,
+    /// It stays, under "deleted user" where it is shown.
+    Kept,
+}
+use Fate::{Erased, Kept};
+
+/// Where the export shows it.
+#[derive(Clone, Copy, Debug)]
+enum Export {
+    /// In this field.
+    In(&'static str),
+    /// Nowhere, for this reason.
+    Not(&'static str),
+}
+use Export::{In, Not};
+
+/// Every column that names an account.
+const OF_ACCOUNTS: &[(&str, &str, Fate, Export)] = &[
+    ("users", "user_id", Kept, In("account")),
+    ("qna", "user_id", Kept, In("qna")),
+    ("comment", "user_id", Kept, In("comments")),
+    ("image", "user_id", Kept, In("images")),
+    ("sign_in", "user_id", Erased, In("sign_ins")),
+    ("receipt", "claimant", Erased, Not("names what was made, which is there itself, for a day")),
+    ("outbox", "user_id", Erased, Not("a letter to the account's own address, for as long as it waits")),
+    ("mail_token", "user_id", Erased, Not("a hash of what a letter to that address says")),
+    ("audit", "actor_id", Kept, Not("what an administrator did is told to those to whom it was done")),
+    ("audit", "target_id", Kept, In("audit")),
+    ("import_user", "user_id", Kept, Not("a hash of the old address, so that the next import does not make them anew")),
+];
+
+/// The tables without such a column.
+const OF_NOBODY: &[&str] =
+    &["import_mark", "import_left", "rate_limit", "image_folder", "seaql_migrations", "migration_lease"];
+
+/// Fails where a migration adds a table, until somebody decides.
+async fn it_is_decided_what_becomes_of_everything_that_names_a_deleted_account(board: Board) {
+    let decided = |table: &str, column: &str| OF_ACCOUNTS.iter().any(|(of, at, ..)| (*of, *at) == (table, column));
+    for Reference { table, column, .. } in REFERENCES.iter().filter(|reference| reference.to == "users") {
+        assert!(decided(table, column), "{table}.{column} names an account: say what becomes of it in OF_ACCOUNTS");
+    }
+    let carried: Vec<String> = tables().into_iter().map(|table| table.name).collect();
+    for table in carried.iter().map(String::as_str).chain(LEFT.iter().map(|(table, _)| *table)) {
+        let is_somebody_s = OF_ACCOUNTS.iter().any(|(of, ..)| *of == table);
+        assert!(is_somebody_s != OF_NOBODY.contains(&table), "{table}: name it in OF_ACCOUNTS or in OF_NOBODY");
+    }
+    let export = include_str!("../../../api/src/routes/v1/export.rs");
+    let (_, view) = export.split_once("pub struct ExportView").unwrap();
+    let (view, _) = view.split_once("\n}\n").unwrap();
+    for (table, _, _, shown) in OF_ACCOUNTS {
+        match shown {
+            In(field) => assert!(view.contains(&format!("\n    {field}: ")), "{table} is not in the export: {view}"),
+            Not(reason) => assert!(!reason.is_empty(), "{table}"),
+        }
+    }
+
+    let ward = Ward::new(&board).await;
+    let user = ward.author.id;
+    let audit = format!("INSERT INTO audit (target_id, action, created_at) VALUES ({user}, 'suspended', {TIME})");
+    ward.board.sql(&audit).await;
+    let count = async |table: &str, column: &str| {
+        ward.number(&format!("SELECT COUNT(*) FROM {table} WHERE {column} = {user}")).await
+    };
+    let mut before = Vec::new();
+    for (table, column, ..) in OF_ACCOUNTS {
+        before.push(count(table, column).await);
+    }
+    let services = Services::new(&ports(Arc::new(ward.board.store.clone())));
+    services.accounts.delete(&Actor::from(ward.author.clone()), &Expected::Any).await.unwrap();
+    for ((table, column, fate, _), before) in OF_ACCOUNTS.iter().zip(before) {
+        assert!(before > 0, "{table}.{column}: give the ward a row with it");
+        let left = match fate {
+            Erased => 0,
+            Kept => before,
+        };
+        assert_eq!(count(table, column).await, left, "{table}.{column}: {fate:?}");
+    }
 }
 
 async fn a_sound_board_has_no_finding(board: Board) {
