@@ -54,6 +54,10 @@ fuzz-api cases="50" seed="":
 fuzz seconds="60" *targets:
     bash .ci/fuzz {{ seconds }} {{ targets }}
 
+# Follow docs/adding-an-entity.md in a copy: apply its blocks, compile, and test on SQLite
+guide:
+    bash .ci/guide
+
 # Run what docs/grpc.md shows: the lines of grpcurl, the clients in Python (3.10 or newer) and in Rust
 check-grpc:
     bash .ci/grpc
