@@ -3,7 +3,11 @@
 use crate::error::Error;
 use crate::user::{Author, Role, User, UserId};
 
-/// Who is asking. Every use case takes one first.
+/// Who is asking. Every use case takes one first, save these:
+/// - what makes an actor or is done to become one: `register`, `sign_in`, `refresh`, `authenticate`, `recognise`, `trust`;
+/// - where a token that the caller holds, or a mailbox, is all the permission there is: `revoke`, `forgot`, `verify`, `reset`;
+/// - an image's `content`, of an image that was read by an actor;
+/// - what the board does by itself: `deliver` and `waiting`, housekeeping, rate limits.
 #[derive(Clone, Debug)]
 pub enum Actor {
     /// Nobody is signed in.

@@ -29,8 +29,8 @@
 //! | `id` | what every id is, as a macro |
 //! | `testing` | feature `testing`: mocked repositories and fixtures |
 //!
-//! Nothing here does I/O or knows a wire format. A use case is a method of a service; it takes the [`Actor`] first and
-//! reads: begin, load, decide, store, commit.
+//! Nothing here does I/O or knows a wire format. A use case is a method of a service; it takes the [`Actor`] first (which
+//! do not, and why, stands there) and reads: begin, load, decide, store, commit.
 
 pub mod account;
 pub mod actor;

@@ -180,7 +180,7 @@ fn every_operation_for_every_caller(board: &Board) {
     let by_the_fallen: Vec<Things> = TABLE.iter().map(|_| things(board, &fallen)).collect();
     let gone = things(board, author);
     server.delete(format!("/api/v1/qna/{}", gone.qna)).by(author).send().is(204);
-    // An account that is gone still has its public profile; an id that nobody ever had has none.
+    // An account that is gone is not found, as one that nobody ever had: such an id spares an account.
     let gone = Things { user: (1 << 53) - 1, ..gone };
     let fallen = server.suspended(&fallen);
 
