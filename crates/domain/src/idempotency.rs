@@ -357,3 +357,77 @@ fn replay<C: Creation>(receipt: Receipt, fingerprint: [u8; 32], creation: C) -> 
     }
     Ok(Outcome::Replayed(creation.stamped(receipt.created_at, receipt.author).stored_as(receipt.id)))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::noon;
+
+    /// What is said by one of two use cases.
+    #[derive(Clone)]
+    struct Said<const OTHER: bool> {
+        below: i64,
+        parts: Vec<Vec<u8>>,
+    }
+
+    #[async_trait]
+    impl<const OTHER: bool> Creation for Said<OTHER> {
+        type Entity = i64;
+
+        const OPERATION: &'static str = if OTHER { "other" } else { "one" };
+        const EVENT: Event = Event::Asked;
+
+        fn said(&self) -> Vec<&[u8]> {
+            self.parts.iter().map(Vec::as_slice).collect()
+        }
+
+        fn below(&self) -> i64 {
+            self.below
+        }
+
+        fn stamp(&self) -> (Timestamp, Option<&Author>) {
+            (noon(), None)
+        }
+
+        fn stamped(self, _: Timestamp, _: Option<Author>) -> Self {
+            self
+        }
+
+        async fn store(&self, _: &dyn Repositories) -> Result<i64, Error> {
+            Ok(1)
+        }
+
+        fn id(entity: &i64) -> i64 {
+            *entity
+        }
+
+        fn stored_as(self, id: i64) -> i64 {
+            id
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// The same bytes, parted elsewhere, said below another thing or by another use case, are another request.
+        #[test]
+        fn a_fingerprint_is_of_each_part_by_itself_of_what_it_is_below_and_of_its_use_case(
+            bytes in vec(any::<u8>(), 0..40),
+            one in any::<prop::sample::Index>(),
+            other in any::<prop::sample::Index>(),
+            below in any::<i64>(),
+        ) {
+            let key = FingerprintKey::new(&[8; 32]);
+            let parted = |at: usize| vec![bytes[..at].to_vec(), bytes[at..].to_vec()];
+            let (one, other) = (one.index(bytes.len() + 1), other.index(bytes.len() + 1));
+            let of = |at: usize, below: i64| key.of(&Said::<false> { below, parts: parted(at) });
+            prop_assert_eq!(of(one, below) == of(other, below), one == other);
+            prop_assert_ne!(of(one, below), of(one, below.wrapping_add(1)));
+            prop_assert_ne!(of(one, below), key.of(&Said::<true> { below, parts: parted(one) }));
+            prop_assert_ne!(of(one, below), key.of(&Said::<false> { below, parts: vec![bytes.clone()] }));
+        }
+    }
+}

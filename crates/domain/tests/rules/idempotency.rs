@@ -102,6 +102,23 @@ async fn the_same_key_with_something_else_is_refused() {
 }
 
 #[tokio::test]
+async fn the_same_letters_in_other_fields_are_something_else() {
+    let receipt = receipt_of_a_first_request().await;
+    let mut mocks = mundap_domain::testing::Mocks::default();
+    mocks.receipts.expect_find().returning(move |_, _| Ok(Some(receipt.clone())));
+    let services = board(mocks).services;
+    for (title, content, outcome) in [
+        ("How do I start?", "I have read the README.", "ok"),
+        ("How do I start", "?I have read the README.", "idempotency_key_reused"),
+        ("How do I start?I", " have read the README.", "idempotency_key_reused"),
+        ("How do I start?I have read the README.", "", "idempotency_key_reused"),
+    ] {
+        let draft = QnaDraft::parse(Some(title), Some(content)).unwrap();
+        assert_eq!(code(services.qnas.ask(&member(1), &draft, Some(&key())).await), outcome, "{title:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_outcome_is_forgotten_after_a_day() {
     let mut receipt = receipt_of_a_first_request().await;
     receipt.created_at = noon().plus(-mundap_domain::idempotency::REMEMBERED);
