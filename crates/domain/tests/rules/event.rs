@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mundap_domain::event::Event;
 use mundap_domain::qna::{QnaDraft, QnaEdit};
 use mundap_domain::rate::Policy;
@@ -81,6 +83,24 @@ async fn a_wrong_password_is_told_of_and_a_database_that_is_away_is_not() {
     let failed = board.services.accounts.sign_in("user1@example.com", "a right one").await;
     assert_eq!(code(failed), "database_unavailable");
     assert_eq!(board.events.events(), []);
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_is_not_good_is_told_of_and_a_database_that_is_away_is_not() {
+    let token = URL_SAFE_NO_PAD.encode([7; 64]);
+    let mut mocks = Mocks::default();
+    mocks.sign_ins.expect_find_locked().returning(|_| Ok(None));
+    let known_by_nobody = board(mocks);
+    assert_eq!(code(known_by_nobody.services.accounts.refresh(&token).await), "invalid_refresh_token");
+    assert_eq!(known_by_nobody.events.events(), [Event::RenewalRefused]);
+    assert_eq!(code(known_by_nobody.services.accounts.refresh("no token").await), "invalid_refresh_token");
+    assert_eq!(known_by_nobody.events.events(), [Event::RenewalRefused; 2]);
+
+    let mut mocks = Mocks::default();
+    mocks.sign_ins.expect_find_locked().returning(|_| Err(unavailable()));
+    let away = board(mocks);
+    assert_eq!(code(away.services.accounts.refresh(&token).await), "database_unavailable");
+    assert_eq!(away.events.events(), []);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use mundap_domain::account::PasswordHash;
 use mundap_domain::env::{Clock, Timestamp};
+use mundap_domain::event::Event;
 use mundap_domain::rate::{Allowance, Charge, Charged, Policy, Quota, Quotas, RateLimits, Subject};
 use mundap_domain::testing::noon;
 use mundap_domain::user::{Email, UserId};
@@ -125,6 +126,20 @@ async fn a_clock_that_is_set_back_keeps_nobody_out_for_longer() {
         }
         hands.turn(20);
         assert_eq!([use_one().await, use_one().await], [Some(0), None], "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_use_too_many_is_told_of_each_time() {
+    for policy in Policy::ALL {
+        let (shared, one) = (Shared::default(), Quota::new(1, TimeDelta::minutes(1)).unwrap());
+        let mut stage = Stage { quotas: Some(Quotas::all(one)), ..Stage::default() };
+        stage.inside.rates.expect_charge().returning(move |charge| Ok(shared.charge(charge)));
+        let (events, rates) = (stage.events.clone(), stage.services().rates);
+        for told in 0..3 {
+            assert_eq!(left(&rates, policy, &account(1)).await.is_some(), told == 0, "{policy:?}");
+            assert_eq!(events.events(), vec![Event::RateLimited(policy); told]);
+        }
     }
 }
 

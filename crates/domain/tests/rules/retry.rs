@@ -3,20 +3,26 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
+use futures_util::future::BoxFuture;
 use mundap_domain::account::{Password, PasswordChange, PasswordHash, Registration};
 use mundap_domain::admin::{UserChange, UserListing};
 use mundap_domain::audit::AuditId;
 use mundap_domain::comment::{CommentDraft, CommentEdit, CommentId};
 use mundap_domain::env::RETRIES;
+use mundap_domain::event::Event;
 use mundap_domain::image::{ImageId, Upload};
 use mundap_domain::mail::{Language, MailTokenRecord, MockMailer, PasswordReset, Purpose};
 use mundap_domain::page::{Order, PageRequest, PageSize};
 use mundap_domain::qna::{Qna, QnaDraft, QnaEdit, QnaId, QnaRecord};
+use mundap_domain::rate::{Charged, Policy, Quota, Quotas, Subject};
 use mundap_domain::sign_in::{SignIn, SignInId, SignInRecord, TokenHash};
 use mundap_domain::testing::{Board, Mocks, a_comment, a_picture, a_qna, a_user, an_image, board, noon};
 use mundap_domain::user::{Email, Role, UserEdit, UserId};
 use mundap_domain::version::{Expected, Version};
-use mundap_domain::{Actor, Services, StoreError};
+use mundap_domain::{
+    AccountService, Actor, AdminService, CommentService, ExportService, ImageService, MailService, QnaService,
+    Services, StoreError, UserService,
+};
 
 use crate::stage::{Stage, Tape, code, contention, duplicate, made_on, member, unavailable};
 
@@ -30,96 +36,213 @@ fn edit() -> QnaEdit {
     QnaEdit::parse(Some("title"), None).expect("an edit")
 }
 
-/// Every use case that opens a unit, called once, with what stands outside a unit answering as it should.
-const USE_CASES: &[&str] = &[
-    "ask",
-    "edit a question",
-    "delete a question",
-    "comment",
-    "edit a comment",
-    "delete a comment",
-    "attach an image",
-    "delete an image",
-    "edit the own account",
-    "change an account",
-    "read an account",
-    "list accounts",
-    "reset a password",
-    "register",
-    "add an account",
-    "sign in",
-    "refresh",
-    "revoke",
-    "trust",
-    "change the password",
-    "delete the account",
-    "forget the password",
-    "ask to verify the address",
-    "verify the address",
-    "reset the password",
-];
+const ID: UserId = UserId::new(1);
+const COMMENT: CommentId = CommentId::new(5);
+const ANY: Expected = Expected::Any;
+const COUNT_A_USE: &str = "count a use";
+
+fn email() -> Email {
+    Email::parse("user1@example.com").expect("an address")
+}
+
+fn registration() -> Registration {
+    Registration::parse(Some("a@b.example"), Some("password"), Some("name")).expect("one")
+}
+
+fn first_page() -> PageRequest {
+    PageRequest::first(PageSize::DEFAULT)
+}
 
 fn mailed(hash: TokenHash, purpose: Purpose) -> MailTokenRecord {
     let expires_at = noon().plus(TimeDelta::minutes(1));
     MailTokenRecord { user: UserId::new(1), purpose, hash, email_key: "user1@example.com".to_owned(), expires_at }
 }
 
-async fn call(use_case: &str, services: &Services) -> &'static str {
-    let Services { qnas, comments, images, users, accounts, admin, mail, .. } = services;
-    let (by, any) = (&member(1), &Expected::Any);
-    let comment = CommentId::new(5);
-    let email = &Email::parse("user1@example.com").expect("an address");
-    let registration = &Registration::parse(Some("a@b.example"), Some("password"), Some("name")).expect("one");
-    let letter = &URL_SAFE_NO_PAD.encode([7; 32]);
-    let token = &URL_SAFE_NO_PAD.encode([[9; 32], [8; 32]].concat());
-    match use_case {
-        "ask" => code(qnas.ask(by, &draft(), None).await),
-        "edit a question" => code(qnas.edit(by, QNA, &edit(), any).await),
-        "delete a question" => code(qnas.delete(by, QNA, any).await),
-        "comment" => code(comments.write(by, QNA, &CommentDraft::parse(Some("text")).expect("one"), None).await),
-        "edit a comment" => {
-            code(comments.edit(by, comment, &CommentEdit::parse(Some("text")).expect("one"), any).await)
+/// A use case: its name, what is told of when it is done, and one call of it.
+type UseCase<'a> = (&'static str, Option<Event>, BoxFuture<'a, &'static str>);
+
+/// Every use case that opens a unit, called once, with what stands outside a unit answering as it should. A service that is
+/// missing here does not compile.
+fn use_cases(services: &Services) -> Vec<UseCase<'_>> {
+    let Services { qnas, comments, images, users, accounts, mail, admin, export, rates, housekeeping } = services;
+    let ExportService { .. } = export; // It only reads.
+    let mut all = on_posts(qnas, comments, images);
+    all.extend(on_accounts(users, accounts));
+    all.extend(by_mail(mail));
+    all.extend(of_administrators(admin, accounts));
+    all.push((COUNT_A_USE, None, Box::pin(async { code(rates.admit(Policy::Attempts, &Subject::Account(ID)).await) })));
+    all.push(("sweep", None, Box::pin(async { code(housekeeping.sweep().await) })));
+    all
+}
+
+fn on_posts<'a>(qnas: &'a QnaService, comments: &'a CommentService, images: &'a ImageService) -> Vec<UseCase<'a>> {
+    let upload = || Upload::parse(b"an upload".to_vec()).expect("one");
+    vec![
+        ("ask", Some(Event::Asked), Box::pin(async { code(qnas.ask(&member(1), &draft(), None).await) })),
+        (
+            "edit a question",
+            Some(Event::QnaEdited),
+            Box::pin(async { code(qnas.edit(&member(1), QNA, &edit(), &ANY).await) }),
+        ),
+        (
+            "delete a question",
+            Some(Event::QnaDeleted),
+            Box::pin(async { code(qnas.delete(&member(1), QNA, &ANY).await) }),
+        ),
+        (
+            "comment",
+            Some(Event::Commented),
+            Box::pin(async {
+                let draft = CommentDraft::parse(Some("text")).expect("one");
+                code(comments.write(&member(1), QNA, &draft, None).await)
+            }),
+        ),
+        (
+            "edit a comment",
+            Some(Event::CommentEdited),
+            Box::pin(async {
+                let edit = CommentEdit::parse(Some("text")).expect("one");
+                code(comments.edit(&member(1), COMMENT, &edit, &ANY).await)
+            }),
+        ),
+        (
+            "delete a comment",
+            Some(Event::CommentDeleted),
+            Box::pin(async { code(comments.delete(&member(1), COMMENT, &ANY).await) }),
+        ),
+        (
+            "attach an image",
+            Some(Event::ImageAttached),
+            Box::pin(async move { code(images.attach(&member(1), COMMENT, upload(), None).await) }),
+        ),
+        (
+            "delete an image",
+            Some(Event::ImageDeleted),
+            Box::pin(async { code(images.delete(&member(1), ImageId::new(9), &ANY).await) }),
+        ),
+    ]
+}
+
+fn on_accounts<'a>(users: &'a UserService, accounts: &'a AccountService) -> Vec<UseCase<'a>> {
+    let token = || URL_SAFE_NO_PAD.encode([[9; 32], [8; 32]].concat());
+    vec![
+        (
+            "edit the own account",
+            None,
+            Box::pin(async {
+                let edit = UserEdit::parse(None, Some("name")).expect("one");
+                code(users.edit_me(&member(1), &edit, &ANY, Language::English).await)
+            }),
+        ),
+        (
+            "register",
+            Some(Event::Registered),
+            Box::pin(async { code(accounts.register(&registration(), None, Language::English).await) }),
+        ),
+        (
+            "sign in",
+            Some(Event::SignedIn),
+            Box::pin(async { code(accounts.sign_in("user1@example.com", "password").await) }),
+        ),
+        ("refresh", Some(Event::Renewed), Box::pin(async move { code(accounts.refresh(&token()).await) })),
+        ("revoke", None, Box::pin(async move { code(accounts.revoke(&token()).await) })),
+        (
+            "trust",
+            Some(Event::Registered),
+            Box::pin(async { code(accounts.trust(&Email::parse("unknown@example.com").expect("an address")).await) }),
+        ),
+        (
+            "change the password",
+            Some(Event::PasswordChanged),
+            Box::pin(async {
+                let change = PasswordChange::parse(Some("password"), Some("new password")).expect("one");
+                code(accounts.change_password(&member(1), &change, Language::English).await)
+            }),
+        ),
+        (
+            "delete the account",
+            Some(Event::AccountDeleted),
+            Box::pin(async { code(accounts.delete(&member(1), &ANY).await) }),
+        ),
+    ]
+}
+
+fn by_mail(mail: &MailService) -> Vec<UseCase<'_>> {
+    let letter = || URL_SAFE_NO_PAD.encode([7; 32]);
+    vec![
+        ("forget the password", None, Box::pin(async { code(mail.forgot(&email(), Language::English).await) })),
+        (
+            "ask to verify the address",
+            None,
+            Box::pin(async { code(mail.ask_to_verify(&member(1), Language::English).await) }),
+        ),
+        ("verify the address", None, Box::pin(async move { code(mail.verify(&letter()).await) })),
+        (
+            "reset the password",
+            Some(Event::PasswordChanged),
+            Box::pin(async move {
+                let reset = PasswordReset::parse(Some(&letter()), Some("new password")).expect("one");
+                code(mail.reset(&reset, Language::English).await)
+            }),
+        ),
+        // Another node was faster: what is done with a letter that is taken has tests of its own.
+        ("deliver a letter", None, Box::pin(async { code(mail.deliver().await) })),
+    ]
+}
+
+fn of_administrators<'a>(admin: &'a AdminService, accounts: &'a AccountService) -> Vec<UseCase<'a>> {
+    let change = UserChange { role: Some(Role::Admin), suspended: Some(true) };
+    vec![
+        (
+            "change an account",
+            None,
+            Box::pin(async move { code(admin.change_user(&Actor::Operator, ID, &change, &ANY).await) }),
+        ),
+        (
+            "change an account by its address",
+            None,
+            Box::pin(async move { code(admin.change_user_by_email(&Actor::Operator, &email(), &change).await) }),
+        ),
+        ("read an account", None, Box::pin(async { code(admin.user(&Actor::Operator, ID).await) })),
+        (
+            "list accounts",
+            None,
+            Box::pin(async {
+                let listing = UserListing { role: None, suspended: None, order: Order::Newest };
+                code(admin.list_users(&Actor::Operator, &listing, &first_page()).await)
+            }),
+        ),
+        ("read the log", None, Box::pin(async { code(admin.audit(&Actor::Operator, Some(ID), &first_page()).await) })),
+        (
+            "add an account",
+            Some(Event::Registered),
+            Box::pin(async { code(accounts.add(&Actor::Operator, &registration(), Role::Admin).await) }),
+        ),
+        (
+            "reset a password",
+            Some(Event::PasswordChanged),
+            Box::pin(async {
+                let new = Password::parse("password").expect("one");
+                code(accounts.reset_password(&Actor::Operator, &email(), &new).await)
+            }),
+        ),
+    ]
+}
+
+/// Calls each use case on a stage of its own, and hands its name, its outcome and its event to `check`, with what was noted and
+/// told of.
+async fn each(set: impl Fn(&mut Stage), check: impl Fn(&'static str, &'static str, Option<Event>, &Tape, Vec<Event>)) {
+    for n in 0..use_cases(&stage().services()).len() {
+        let mut stage = stage();
+        // Else what counts a use counts it in a unit of its own, before the one that a use case is about.
+        if use_cases(&self::stage().services())[n].0 == COUNT_A_USE {
+            stage.quotas = Some(Quotas::all(Quota::new(3, TimeDelta::minutes(1)).expect("a quota")));
         }
-        "delete a comment" => code(comments.delete(by, comment, any).await),
-        "attach an image" => {
-            let upload = Upload::parse(b"an upload".to_vec()).expect("one");
-            code(images.attach(by, comment, upload, None).await)
-        }
-        "delete an image" => code(images.delete(by, ImageId::new(9), any).await),
-        "edit the own account" => {
-            code(users.edit_me(by, &UserEdit::parse(None, Some("name")).expect("one"), any, Language::English).await)
-        }
-        "change an account" => {
-            let change = UserChange { role: Some(Role::Admin), suspended: Some(true) };
-            code(admin.change_user(&Actor::Operator, UserId::new(1), &change, any).await)
-        }
-        "read an account" => code(admin.user(&Actor::Operator, UserId::new(1)).await),
-        "list accounts" => {
-            let listing = UserListing { role: None, suspended: None, order: Order::Newest };
-            code(admin.list_users(&Actor::Operator, &listing, &PageRequest::first(PageSize::DEFAULT)).await)
-        }
-        "reset a password" => {
-            code(accounts.reset_password(&Actor::Operator, email, &Password::parse("password").expect("one")).await)
-        }
-        "register" => code(accounts.register(registration, None, Language::English).await),
-        "add an account" => code(accounts.add(&Actor::Operator, registration, Role::Admin).await),
-        "sign in" => code(accounts.sign_in("user1@example.com", "password").await),
-        "refresh" => code(accounts.refresh(token).await),
-        "revoke" => code(accounts.revoke(token).await),
-        "trust" => code(accounts.trust(&Email::parse("unknown@example.com").expect("an address")).await),
-        "change the password" => {
-            let change = PasswordChange::parse(Some("password"), Some("new password")).expect("one");
-            code(accounts.change_password(by, &change, Language::English).await)
-        }
-        "forget the password" => code(mail.forgot(email, Language::English).await),
-        "ask to verify the address" => code(mail.ask_to_verify(by, Language::English).await),
-        "verify the address" => code(mail.verify(letter).await),
-        "reset the password" => {
-            let reset = PasswordReset::parse(Some(letter), Some("new password")).expect("one");
-            code(mail.reset(&reset, Language::English).await)
-        }
-        "delete the account" => code(accounts.delete(by, any).await),
-        other => panic!("{other} is no use case"),
+        set(&mut stage);
+        let (tape, events) = (stage.tape.clone(), stage.events.clone());
+        let services = stage.services();
+        let (name, event, call) = use_cases(&services).swap_remove(n);
+        check(name, call.await, event, &tape, events.events());
     }
 }
 
@@ -141,6 +264,8 @@ fn stage() -> Stage {
     outside.passwords.expect_verify().returning(|_: &Password, _| Ok(true));
     outside.mailer = Some(MockMailer::default());
     outside.mail_tokens.expect_find_locked().returning(|hash, purpose| Ok(Some(mailed(*hash, purpose))));
+    outside.outbox.expect_is_any_due().returning(|_| Ok(true));
+    outside.audit.expect_list().returning(|_, _| Ok(Vec::new()));
     outside.access_tokens.expect_verify().returning(|_, _| None);
     outside.access_tokens.expect_issue().returning(|_| Ok("access".to_owned()));
 
@@ -179,6 +304,11 @@ fn stage() -> Stage {
     inside.mail_tokens.expect_find_locked().returning(|hash, purpose| Ok(Some(mailed(*hash, purpose))));
     inside.mail_tokens.expect_delete().returning(|_, _| Ok(()));
     inside.mail_tokens.expect_delete_all_of().returning(|_| Ok(()));
+    inside.outbox.expect_take().returning(|_, _| Ok(None));
+    inside.receipts.expect_delete_older().returning(|_| Ok(0));
+    inside.mail_tokens.expect_delete_expired().returning(|_| Ok(0));
+    inside.rates.expect_delete_empty().returning(|_| Ok(0));
+    inside.rates.expect_charge().returning(|charge| Ok(Charged { admitted: true, end: charge.now }));
     inside.sign_ins.expect_find_locked().returning(|_| {
         Ok(Some(SignIn::restore(SignInRecord {
             id: SignInId::new(1),
@@ -197,56 +327,67 @@ fn stage() -> Stage {
 
 #[tokio::test]
 async fn every_use_case_is_done_in_one_unit_when_nobody_is_in_the_way() {
-    for use_case in USE_CASES {
-        let stage = stage();
-        let tape = stage.tape.clone();
-        assert_eq!(call(use_case, &stage.services()).await, "ok", "{use_case}");
-        assert_eq!(tape, ["begin", "commit"], "{use_case}");
-    }
+    each(
+        |_| {},
+        |name, outcome, event, tape, told| {
+            assert_eq!(outcome, "ok", "{name}");
+            assert_eq!(*tape, ["begin", "commit"], "{name}");
+            assert_eq!(told, Vec::from_iter(event), "{name}");
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn every_use_case_is_tried_again_three_times_and_then_given_up() {
     assert_eq!(RETRIES, 3);
     let tries = ["begin", "pause 1", "begin", "pause 2", "begin", "pause 3", "begin"];
-    for use_case in USE_CASES {
-        let stage = Stage { begin: Box::new(|| Some(contention())), ..stage() };
-        let tape = stage.tape.clone();
-        assert_eq!(call(use_case, &stage.services()).await, "busy", "{use_case}");
-        assert_eq!(tape, tries, "{use_case}");
-    }
+    each(
+        |stage| stage.begin = Box::new(|| Some(contention())),
+        |name, outcome, _, tape, told| {
+            assert_eq!((outcome, told), ("busy", vec![]), "{name}");
+            assert_eq!(*tape, tries, "{name}");
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn every_use_case_that_meets_another_one_when_it_commits_is_done_anew() {
-    for use_case in USE_CASES {
+async fn every_use_case_that_meets_another_one_when_it_commits_is_done_anew_and_told_of_once() {
+    let meet = |stage: &mut Stage| {
         let mut faults = vec![contention()];
-        let stage = Stage { commit: Box::new(move || faults.pop()), ..stage() };
-        let tape = stage.tape.clone();
-        assert_eq!(call(use_case, &stage.services()).await, "ok", "{use_case}");
-        assert_eq!(tape, ["begin", "rollback", "pause 1", "begin", "commit"], "{use_case}");
-    }
+        stage.commit = Box::new(move || faults.pop());
+    };
+    each(meet, |name, outcome, event, tape, told| {
+        assert_eq!((outcome, told), ("ok", Vec::from_iter(event)), "{name}");
+        assert_eq!(*tape, ["begin", "rollback", "pause 1", "begin", "commit"], "{name}");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn every_use_case_that_cannot_reach_the_database_says_so_at_once() {
-    for use_case in USE_CASES {
-        let stage = Stage { begin: Box::new(|| Some(unavailable())), ..stage() };
-        let tape = stage.tape.clone();
-        assert_eq!(call(use_case, &stage.services()).await, "database_unavailable", "{use_case}");
-        assert_eq!(tape, ["begin"], "{use_case}");
-    }
+    each(
+        |stage| stage.begin = Box::new(|| Some(unavailable())),
+        |name, outcome, _, tape, told| {
+            assert_eq!((outcome, told), ("database_unavailable", vec![]), "{name}");
+            assert_eq!(*tape, ["begin"], "{name}");
+        },
+    )
+    .await;
 }
 
-/// Whether it took place is unknown: to do it again could do it twice.
+/// Whether it took place is unknown: to do it again could do it twice, and nobody is told of it.
 #[tokio::test]
 async fn a_commit_whose_outcome_is_unknown_is_not_tried_again() {
-    for use_case in USE_CASES {
-        let stage = Stage { commit: Box::new(|| Some(unavailable())), ..stage() };
-        let tape = stage.tape.clone();
-        assert_eq!(call(use_case, &stage.services()).await, "database_unavailable", "{use_case}");
-        assert_eq!(tape, ["begin", "rollback"], "{use_case}");
-    }
+    each(
+        |stage| stage.commit = Box::new(|| Some(unavailable())),
+        |name, outcome, _, tape, told| {
+            assert_eq!((outcome, told), ("database_unavailable", vec![]), "{name}");
+            assert_eq!(*tape, ["begin", "rollback"], "{name}");
+        },
+    )
+    .await;
 }
 
 #[tokio::test]
