@@ -206,10 +206,11 @@ pub trait CommentRepository: Send + Sync {
     async fn find(&self, id: CommentId) -> Result<Option<Comment>, StoreError>;
     /// As [`find`](Self::find); in a unit, MUST keep the row from changing until the unit ends.
     async fn find_locked(&self, id: CommentId) -> Result<Option<Comment>, StoreError>;
-    /// The comments of one QnA, each with its images. MUST be in the slice's order by id, hold nothing at or before `after`, and at most
-    /// `limit` items.
+    /// The comments of one QnA, each with its images. MUST be in the slice's order by id, hold nothing at or before `after`,
+    /// and at most `limit` items. MUST end where its items come to `bytes`, with one item at least.
     async fn list(&self, qna: QnaId, slice: &Slice) -> Result<Vec<Comment>, StoreError>;
-    /// The comments that one account wrote, by the same rules.
+    /// The comments that one account wrote, each with its images. MUST be in the slice's order by id, hold nothing at or
+    /// before `after`, and at most `limit` items. MUST end where its items come to `bytes`, with one item at least.
     async fn list_by(&self, author: UserId, slice: &Slice) -> Result<Vec<Comment>, StoreError>;
     /// Stores a new comment in its first version and returns it whole. MUST be [`StoreError::MissingReference`] where
     /// its QnA is not there.

@@ -233,6 +233,13 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_is_a_walk_in_smaller_pieces_to_its_end() {
+        let first = Slice::stream();
+        assert_eq!(first, Slice { bytes: 16 << 10, ..Slice::walk() });
+        assert_eq!(first.behind(9, 32), Slice { after: Some(9), limit: 64, ..first });
+    }
+
+    #[test]
     fn a_page_is_followed_by_the_rest() {
         let key = CursorKey::new(&[7; 32]);
         let slice = key.slice("qna", Order::Newest, &ask(None)).unwrap();

@@ -232,7 +232,8 @@ pub trait QnaRepository: Send + Sync {
     async fn find(&self, id: QnaId) -> Result<Option<Qna>, StoreError>;
     /// As [`find`](Self::find); in a unit, MUST keep the row from changing until the unit ends.
     async fn find_locked(&self, id: QnaId) -> Result<Option<Qna>, StoreError>;
-    /// MUST be in the slice's order by id, hold nothing at or before `after`, and at most `limit` items.
+    /// The QnAs of one account, or all. MUST be in the slice's order by id, hold nothing at or before `after`, and at most
+    /// `limit` items. MUST end where its items come to `bytes`, with one item at least.
     async fn list(&self, author: Option<UserId>, slice: &Slice) -> Result<Vec<Qna>, StoreError>;
     /// Stores a new QnA in its first version and returns it whole.
     async fn insert(&self, qna: &NewQna) -> Result<Qna, StoreError>;

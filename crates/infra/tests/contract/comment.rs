@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use mundap_domain::StoreError;
 use mundap_domain::comment::{Comment, CommentContent, CommentId, CommentRecord, NewComment};
-use mundap_domain::page::Order;
+use mundap_domain::page::{Order, Slice};
 use mundap_domain::qna::QnaId;
 use mundap_domain::testing::noon;
 use mundap_domain::user::Author;
@@ -20,6 +20,7 @@ crate::tests![
     list_is_in_the_slice_s_order_by_id,
     list_holds_nothing_at_or_before_after,
     list_holds_at_most_limit_items,
+    list_and_list_by_end_where_their_items_come_to_bytes_with_one_item_at_least,
     list_holds_that_qna_s_comments_alone,
     list_of_many_at_once_holds_each_its_own,
     list_of_many_at_once_holds_what_was_written_and_deleted_meanwhile,
@@ -151,6 +152,24 @@ async fn list_holds_at_most_limit_items(board: Board) {
     assert_eq!(list(&board, qna, Order::Oldest, None, 2).await, ids[..2]);
     assert_eq!(list(&board, qna, Order::Oldest, Some(ids[1]), 2).await, ids[2..4]);
     assert_eq!(list(&board, qna, Order::Oldest, None, 5).await, ids);
+}
+
+async fn list_and_list_by_end_where_their_items_come_to_bytes_with_one_item_at_least(board: Board) {
+    let user = board.user().await;
+    let qna = board.qna(&user).await.id;
+    let content = CommentContent::parse("말".repeat(1_000).as_str()).unwrap();
+    for _ in 0..4 {
+        let new = NewComment { content: content.clone(), ..new_comment(qna, &user) };
+        board.unit(async |unit| unit.comments().insert(&new).await).await.unwrap();
+    }
+    for (bytes, count) in [(0, 1), (1, 1), (3_000, 1), (3_001, 2), (6_001, 3), (Slice::ANY_SIZE, 4)] {
+        for order in [Order::Oldest, Order::Newest] {
+            let slice = Slice { bytes, ..slice(order, None, 4) };
+            let listed = board.reader().comments().list(qna, &slice).await.unwrap();
+            assert_eq!(listed.len(), count, "{bytes} bytes");
+            assert_eq!(board.reader().comments().list_by(user.id, &slice).await.unwrap(), listed, "{bytes} bytes");
+        }
+    }
 }
 
 async fn list_of_many_at_once_holds_each_its_own(board: Board) {

@@ -24,7 +24,7 @@ crate::tests![
     list_is_in_the_slice_s_order_by_id,
     list_holds_nothing_at_or_before_after,
     list_holds_at_most_limit_items,
-    list_holds_no_more_bytes_than_are_wanted_and_one_row_at_least,
+    list_ends_where_its_items_come_to_bytes_with_one_item_at_least,
     list_by_author_holds_that_author_s_alone,
     list_holds_what_was_committed_before_it_was_asked_for_also_where_many_ask,
     list_of_pages_behind_many_rows_at_once_holds_each_its_own,
@@ -208,7 +208,7 @@ async fn list_holds_at_most_limit_items(board: Board) {
     assert_eq!(list(&board, author, Order::Oldest, None, 5).await, ids);
 }
 
-async fn list_holds_no_more_bytes_than_are_wanted_and_one_row_at_least(board: Board) {
+async fn list_ends_where_its_items_come_to_bytes_with_one_item_at_least(board: Board) {
     let user = board.user().await;
     let title = Title::parse("Title").unwrap();
     let content = Content::parse("말".repeat(1_000).as_str()).unwrap();
