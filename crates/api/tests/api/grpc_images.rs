@@ -1,5 +1,8 @@
 //! Comments and images over gRPC.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use mundap_domain::image::Upload;
 use mundap_grpc::v1;
 use mundap_grpc::v1::download_image_response::Part as Sent;
@@ -14,6 +17,7 @@ crate::tests![
     a_comment_is_written_edited_and_deleted,
     an_image_is_sent_and_comes_back_as_rest_serves_it,
     what_is_no_image_is_refused,
+    an_image_that_does_not_end_is_refused_while_it_arrives,
 ];
 
 /// A comment of the caller's on a new question.
@@ -147,4 +151,22 @@ fn what_is_no_image_is_refused(board: &Board) {
     }
     // A part of a later contract is passed over.
     send(vec![Some(head()), None, Some(data())]).unwrap();
+}
+
+/// A caller that sends on and on, as far as anybody would let it.
+fn an_image_that_does_not_end_is_refused_while_it_arrives(board: &Board) {
+    const PART: usize = 64 << 10;
+    let caller = Caller::of(board.server()).by(board.ann());
+    let head = v1::UploadImageHead { comment_id: a_comment(&caller).comment_id, idempotency_key: String::new() };
+    let taken = Arc::new(AtomicUsize::new(0));
+    let taking = taken.clone();
+    let data = (0..8 * Upload::MAX_BYTES / PART).map(move |_| {
+        taking.fetch_add(PART, Ordering::Relaxed);
+        Part::Data(vec![0; PART].into())
+    });
+    let parts = std::iter::once(Part::Head(head)).chain(data).map(|part| upload(Some(part)));
+    let refused = caller.run(caller.images().upload_image(stream_of(parts))).unwrap_err();
+    assert_eq!((refused.code(), &*reason(&refused)), (Code::InvalidArgument, "image_too_large"));
+    let taken = taken.load(Ordering::Relaxed);
+    assert!(taken < 2 * Upload::MAX_BYTES, "{taken} bytes were taken");
 }
