@@ -412,3 +412,21 @@ pub(crate) fn email_taken(error: StoreError) -> Error {
         other => other.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_knows_so_many_addresses_and_no_more() {
+        let known = || KNOWN.with_borrow(HashSet::len);
+        for n in 0..3 * MOST_KNOWN {
+            let address = format!("user{n}@example.com");
+            assert_eq!(Email::parse(&address).unwrap().as_str(), address);
+            assert!((1..=MOST_KNOWN).contains(&known()), "{}", known());
+        }
+        let before = known();
+        assert!(Email::parse("nobody").is_err());
+        assert_eq!(known(), before, "what is not good is not kept");
+    }
+}

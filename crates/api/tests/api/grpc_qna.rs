@@ -3,6 +3,7 @@
 use mundap_grpc::v1;
 use prost_types::FieldMask;
 use tonic::{Code, Response};
+use tonic_types::StatusExt as _;
 
 use crate::board::{Board, new_email};
 use crate::database::insert_qnas;
@@ -89,6 +90,9 @@ fn an_edit_names_what_it_changes_and_what_it_was_made_on(board: &Board) {
     }
     let refused = edit(v1::Qna { etag: "7".to_owned(), ..fifth.clone() }, None).unwrap_err();
     assert_eq!((refused.code(), &*reason(&refused)), (Code::InvalidArgument, "validation_failed"));
+    let details = refused.get_error_details();
+    let fields: Vec<_> = details.bad_request().unwrap().field_violations.iter().map(|broken| &*broken.field).collect();
+    assert_eq!(fields, ["qna.etag"]);
 
     let bob = Caller::of(server).by(board.bob());
     let delete = |caller: &Caller, etag: &str| {

@@ -240,7 +240,7 @@ async fn every_look_is_written_down_before_anything_is_shown() {
 }
 
 #[tokio::test]
-async fn a_cursor_of_one_list_of_accounts_is_none_of_another() {
+async fn a_cursor_of_one_list_of_accounts_is_none_entry_of() {
     let listing = |role, suspended| UserListing { role, suspended, order: Order::Newest };
     let lists = [
         listing(None, None),
@@ -258,6 +258,30 @@ async fn a_cursor_of_one_list_of_accounts_is_none_of_another() {
         for on in &lists {
             let request = PageRequest { cursor: next.clone(), ..first() };
             let outcome = code(services.admin.list_users(&admin(1), on, &request).await);
+            assert_eq!(outcome, if of == on { "ok" } else { "invalid_cursor" }, "{of:?} {on:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_of_one_account_s_log_is_none_of_another_s() {
+    let logs = [None, Some(ID), Some(UserId::new(8))];
+    let entry_of = |id| AuditEntry {
+        id: AuditId::new(id),
+        actor: None,
+        action: Action::ReadUser,
+        target: Some(ID),
+        created_at: noon(),
+    };
+    let mut mocks = Mocks::default();
+    mocks.audit.expect_insert().returning(|_| Ok(AuditId::new(1)));
+    mocks.audit.expect_list().returning(move |_, _| Ok((1..=21).map(entry_of).collect()));
+    let Board { services, .. } = board(mocks);
+    for of in logs {
+        let next = services.admin.audit(&admin(1), of, &first()).await.unwrap().next;
+        for on in logs {
+            let request = PageRequest { cursor: next.clone(), ..first() };
+            let outcome = code(services.admin.audit(&admin(1), on, &request).await);
             assert_eq!(outcome, if of == on { "ok" } else { "invalid_cursor" }, "{of:?} {on:?}");
         }
     }

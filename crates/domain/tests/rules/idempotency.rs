@@ -10,7 +10,7 @@ use mundap_domain::user::{Role, UserId};
 use mundap_domain::version::Version;
 use std::sync::{Arc, Mutex};
 
-use crate::stage::{Stage, Tape, code, contention, duplicate, member};
+use crate::stage::{Stage, Tape, code, contention, duplicate, member, unavailable};
 
 fn key() -> IdempotencyKey {
     IdempotencyKey::parse("k-1").expect("a key")
@@ -185,6 +185,29 @@ async fn what_fails_because_the_first_came_between_is_a_repetition() {
     stage.inside.qnas.expect_count_comments().returning(|_, _| Ok(false));
     let again = stage.services().comments.write(&member(1), QnaId::new(7), &comment, Some(&key())).await.unwrap();
     assert_eq!(again, Outcome::Replayed(a_comment(5, 7, 1)));
+}
+
+/// The next try looks by itself, and where there is none the database is away.
+#[tokio::test]
+async fn what_fails_by_the_database_is_not_looked_for_again() {
+    for (fault, outcome, expected) in [
+        (unavailable as fn() -> StoreError, "database_unavailable", &["look", "begin"][..]),
+        (
+            contention,
+            "busy",
+            &["look", "begin", "pause 1", "look", "begin", "pause 2", "look", "begin", "pause 3", "look", "begin"],
+        ),
+    ] {
+        let mut stage = Stage { begin: Box::new(move || Some(fault())), ..Stage::default() };
+        let tape = stage.tape.clone();
+        stage.outside.receipts.expect_find().returning(move |_, _| {
+            tape.note("look");
+            Ok(None)
+        });
+        let tape = stage.tape.clone();
+        assert_eq!(code(stage.services().qnas.ask(&member(1), &draft("x"), Some(&key())).await), outcome);
+        assert_eq!(tape.read(), expected);
+    }
 }
 
 #[tokio::test]

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use mundap_domain::comment::{Comment, CommentId, CommentRecord};
 use mundap_domain::error::{Cause, StoreError};
-use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt};
+use mundap_domain::idempotency::{Claimant, IdempotencyKey, REMEMBERED, Receipt};
 use mundap_domain::image::{BlobError, Digest, Image, ImageId, MediaType, Refusal, Shelf, Upload};
 use mundap_domain::testing::{QUOTA, a_comment, a_picture, a_user, an_author, an_image, noon};
 use mundap_domain::user::{Role, UserId};
 use mundap_domain::version::Expected;
-use mundap_domain::{Actor, Error};
+use mundap_domain::{Actor, Error, Housekeeping};
 
 use crate::stage::{Stage, admin, banned, code, contention, made_on, member, moderator, unavailable};
 
@@ -209,6 +209,22 @@ async fn a_repetition_asks_nothing_that_may_have_changed() {
     assert_eq!(Claimant::account(UserId::new(1)).get(), 1);
 }
 
+/// Nothing is decoded for it before it is known whether the comment has room.
+#[tokio::test]
+async fn after_a_day_a_repetition_is_asked_what_a_first_one_is() {
+    let key = IdempotencyKey::parse("once").expect("a key");
+    let mut stage = Stage::default();
+    stage.outside.receipts.expect_find().returning(|claimant, key| {
+        let (key, author, created_at) = (key.clone(), Some(an_author(1)), noon().plus(-REMEMBERED));
+        Ok(Some(Receipt { claimant, key, fingerprint: [0; 32], id: 9, author, created_at }))
+    });
+    stage.outside.comments.expect_find().returning(|_| Ok(None));
+    assert_eq!(
+        code(stage.services().images.attach(&member(1), COMMENT, upload(), Some(&key)).await),
+        "comment_not_found"
+    );
+}
+
 #[tokio::test]
 async fn the_author_and_moderators_delete_an_image() {
     for (by, outcome) in [
@@ -366,6 +382,22 @@ async fn a_sweep_touches_nothing_unless_the_images_are_known_to_be_here() {
         // Not even listed: no call is expected.
         assert_eq!(code(stage.services().housekeeping.sweep_images().await), outcome);
     }
+}
+
+#[tokio::test]
+async fn a_large_board_is_looked_through_by_and_by() {
+    let mut stage = Stage::default();
+    let tape = stage.tape.clone();
+    stage.outside.image_home.expect_is_here().returning(|| Ok(true));
+    stage.outside.blobs.expect_list().returning(move |n, _| {
+        tape.note(format!("shelf {n}"));
+        Ok(Shelf { seen: Housekeeping::BLOBS / 2, ..Shelf::default() })
+    });
+    let (tape, services) = (stage.tape.clone(), stage.services());
+    assert_eq!(services.housekeeping.sweep_images().await.expect("swept"), 0);
+    assert_eq!(tape, ["shelf 0", "shelf 1"]);
+    assert_eq!(services.housekeeping.sweep_images().await.expect("swept"), 0);
+    assert_eq!(tape, ["shelf 0", "shelf 1", "shelf 2", "shelf 3"]);
 }
 
 #[test]

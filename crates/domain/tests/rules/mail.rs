@@ -113,6 +113,21 @@ mod causes {
         assert_eq!(code(services.accounts.add(&Actor::Operator, &registration, Role::Member).await), "ok");
     }
 
+    /// Where a letter was allowed, its bucket would be charged, which nothing here expects.
+    #[tokio::test]
+    async fn another_spelling_of_the_address_uses_none() {
+        let edit = UserEdit::parse(Some("USER7@example.com"), None).unwrap();
+        let one = Quota::new(1, TimeDelta::minutes(1)).expect("a quota");
+        let mut stage = Stage { quotas: Some(Quotas::all(one)), ..Stage::default() };
+        stage.outside.mailer = Some(MockMailer::default());
+        stage.inside.users.expect_find_locked().returning(|_| Ok(Some(verified())));
+        stage.inside.users.expect_update().once().returning(|_| Ok(()));
+        let tape = stage.tape.clone();
+        let edited = stage.services().users.edit_me(&member(7), &edit, &Expected::Any, Language::Korean).await.unwrap();
+        assert_eq!(edited.email, address("USER7@example.com"));
+        assert_eq!(tape, ["begin", "commit"]);
+    }
+
     #[tokio::test]
     async fn another_address_is_told_at_the_old_and_asked_at_the_new() {
         let edit = UserEdit::parse(Some("new@example.com"), None).unwrap();
