@@ -24,7 +24,9 @@ pub const ACCESS_LIFETIME: TimeDelta = TimeDelta::minutes(10);
 pub struct Password(#[garde(custom(length::<{ Self::MIN }, { Self::MAX }>))] String);
 
 impl Password {
+    /// Characters.
     pub const MIN: usize = 8;
+    /// Characters.
     pub const MAX: usize = 256;
 
     /// A password to be set.

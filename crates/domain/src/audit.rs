@@ -114,6 +114,7 @@ pub struct NewAuditEntry {
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 #[async_trait]
 pub trait AuditRepository: Send + Sync {
+    /// Writes a line and returns its id. MUST keep it whatever becomes of the accounts that it names.
     async fn insert(&self, entry: &NewAuditEntry) -> Result<AuditId, StoreError>;
     /// The entries about one account, or all. MUST be in the slice's order by id, hold nothing at or before `after`, and
     /// at most `limit` items.

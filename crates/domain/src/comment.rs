@@ -35,7 +35,9 @@ pub struct CommentContent(
 );
 
 impl CommentContent {
+    /// Characters.
     pub const MIN: usize = 1;
+    /// Characters.
     pub const MAX: usize = 20_000;
 }
 
@@ -202,7 +204,7 @@ impl CommentEdit {
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 #[async_trait]
 pub trait CommentRepository: Send + Sync {
-    /// The comment with its images.
+    /// The comment with its images, unless it is unknown or deleted.
     async fn find(&self, id: CommentId) -> Result<Option<Comment>, StoreError>;
     /// As [`find`](Self::find); in a unit, MUST keep the row from changing until the unit ends.
     async fn find_locked(&self, id: CommentId) -> Result<Option<Comment>, StoreError>;
@@ -213,7 +215,7 @@ pub trait CommentRepository: Send + Sync {
     /// before `after`, and at most `limit` items. MUST end where its items come to `bytes`, with one item at least.
     async fn list_by(&self, author: UserId, slice: &Slice) -> Result<Vec<Comment>, StoreError>;
     /// Stores a new comment in its first version and returns it whole. MUST be [`StoreError::MissingReference`] where
-    /// its QnA is not there.
+    /// its QnA or its author is not there.
     async fn insert(&self, comment: &NewComment) -> Result<Comment, StoreError>;
     /// Stores a changed comment. MUST be [`StoreError::Stale`] unless the stored version is the one before. MUST leave
     /// its images alone.

@@ -51,6 +51,7 @@ impl fmt::Display for Timestamp {
 /// Time. A use case asks once and uses that one instant throughout.
 #[async_trait]
 pub trait Clock: Send + Sync {
+    /// What this node's clock says now. It MAY stand still between two calls, or go back where somebody sets it.
     fn now(&self) -> Timestamp;
     /// Waits before try `attempt` (1, 2, …) of a unit of work that met another one: a few milliseconds, growing,
     /// with jitter.

@@ -27,6 +27,7 @@ pub const REMEMBERED: TimeDelta = TimeDelta::hours(24);
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
+    /// Characters, each of which is one byte.
     pub const MAX: usize = 255;
 
     /// `None` for what is no key.
@@ -161,6 +162,7 @@ impl Receipt {
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 #[async_trait]
 pub trait ReceiptRepository: Send + Sync {
+    /// The receipt of a claimant's key, if there is one, however old it is: the use case says whether it is still good.
     async fn find(&self, claimant: Claimant, key: &IdempotencyKey) -> Result<Option<Receipt>, StoreError>;
     /// MUST be [`StoreError::Duplicate`] where the claimant has used this key; MUST wait for a unit that is about to use
     /// it, and be [`StoreError::Contention`] where that takes too long.

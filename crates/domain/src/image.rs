@@ -190,8 +190,9 @@ pub struct Image {
 }
 
 impl Image {
+    /// Images.
     pub const MAX_PER_COMMENT: usize = 10;
-    /// What an image counts in a quota beside its bytes: about what its row and the last block of its file take. Without
+    /// Bytes that an image counts in a quota beside its own: about what its row and the last block of its file take. Without
     /// it a quota would hold a hundred thousand tiny ones.
     pub const OVERHEAD: u64 = 4096;
 }
@@ -223,9 +224,11 @@ impl NewImage {
 pub struct Upload(Vec<u8>);
 
 impl Upload {
+    /// Bytes as they are sent: 5 MiB.
     pub const MAX_BYTES: usize = 5 * 1024 * 1024;
     /// Pixels a side.
     pub const MAX_SIDE: u32 = 8192;
+    /// Pixels of one picture: its width times its height.
     pub const MAX_PIXELS: u64 = 25_000_000;
     /// Pixels of an animation: its width times its height times its frames.
     pub const MAX_FRAME_PIXELS: u64 = 100_000_000;
@@ -346,9 +349,10 @@ pub struct Shelf {
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 #[async_trait]
 pub trait ImageRepository: Send + Sync {
+    /// The image, unless it is unknown or deleted.
     async fn find(&self, id: ImageId) -> Result<Option<Image>, StoreError>;
-    /// Stores a new image and returns it whole. MUST be [`StoreError::MissingReference`] where its comment is not there.
-    /// MUST leave the comment's count of images alone.
+    /// Stores a new image and returns it whole. MUST be [`StoreError::MissingReference`] where its comment or its owner is
+    /// not there. MUST leave the comment's count of images alone.
     async fn insert(&self, image: &NewImage) -> Result<Image, StoreError>;
     /// Removes it, and says whether it was there. MUST leave the comment's count of images alone.
     async fn delete(&self, id: ImageId) -> Result<bool, StoreError>;

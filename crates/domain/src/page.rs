@@ -13,7 +13,9 @@ use crate::error::{Broken, Error};
 pub struct PageSize(u8);
 
 impl PageSize {
+    /// Items.
     pub const MIN: u8 = 1;
+    /// Items.
     pub const MAX: u8 = 100;
     pub const DEFAULT: Self = Self(20);
 

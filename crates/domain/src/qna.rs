@@ -32,7 +32,9 @@ id!(
 pub struct Title(#[garde(custom(length::<{ Self::MIN }, { Self::MAX }>), custom(printable), custom(not_blank))] String);
 
 impl Title {
+    /// Characters.
     pub const MIN: usize = 1;
+    /// Characters.
     pub const MAX: usize = 255;
 }
 
@@ -44,6 +46,7 @@ text_value!(Title);
 pub struct Content(#[garde(custom(length::<0, { Self::MAX }>), custom(printable))] String);
 
 impl Content {
+    /// Characters.
     pub const MAX: usize = 20_000;
 }
 
@@ -229,13 +232,15 @@ impl QnaListing {
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 #[async_trait]
 pub trait QnaRepository: Send + Sync {
+    /// The QnA, unless it is unknown or deleted.
     async fn find(&self, id: QnaId) -> Result<Option<Qna>, StoreError>;
     /// As [`find`](Self::find); in a unit, MUST keep the row from changing until the unit ends.
     async fn find_locked(&self, id: QnaId) -> Result<Option<Qna>, StoreError>;
     /// The QnAs of one account, or all. MUST be in the slice's order by id, hold nothing at or before `after`, and at most
     /// `limit` items. MUST end where its items come to `bytes`, with one item at least.
     async fn list(&self, author: Option<UserId>, slice: &Slice) -> Result<Vec<Qna>, StoreError>;
-    /// Stores a new QnA in its first version and returns it whole.
+    /// Stores a new QnA in its first version and returns it whole. MUST be [`StoreError::MissingReference`] where its author
+    /// is not there.
     async fn insert(&self, qna: &NewQna) -> Result<Qna, StoreError>;
     /// Stores a changed QnA. MUST be [`StoreError::Stale`] unless the stored version is the one before. MUST leave
     /// `comment_count` alone.

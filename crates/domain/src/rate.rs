@@ -89,6 +89,7 @@ pub struct Quota {
 }
 
 impl Quota {
+    /// Uses in a window.
     pub const MAX_PERMITS: u32 = 1_000_000;
     /// One day.
     pub const MAX_WINDOW: TimeDelta = TimeDelta::days(1);

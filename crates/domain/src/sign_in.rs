@@ -187,12 +187,15 @@ pub struct NewSignIn {
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 #[async_trait]
 pub trait SignInRepository: Send + Sync {
-    /// Stores a new sign-in and returns its id; on the way it may drop the user's expired ones.
+    /// Stores a new sign-in and returns its id; on the way it may drop the user's expired ones. MUST be
+    /// [`StoreError::MissingReference`] where the account is not there, and [`StoreError::Duplicate`] where the family is known.
     async fn insert(&self, sign_in: &NewSignIn) -> Result<SignInId, StoreError>;
-    /// In a unit, MUST keep the row from changing until the unit ends.
+    /// The sign-in of this family, unless it is unknown or ended; in a unit, MUST keep the row from changing until the unit
+    /// ends.
     async fn find_locked(&self, family: &TokenHash) -> Result<Option<SignIn>, StoreError>;
     /// Every sign-in of an account, oldest first.
     async fn list_of(&self, user: UserId) -> Result<Vec<SignIn>, StoreError>;
+    /// Stores a sign-in that was rotated. MUST be [`StoreError::Stale`] where it has ended.
     async fn update(&self, sign_in: &SignIn) -> Result<(), StoreError>;
     /// Ends a sign-in; no error where it ended before.
     async fn delete(&self, id: SignInId) -> Result<(), StoreError>;

@@ -45,7 +45,9 @@ thread_local! {
 }
 
 impl Email {
+    /// Characters.
     pub const MIN: usize = 3;
+    /// Characters.
     pub const MAX: usize = 254;
 
     /// Checks the address and lower-cases its domain.
@@ -109,7 +111,9 @@ pub struct DisplayName(
 );
 
 impl DisplayName {
+    /// Characters.
     pub const MIN: usize = 1;
+    /// Characters.
     pub const MAX: usize = 50;
 }
 

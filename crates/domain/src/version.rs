@@ -19,14 +19,17 @@ impl Version {
         self.0
     }
 
+    /// The one that an edit of this one makes. The last one there can be has none and stays as it is.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
+    /// The one that this one was made on: what is stored until an edit is. Of [`FIRST`](Self::FIRST) it is 0, which nothing
+    /// has; it stops at the least number as [`next`](Self::next) does at the greatest.
     #[must_use]
     pub const fn previous(self) -> Self {
-        Self(self.0 - 1)
+        Self(self.0.saturating_sub(1))
     }
 }
 
@@ -88,4 +91,19 @@ fn elements(list: &str) -> impl Iterator<Item = &str> {
         c == ',' && !quoted
     });
     elements.map(str::trim).filter(|element| !element.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_count_and_stop_at_the_ends() {
+        for (n, next, previous) in
+            [(1, 2, 0), (7, 8, 6), (i32::MAX, i32::MAX, i32::MAX - 1), (i32::MIN, i32::MIN + 1, i32::MIN)]
+        {
+            let version = Version::new(n);
+            assert_eq!((version.next(), version.previous()), (Version::new(next), Version::new(previous)), "{n}");
+        }
+    }
 }

@@ -90,12 +90,14 @@ impl MailTokenRecord {
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 #[async_trait]
 pub trait MailTokenRepository: Send + Sync {
-    /// Stores a token. MUST replace the one that the account had for this purpose.
+    /// Stores a token. MUST replace the one that the account had for this purpose, and MUST be
+    /// [`StoreError::MissingReference`] where the account is not there.
     async fn put(&self, token: &MailTokenRecord) -> Result<(), StoreError>;
     /// The token with this hash and purpose; in a unit, MUST keep it from changing until the unit ends.
     async fn find_locked(&self, hash: &TokenHash, purpose: Purpose) -> Result<Option<MailTokenRecord>, StoreError>;
     /// Forgets the account's token for this purpose; no error where there is none.
     async fn delete(&self, user: UserId, purpose: Purpose) -> Result<(), StoreError>;
+    /// Forgets every token of an account; no error where there is none.
     async fn delete_all_of(&self, user: UserId) -> Result<(), StoreError>;
     /// Forgets what is good no longer, `most` of it at most, and says how many rows that were.
     async fn delete_expired(&self, now: Timestamp, most: u64) -> Result<u64, StoreError>;
