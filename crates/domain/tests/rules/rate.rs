@@ -7,7 +7,6 @@ use std::task::{Context, Waker};
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use futures_util::future::join;
 use mundap_domain::account::PasswordHash;
 use mundap_domain::env::{Clock, Timestamp};
 use mundap_domain::event::Event;

@@ -20,8 +20,8 @@ use mundap_domain::testing::{Board, Mocks, a_comment, a_picture, a_qna, a_user, 
 use mundap_domain::user::{Email, Role, UserEdit, UserId};
 use mundap_domain::version::{Expected, Version};
 use mundap_domain::{
-    AccountService, Actor, AdminService, CommentService, ExportService, ImageService, MailService, QnaService,
-    Services, StoreError, UserService,
+    AccountService, Actor, AdminService, CommentService, ExportService, Housekeeping, ImageService, MailService,
+    QnaService, Services, StoreError, UserService,
 };
 
 use crate::stage::{Stage, Tape, code, contention, duplicate, made_on, member, unavailable};
@@ -61,17 +61,17 @@ fn mailed(hash: TokenHash, purpose: Purpose) -> MailTokenRecord {
 /// A use case: its name, what is told of when it is done, and one call of it.
 type UseCase<'a> = (&'static str, Option<Event>, BoxFuture<'a, &'static str>);
 
-/// Every use case that opens a unit, called once, with what stands outside a unit answering as it should. A service that is
+/// Every use case that opens one unit, called once, with what stands outside a unit answering as it should. A service that is
 /// missing here does not compile.
 fn use_cases(services: &Services) -> Vec<UseCase<'_>> {
     let Services { qnas, comments, images, users, accounts, mail, admin, export, rates, housekeeping } = services;
     let ExportService { .. } = export; // It only reads.
+    let Housekeeping { .. } = housekeeping; // It has a unit for each piece: see below.
     let mut all = on_posts(qnas, comments, images);
     all.extend(on_accounts(users, accounts));
     all.extend(by_mail(mail));
     all.extend(of_administrators(admin, accounts));
     all.push((COUNT_A_USE, None, Box::pin(async { code(rates.admit(Policy::Attempts, &Subject::Account(ID)).await) })));
-    all.push(("sweep", None, Box::pin(async { code(housekeeping.sweep().await) })));
     all
 }
 
@@ -305,9 +305,6 @@ fn stage() -> Stage {
     inside.mail_tokens.expect_delete().returning(|_, _| Ok(()));
     inside.mail_tokens.expect_delete_all_of().returning(|_| Ok(()));
     inside.outbox.expect_take().returning(|_, _| Ok(None));
-    inside.receipts.expect_delete_older().returning(|_| Ok(0));
-    inside.mail_tokens.expect_delete_expired().returning(|_| Ok(0));
-    inside.rates.expect_delete_empty().returning(|_| Ok(0));
     inside.rates.expect_charge().returning(|charge| Ok(Charged { admitted: true, end: charge.now }));
     inside.sign_ins.expect_find_locked().returning(|_| {
         Ok(Some(SignIn::restore(SignInRecord {
@@ -363,6 +360,20 @@ async fn every_use_case_that_meets_another_one_when_it_commits_is_done_anew_and_
         assert_eq!(*tape, ["begin", "rollback", "pause 1", "begin", "commit"], "{name}");
     })
     .await;
+}
+
+#[tokio::test]
+async fn each_piece_of_a_sweep_is_tried_again_by_itself() {
+    let mut stage = Stage::default();
+    stage.inside.receipts.expect_delete_older().returning(|_, _| Ok(0));
+    stage.inside.mail_tokens.expect_delete_expired().returning(|_, _| Ok(0));
+    stage.inside.rates.expect_delete_empty().returning(|_, _| Ok(0));
+    stage.outside.receipts.expect_erased_claimants().returning(|_, _| Ok(Vec::new()));
+    let mut faults = vec![None, Some(contention()), None];
+    stage.commit = Box::new(move || faults.pop().flatten());
+    let tape = stage.tape.clone();
+    assert_eq!(code(stage.services().housekeeping.sweep().await), "ok");
+    assert_eq!(tape, ["begin", "commit", "begin", "rollback", "pause 1", "begin", "commit", "begin", "commit"]);
 }
 
 #[tokio::test]
