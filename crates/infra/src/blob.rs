@@ -327,18 +327,15 @@ fn changed(metadata: &Metadata) -> Timestamp {
 /// A file's bytes, where they are the digest's.
 fn whole(path: &Path, digest: Digest) -> io::Result<Vec<u8>> {
     let metadata = fs::metadata(path)?;
-    if !metadata.is_file() {
-        // Opened, a pipe would wait for whoever writes into it.
-        let what = if metadata.is_dir() { "is a directory" } else { "is no regular file" };
-        return Err(io::Error::other(what));
+    if metadata.is_dir() {
+        return Err(io::Error::other("is a directory"));
     }
-    let most = Picture::MAX_BYTES as u64;
     let mut content = Vec::new();
-    if (1..=most).contains(&metadata.len()) {
-        File::open(path)?.take(most).read_to_end(&mut content)?;
-    }
-    match metadata.len() {
-        bytes if content.is_empty() => Err(io::Error::other(format!("its file has {bytes} bytes"))),
+    // One byte more than the largest tells of a file that has more.
+    File::open(path)?.take(Picture::MAX_BYTES as u64 + 1).read_to_end(&mut content)?;
+    match content.len() {
+        0 => Err(io::Error::other("its file has 0 bytes")),
+        read if read > Picture::MAX_BYTES => Err(io::Error::other(format!("its file has {} bytes", metadata.len()))),
         _ if Digest::of(&content) == digest => Ok(content),
         _ => Err(io::Error::other("its file holds something else")),
     }

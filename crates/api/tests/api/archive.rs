@@ -528,7 +528,7 @@ fn a_copy_into_itself_is_refused(board: &Board) {
     let nobody = "mysql://qna:s3cret@127.0.0.1:1/nobody";
     for (from, to, name) in [(nobody, &**url, "--from"), (url, nobody, "--to")] {
         let line = copy(from, to).refused(1);
-        assert!(line.contains(&format!("mysql://qna:***@127.0.0.1:1/nobody ({name}): ")), "{line}");
+        assert!(line.contains(&format!("mysql://127.0.0.1:1/nobody ({name}): ")) && !line.contains("s3cret"), "{line}");
     }
     let file = server.dir.path().join("url");
     std::fs::write(&file, format!("{}\n", board.database.fresh())).unwrap();
