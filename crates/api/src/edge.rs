@@ -58,15 +58,10 @@ pub async fn edge(
         // Of a GET alone (RFC 9110, 14.2).
         req.headers_mut().remove(RANGE);
     }
-    let is_old = req.version() < Version::HTTP_11;
     let origin = req.headers().get(ORIGIN).cloned().zip(req.app_data::<Origins>().cloned());
     let board = req.app_data::<web::Data<Board>>().cloned();
     // Asked when the answer is there.
-    let way = || match &board {
-        _ if is_old => Way::Old,
-        Some(board) if board.is_draining() => Way::Last,
-        _ => Way::Usual,
-    };
+    let draining = || board.as_ref().is_some_and(|board| board.is_draining());
     if let Some(board) = &board {
         board.admission.keep_waiting(&req).await;
     }
@@ -74,7 +69,7 @@ pub async fn edge(
         board.as_ref().and_then(|board| board.admission.turn_away(&req, &record.id, || asked_for(&asked)));
     if let Some(answer) = turned_away {
         METERS.with(|meters| meters.busy.increment(1));
-        return Ok(ServiceResponse::new(req.into_parts().0, record.finish(answer, way())));
+        return Ok(ServiceResponse::new(req.into_parts().0, record.finish(answer, draining())));
     }
     req.extensions_mut().insert(record.budget.clone());
     req.extensions_mut().insert(record.actor.clone());
@@ -91,18 +86,18 @@ pub async fn edge(
                 }
                 None => response.map_into_boxed_body(),
             };
-            Ok(ServiceResponse::new(req, record.finish(answer, way())))
+            Ok(ServiceResponse::new(req, record.finish(answer, draining())))
         }
         Ok(Err(error)) => {
             let mut answer = render(&error, &record, &asked);
             let_read(origin, &mut answer);
-            Err(finished(record, answer, way()))
+            Err(finished(record, answer, draining()))
         }
         Err(panic) => {
             let problem = Problem::from(Error::internal(format!("a panic: {}", message(&*panic))));
             let mut answer = render(&problem.into(), &record, &asked);
             let_read(origin, &mut answer);
-            Err(finished(record, answer, way()))
+            Err(finished(record, answer, draining()))
         }
     }
 }
@@ -145,18 +140,8 @@ pub async fn door(
 #[derive(Clone, Default)]
 struct KnownActor(Rc<Cell<Option<i64>>>);
 
-fn finished(record: Record, answer: HttpResponse, way: Way) -> actix_web::Error {
-    InternalError::from_response("answered", record.finish(answer, way)).into()
-}
-
-/// How an answer goes out.
-#[derive(Clone, Copy)]
-enum Way {
-    Usual,
-    /// The last one of its connection.
-    Last,
-    /// To a client of HTTP/1.0, which knows no chunks (RFC 9112, 6.1): where a body's length is not known, it ends with its connection.
-    Old,
+fn finished(record: Record, answer: HttpResponse, draining: bool) -> actix_web::Error {
+    InternalError::from_response("answered", record.finish(answer, draining)).into()
 }
 
 /// The answer that an error makes, and the log line that it deserves.
@@ -257,6 +242,8 @@ struct Record {
     method: Method,
     /// The route's template, such as `/api/v1/qna/{qna_id}`; never the path, which strangers choose.
     route: String,
+    /// Whether it came by HTTP/1.0.
+    is_old: bool,
     status: u16,
     actor: KnownActor,
     budget: Budget,
@@ -276,6 +263,7 @@ impl Record {
             id: request_id(req.headers()),
             method: req.method().clone(),
             route: route.unwrap_or_else(|| "unmatched".to_owned()),
+            is_old: req.version() < Version::HTTP_11,
             status: 0,
             actor: KnownActor::default(),
             budget: Budget::default(),
@@ -284,7 +272,7 @@ impl Record {
         }
     }
 
-    fn finish(mut self, mut answer: HttpResponse, way: Way) -> HttpResponse {
+    fn finish(mut self, mut answer: HttpResponse, draining: bool) -> HttpResponse {
         self.status = answer.status().as_u16();
         let headers = answer.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&self.id) {
@@ -297,16 +285,12 @@ impl Record {
         self.budget.show(headers);
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        match way {
-            Way::Usual => {}
+        // A client of HTTP/1.0 knows no chunks (RFC 9112, 6.1): a body of unknown length ends with its connection.
+        let ends_it = self.is_old && matches!(answer.body().size(), BodySize::Stream);
+        answer.head_mut().no_chunking(ends_it);
+        if draining || ends_it {
             // The header alone would be left out.
-            Way::Last => answer.head_mut().set_connection_type(ConnectionType::Close),
-            Way::Old => {
-                if matches!(answer.body().size(), BodySize::Stream) {
-                    answer.head_mut().no_chunking(true);
-                    answer.head_mut().set_connection_type(ConnectionType::Close);
-                }
-            }
+            answer.head_mut().set_connection_type(ConnectionType::Close);
         }
         answer.map_body(|_, body| {
             // An empty body is never polled.

@@ -287,8 +287,8 @@ pub struct Charged {
 #[async_trait]
 pub trait RateRepository: Send + Sync {
     /// Adds the use and what is owed, where there is room for all of it. Without room MUST admit nothing, and MUST add what
-    /// is owed, up to the brim. MUST make a bucket that ends after [`Charge::last_end`] one that is full. Of charges at once MUST NOT admit more than fit; MUST be [`StoreError::Contention`] where
-    /// they would.
+    /// is owed, up to the brim. MUST make a bucket that ends after [`Charge::last_end`] one that is full. Of charges at once
+    /// MUST NOT admit more than fit; MUST be [`StoreError::Contention`] where they would.
     async fn charge(&self, charge: &Charge) -> Result<Charged, StoreError>;
     /// Takes one use out of a bucket; no error where there is none.
     async fn give_back(&self, key: &RateKey, quota: Quota) -> Result<(), StoreError>;

@@ -70,25 +70,32 @@ struct Calls {
 }
 
 /// A call that is running.
-pub struct Running(Activity);
-
-/// A call that waits for something to happen, and may have nothing to say for long. Its connection is not idle, and nobody who is there
-/// leaves it unread: whether its other end is there, it is asked itself.
-pub struct Waiting(Activity);
+pub struct Running {
+    activity: Activity,
+    waits: bool,
+}
 
 impl Activity {
     #[must_use]
     pub fn begin(&self) -> Running {
-        self.0.running.fetch_add(1, Ordering::Relaxed);
-        self.moved();
-        Running(self.clone())
+        self.run(false)
     }
 
+    /// Of a call that waits for something to happen, and may have nothing to say for long. Its connection is not idle, and nobody
+    /// leaves it unread: whether its other end is there, the connection is asked itself.
     #[must_use]
-    pub fn wait(&self) -> Waiting {
-        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+    pub fn wait(&self) -> Running {
+        self.run(true)
+    }
+
+    fn run(&self, waits: bool) -> Running {
+        self.count(waits).fetch_add(1, Ordering::Relaxed);
         self.moved();
-        Waiting(self.clone())
+        Running { activity: self.clone(), waits }
+    }
+
+    fn count(&self, waits: bool) -> &AtomicUsize {
+        if waits { &self.0.waiting } else { &self.0.running }
     }
 
     fn moved(&self) {
@@ -119,21 +126,14 @@ impl Activity {
 impl Running {
     /// A message of it moved.
     pub fn moved(&self) {
-        self.0.moved();
+        self.activity.moved();
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.moved();
-        self.0.0.running.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.moved();
-        self.0.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.moved();
+        self.activity.count(self.waits).fetch_sub(1, Ordering::Relaxed);
     }
 }
 

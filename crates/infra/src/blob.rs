@@ -149,18 +149,25 @@ impl BlobFolder {
         self.run(move |blobs| {
             let mut found = Vec::new();
             for first_byte in 0..=u8::MAX {
-                for folder in entries(&blobs.root.join(format!("{first_byte:02x}")))? {
-                    for file in entries(&folder.path())? {
-                        found.extend(blobs.kind(&file.path()).digest());
-                        if found.len() >= most {
-                            return Ok(found);
-                        }
-                    }
+                let files = blobs.files(first_byte)?;
+                found.extend(files.iter().filter_map(|file| blobs.kind(&file.path()).digest()));
+                if found.len() >= most {
+                    break;
                 }
             }
+            found.truncate(most);
             Ok(found)
         })
         .await
+    }
+
+    /// What is in the folders of one of the shelves.
+    fn files(&self, first_byte: u8) -> io::Result<Vec<DirEntry>> {
+        let mut files = Vec::new();
+        for folder in entries(&self.root.join(format!("{first_byte:02x}")))? {
+            files.extend(entries(&folder.path())?);
+        }
+        Ok(files)
     }
 
     /// Every file of one of the shelves, and what stands there in place of a folder of files.
@@ -473,28 +480,25 @@ impl BlobStore for BlobFolder {
         self.run(move |blobs| {
             let before = SystemTime::from(before.as_utc());
             let mut found = Shelf::default();
-            let on_it = entries(&blobs.root.join(format!("{first_byte:02x}")))?;
-            let mut folders: Vec<PathBuf> = on_it.iter().map(DirEntry::path).collect();
+            let mut files = blobs.files(first_byte)?;
             if first_byte == 0 {
                 // Whoever writes the folder's id may be killed as well.
-                folders.push(blobs.root.clone());
+                files.extend(entries(&blobs.root)?);
             }
-            for folder in folders {
-                for file in entries(&folder)? {
-                    let path = file.path();
-                    // Another node may have taken it away since the folder was read.
-                    let Some(metadata) = if_there(file.metadata())? else { continue };
-                    let is_old = metadata.modified()? < before;
-                    match if metadata.is_dir() { Kind::Folder } else { blobs.kind(&path) } {
-                        Kind::Whole(digest) => {
-                            found.seen += 1;
-                            found.old.extend(is_old.then_some(digest));
-                        }
-                        Kind::Aside(digest) => found.aside.push(digest),
-                        // Left by a writer that was killed.
-                        Kind::Part if is_old => drop(if_there(fs::remove_file(&path))?),
-                        Kind::Part | Kind::Folder | Kind::Strange => {}
+            for file in files {
+                let path = file.path();
+                // Another node may have taken it away since the folder was read.
+                let Some(metadata) = if_there(file.metadata())? else { continue };
+                let is_old = metadata.modified()? < before;
+                match if metadata.is_dir() { Kind::Folder } else { blobs.kind(&path) } {
+                    Kind::Whole(digest) => {
+                        found.seen += 1;
+                        found.old.extend(is_old.then_some(digest));
                     }
+                    Kind::Aside(digest) => found.aside.push(digest),
+                    // Left by a writer that was killed.
+                    Kind::Part if is_old => drop(if_there(fs::remove_file(&path))?),
+                    Kind::Part | Kind::Folder | Kind::Strange => {}
                 }
             }
             Ok(found)

@@ -287,15 +287,17 @@ fn versioned(document: &OpenApi) -> HashSet<String> {
 fn answers_one_of(operation: &Operation, schemas: &HashSet<String>) -> bool {
     ["200", "201"].into_iter().filter_map(|status| operation.responses.responses.get(status)).any(|response| {
         let RefOr::T(response) = response else { return false };
-        let Some(RefOr::T(content)) = response.content.get("application/json") else { return false };
-        matches!(&content.schema, Some(RefOr::Ref(Ref { ref_location, .. })) if schemas.contains(ref_location))
+        schema_of(response).is_some_and(|schema| schemas.contains(schema))
     })
 }
 
-/// Whether it is a page of a list.
-fn is_page(response: &Response) -> bool {
-    let Some(RefOr::T(content)) = response.content.get("application/json") else { return false };
-    matches!(&content.schema, Some(RefOr::Ref(Ref { ref_location, .. })) if ref_location.ends_with("Page"))
+/// Where the schema of its JSON is.
+fn schema_of(response: &Response) -> Option<&str> {
+    let RefOr::T(content) = response.content.get("application/json")? else { return None };
+    match &content.schema {
+        Some(RefOr::Ref(Ref { ref_location, .. })) => Some(ref_location),
+        Some(RefOr::T(_)) | None => None,
+    }
 }
 
 /// Entity tags: what [`crate::reply`] sends and [`crate::input::IfMatch`] reads.
@@ -316,7 +318,7 @@ fn add_headers(method: &str, operation: &mut Operation, versioned: &HashSet<Stri
         if is_tagged && status.starts_with('2') {
             response.headers.insert("ETag".to_owned(), header("Changes with anything that is shown", Type::String));
         }
-        if status == "200" && is_page(response) {
+        if status == "200" && schema_of(response).is_some_and(|schema| schema.ends_with("Page")) {
             let text = "The next page, as `<…>; rel=\"next\"` (RFC 8288); none on the last one";
             response.headers.insert("Link".to_owned(), header(text, Type::String));
         }

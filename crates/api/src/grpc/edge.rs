@@ -96,22 +96,16 @@ impl Edge {
     /// Health, reflection, and what is not there. They take no place: whoever asks for health asks whether there is one.
     async fn foreign(self, req: Request<Body>) -> Response<Body> {
         let (id, budget) = (request_id(req.headers()), Budget::default());
-        if req.uri().path().starts_with("/grpc.health.v1.Health/") {
-            // Who watches waits for what may never happen.
-            let waiting = self.activity.wait();
-            let mut response = self.routes.oneshot(req).await.unwrap_or_else(|never| match never {});
-            say(response.headers_mut(), &id, None, &budget);
-            return response.map(|body| {
-                Body::new(body.map_frame(move |frame| {
-                    let _until_it_ends = &waiting;
-                    frame
-                }))
-            });
-        }
-        let running = self.activity.begin();
-        let address = self.address(req.headers());
-        let counted = rate::count(&self.board, &budget, &address, Demand::Read, Ok(&Actor::Anonymous));
-        let mut response = match counted.await {
+        let is_health = req.uri().path().starts_with("/grpc.health.v1.Health/");
+        // Who watches health waits for what may never happen.
+        let running = if is_health { self.activity.wait() } else { self.activity.begin() };
+        let counted = if is_health {
+            Ok(())
+        } else {
+            let address = self.address(req.headers());
+            rate::count(&self.board, &budget, &address, Demand::Read, Ok(&Actor::Anonymous)).await
+        };
+        let mut response = match counted {
             Ok(()) => self.routes.oneshot(req).await.unwrap_or_else(|never| match never {}),
             Err(error) => {
                 let language = words::asked_for(req.headers().texts("accept-language").flatten());
@@ -231,16 +225,10 @@ impl Edge {
 
     /// Looks again who is asking.
     fn look(&self, headers: &HeaderMap) -> Look {
-        let token: Option<Arc<str>> = headers.only_text("authorization").and_then(bearer).map(Arc::from);
-        let board = self.board.clone();
+        let (edge, headers) = (self.clone(), Arc::new(headers.clone()));
         Arc::new(move || {
-            let (board, token) = (board.clone(), token.clone());
-            Box::pin(async move {
-                match token {
-                    Some(token) => board.services.accounts.authenticate(&token).await,
-                    None => Ok(Actor::Anonymous),
-                }
-            })
+            let (edge, headers) = (edge.clone(), headers.clone());
+            Box::pin(async move { edge.authenticate(&headers).await })
         })
     }
 
