@@ -129,7 +129,18 @@ pub(crate) fn email(text: &str, (): &()) -> garde::Result {
 fn encode(rule: Broken) -> garde::Error {
     garde::Error::new(match rule {
         Broken::TooShort { min: n } | Broken::TooLong { max: n } => format!("{} {n}", rule.code()),
-        _ => rule.code().to_owned(),
+        Broken::Required
+        | Broken::UnknownField
+        | Broken::NotAString
+        | Broken::NotAnInteger
+        | Broken::NotABoolean
+        | Broken::OutOfRange { .. }
+        | Broken::Blank
+        | Broken::ControlCharacter
+        | Broken::NotAnEmail
+        | Broken::NotVisibleAscii
+        | Broken::NotAnEntityTag
+        | Broken::NotOneOf { .. } => rule.code().to_owned(),
     })
 }
 

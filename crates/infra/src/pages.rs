@@ -66,7 +66,9 @@ impl<C: ConnectionTrait + StreamTrait + Send> Session<C> {
             Origin::Pool { batches, .. } if slice.bytes == Slice::ANY_SIZE => {
                 self.timed(query, pages(batches).get((of, *slice, naming))).await
             }
-            _ => self.run(query, list.rows(&self.connection, of, slice, naming)).await,
+            Origin::Pool { .. } | Origin::Unit { .. } => {
+                self.run(query, list.rows(&self.connection, of, slice, naming)).await
+            }
         }
     }
 }
