@@ -12,6 +12,8 @@ import re
 import sys
 
 GUIDE = "docs/adding-an-entity.md"
+# What is there because it holds what a person wrote.
+PERSONAL = {"crates/domain/src/account/service.rs", "crates/domain/src/export.rs", "crates/api/src/routes/v1/export.rs"}
 PATH = re.compile(r"^`((?:crates|migration)/[^`]+)`")
 
 
@@ -93,10 +95,10 @@ def main():
     production = {path for path in written if "/tests/" not in path and not path.endswith("/testing.rs")}
     if len(listed) != len(set(listed)) or set(listed) != production:
         sys.exit(f"{GUIDE}: its list of files and its blocks differ in {set(listed) ^ production}")
-    grpc = sum(path.startswith("crates/grpc/") for path in production)
-    says = (len(production) - grpc, grpc)
-    if says != (15, 6):
-        sys.exit(f"{GUIDE} and README.md say fifteen files and six for gRPC; there are {says}")
+    grpc = {path for path in production if path.startswith("crates/grpc/")}
+    says = (len(production - grpc - PERSONAL), len(production & PERSONAL), len(grpc))
+    if says != (8, 3, 6):
+        sys.exit(f"{GUIDE} and README.md say eight files, three for what a person wrote and six for gRPC; there are {says}")
     print(f"{GUIDE}: {len(written)} files written")
 
 

@@ -8,12 +8,72 @@ use crate::actor::{Act, Actor};
 use crate::audit::AuditEntry;
 use crate::comment::Comment;
 use crate::error::Error;
-use crate::image::{BlobStore, Image, ImageId};
+use crate::image::{BlobStore, Image};
 use crate::page::Slice;
 use crate::qna::Qna;
 use crate::sign_in::SignIn;
 use crate::user::User;
 use crate::{Ports, Store};
+
+/// A piece of one of the lists that the export consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Qnas(Vec<Qna>),
+    Comments(Vec<Comment>),
+    /// One at a time, for it may have ten megabytes. No bytes where they are lost, which must not cost everything else.
+    Images(Vec<(Image, Option<Vec<u8>>)>),
+    Audit(Vec<AuditEntry>),
+}
+
+/// The lists, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    Qnas,
+    Comments,
+    Images,
+    /// What administrators did to the account.
+    Audit,
+}
+
+impl List {
+    const fn following(self) -> Option<Self> {
+        match self {
+            Self::Qnas => Some(Self::Comments),
+            Self::Comments => Some(Self::Images),
+            Self::Images => Some(Self::Audit),
+            Self::Audit => None,
+        }
+    }
+}
+
+/// Where a walk through the export is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    list: List,
+    slice: Slice,
+}
+
+impl Place {
+    /// Where it starts; `slice`, [`Slice::walk`] or [`Slice::stream`], says how large the pieces are.
+    #[must_use]
+    pub const fn first(slice: Slice) -> Self {
+        Self { list: List::Qnas, slice }
+    }
+
+    /// Whether it is where a list starts.
+    #[must_use]
+    pub const fn starts_a_list(&self) -> bool {
+        self.slice.after.is_none()
+    }
+
+    /// Behind these items, which are what is here; where there are none, the list is at its end.
+    fn behind<T>(self, items: &[T], id: impl Fn(&T) -> i64) -> Option<Self> {
+        Some(match items.last() {
+            Some(last) => Self { slice: self.slice.behind(id(last), items.len()), ..self },
+            None => Self { list: self.list.following()?, slice: self.slice.restarted() },
+        })
+    }
+}
 
 /// Use cases of the export. A suspended account may export what it wrote too.
 pub struct ExportService {
@@ -38,51 +98,41 @@ impl ExportService {
         Ok((user, sign_ins))
     }
 
-    /// A piece of the walk through the questions, and the next one; none at the end.
-    ///
-    /// # Errors
-    /// What the ownership table says.
-    pub async fn qnas(&self, by: &Actor, piece: Slice) -> Result<Option<(Vec<Qna>, Slice)>, Error> {
-        let id = by.account_that_may(Act::ReadOwnAccount)?.id;
-        let qnas = self.store.reader().qnas().list(Some(id), &piece).await?;
-        Ok(piece.and_next(qnas, |qna| qna.id.get()))
-    }
-
-    /// A piece of the walk through the comments, and the next one; none at the end.
-    ///
-    /// # Errors
-    /// What the ownership table says.
-    pub async fn comments(&self, by: &Actor, piece: Slice) -> Result<Option<(Vec<Comment>, Slice)>, Error> {
-        let id = by.account_that_may(Act::ReadOwnAccount)?.id;
-        let comments = self.store.reader().comments().list_by(id, &piece).await?;
-        Ok(piece.and_next(comments, |comment| comment.id.get()))
-    }
-
-    /// The next image behind `after`, oldest first, with its bytes: one at a time, for it may have ten megabytes. `None` at
-    /// the end; the inner `None` where the bytes are lost, which must not cost everything else.
+    /// What is at a place of the walk through everything else, and the place behind it; `None` at the end. Each list is oldest
+    /// first, and ends with an empty piece.
     ///
     /// # Errors
     /// What the ownership table says, [`Error::StorageUnavailable`].
-    pub async fn image_after(
-        &self,
-        by: &Actor,
-        after: Option<ImageId>,
-    ) -> Result<Option<(Image, Option<Vec<u8>>)>, Error> {
+    pub async fn piece(&self, by: &Actor, place: Place) -> Result<(Piece, Option<Place>), Error> {
         let id = by.account_that_may(Act::ReadOwnAccount)?.id;
-        let slice = Slice { after: after.map(ImageId::get), limit: 1, ..Slice::walk() };
-        let Some(image) = self.store.reader().images().list_of(id, &slice).await?.pop() else { return Ok(None) };
-        let length = usize::try_from(image.bytes).map_err(Error::internal)?;
-        let content = self.blobs.read(image.digest, 0, length).await?;
-        Ok(Some((image, content)))
-    }
-
-    /// A piece of the walk through what administrators did to the account, and the next one; none at the end.
-    ///
-    /// # Errors
-    /// What the ownership table says.
-    pub async fn audit(&self, by: &Actor, piece: Slice) -> Result<Option<(Vec<AuditEntry>, Slice)>, Error> {
-        let id = by.account_that_may(Act::ReadOwnAccount)?.id;
-        let entries = self.store.reader().audit().list(Some(id), &piece).await?;
-        Ok(piece.and_next(entries, |entry| entry.id.get()))
+        let (reader, slice) = (self.store.reader(), &place.slice);
+        Ok(match place.list {
+            List::Qnas => {
+                let qnas = reader.qnas().list(Some(id), slice).await?;
+                let next = place.behind(&qnas, |qna| qna.id.get());
+                (Piece::Qnas(qnas), next)
+            }
+            List::Comments => {
+                let comments = reader.comments().list_by(id, slice).await?;
+                let next = place.behind(&comments, |comment| comment.id.get());
+                (Piece::Comments(comments), next)
+            }
+            List::Images => {
+                let images = reader.images().list_of(id, &Slice { limit: 1, ..*slice }).await?;
+                let next = place.behind(&images, |image| image.id.get());
+                let mut read = Vec::new();
+                for image in images {
+                    let length = usize::try_from(image.bytes).map_err(Error::internal)?;
+                    let content = self.blobs.read(image.digest, 0, length).await?;
+                    read.push((image, content));
+                }
+                (Piece::Images(read), next)
+            }
+            List::Audit => {
+                let entries = reader.audit().list(Some(id), slice).await?;
+                let next = place.behind(&entries, |entry| entry.id.get());
+                (Piece::Audit(entries), next)
+            }
+        })
     }
 }

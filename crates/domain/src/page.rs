@@ -129,9 +129,14 @@ impl Slice {
 
     /// The piece behind one that had `count` items, the last of which is `last`: it asks for twice as many, for a database
     /// may read all that it is asked for, also what does not fit any more.
-    fn behind(self, last: i64, count: usize) -> Self {
+    pub(crate) fn behind(self, last: i64, count: usize) -> Self {
         let count = u64::try_from(count).unwrap_or(Self::MOST);
         Self { after: Some(last), limit: count.saturating_mul(2).clamp(2, Self::MOST), ..self }
+    }
+
+    /// The first piece of another walk, cut like this one.
+    pub(crate) const fn restarted(self) -> Self {
+        Self { after: None, limit: Self::FIRST, ..self }
     }
 
     /// What was read of this piece, with the piece behind it; `None` at the end of the walk.

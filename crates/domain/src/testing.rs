@@ -18,6 +18,8 @@
 
 #![expect(clippy::missing_panics_doc, reason = "fixtures are made of literals")]
 
+use std::mem::take;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,43 +72,23 @@ pub struct Mocks {
     pub mailer: Option<MockMailer>,
 }
 
-/// The repositories of [`Mocks`], both as reader and as every unit of work. Counts what is committed.
-pub struct MockStore {
-    repositories: Arc<MockRepositories>,
-}
-
-struct MockRepositories {
-    qnas: MockQnaRepository,
-    comments: MockCommentRepository,
-    images: MockImageRepository,
-    users: MockUserRepository,
-    sign_ins: MockSignInRepository,
-    receipts: MockReceiptRepository,
-    audit: MockAuditRepository,
-    outbox: MockOutboxRepository,
-    mail_tokens: MockMailTokenRepository,
-    rates: MockRateRepository,
-    begun: AtomicUsize,
-    commits: AtomicUsize,
-}
-
-struct MockUnit(Arc<MockRepositories>);
-
-impl MockStore {
-    /// How many units were opened.
-    #[must_use]
-    pub fn begun(&self) -> usize {
-        self.repositories.begun.load(Ordering::SeqCst)
-    }
-
-    /// How many units were committed.
-    #[must_use]
-    pub fn commits(&self) -> usize {
-        self.repositories.commits.load(Ordering::SeqCst)
+impl Mocks {
+    /// Takes out of these what is no repository, as the ports of a board whose store is to be put in by whoever has one.
+    pub fn take_others(&mut self) -> Ports {
+        Ports {
+            passwords: Arc::new(take(&mut self.passwords)),
+            access_tokens: Arc::new(take(&mut self.access_tokens)),
+            blobs: Arc::new(take(&mut self.blobs)),
+            image_home: Arc::new(take(&mut self.image_home)),
+            image_cleaner: Arc::new(take(&mut self.image_cleaner)),
+            mailer: self.mailer.take().map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>),
+            ..ports(Arc::new(MockStore::default()))
+        }
     }
 }
 
-impl Repositories for MockRepositories {
+/// What holds mocks, a reader or a unit, is what they are.
+impl<U: Deref<Target = Mocks> + Send + Sync> Repositories for U {
     fn qnas(&self) -> &dyn QnaRepository {
         &self.qnas
     }
@@ -139,56 +121,58 @@ impl Repositories for MockRepositories {
     }
 }
 
-impl Repositories for MockUnit {
-    fn qnas(&self) -> &dyn QnaRepository {
-        self.0.qnas()
-    }
-    fn comments(&self) -> &dyn CommentRepository {
-        self.0.comments()
-    }
-    fn images(&self) -> &dyn ImageRepository {
-        self.0.images()
-    }
-    fn users(&self) -> &dyn UserRepository {
-        self.0.users()
-    }
-    fn sign_ins(&self) -> &dyn SignInRepository {
-        self.0.sign_ins()
-    }
-    fn receipts(&self) -> &dyn ReceiptRepository {
-        self.0.receipts()
-    }
-    fn outbox(&self) -> &dyn OutboxRepository {
-        self.0.outbox()
-    }
-    fn mail_tokens(&self) -> &dyn MailTokenRepository {
-        self.0.mail_tokens()
-    }
-    fn audit(&self) -> &dyn AuditRepository {
-        self.0.audit()
-    }
-    fn rates(&self) -> &dyn RateRepository {
-        self.0.rates()
-    }
+/// The repositories of [`Mocks`], both as reader and as every unit of work. Counts what is committed.
+#[derive(Default)]
+pub struct MockStore {
+    mocks: Arc<Mocks>,
+    begun: AtomicUsize,
+    commits: Arc<AtomicUsize>,
 }
 
-#[async_trait]
-impl UnitOfWork for MockUnit {
-    async fn commit(self: Box<Self>) -> Result<(), StoreError> {
-        self.0.commits.fetch_add(1, Ordering::SeqCst);
-        Ok(())
+impl MockStore {
+    /// How many units were opened.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// How many units were committed.
+    #[must_use]
+    pub fn commits(&self) -> usize {
+        self.commits.load(Ordering::SeqCst)
     }
 }
 
 #[async_trait]
 impl Store for MockStore {
     fn reader(&self) -> &dyn Repositories {
-        &*self.repositories
+        &self.mocks
     }
 
     async fn begin(&self) -> Result<Box<dyn UnitOfWork>, StoreError> {
-        self.repositories.begun.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(MockUnit(self.repositories.clone())))
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(MockUnit { mocks: self.mocks.clone(), commits: self.commits.clone() }))
+    }
+}
+
+struct MockUnit {
+    mocks: Arc<Mocks>,
+    commits: Arc<AtomicUsize>,
+}
+
+impl Deref for MockUnit {
+    type Target = Mocks;
+
+    fn deref(&self) -> &Mocks {
+        &self.mocks
+    }
+}
+
+#[async_trait]
+impl UnitOfWork for MockUnit {
+    async fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        self.commits.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 }
 
@@ -254,37 +238,13 @@ pub struct Board {
 
 /// Wires the services over `mocks`.
 #[must_use]
-pub fn board(mocks: Mocks) -> Board {
-    let Mocks { passwords, access_tokens, blobs, image_home, image_cleaner, mailer, .. } = mocks;
-    let repositories = Arc::new(MockRepositories {
-        qnas: mocks.qnas,
-        comments: mocks.comments,
-        images: mocks.images,
-        users: mocks.users,
-        sign_ins: mocks.sign_ins,
-        receipts: mocks.receipts,
-        audit: mocks.audit,
-        outbox: mocks.outbox,
-        mail_tokens: mocks.mail_tokens,
-        rates: mocks.rates,
-        begun: AtomicUsize::new(0),
-        commits: AtomicUsize::new(0),
-    });
-    let store = Arc::new(MockStore { repositories });
+pub fn board(mut mocks: Mocks) -> Board {
     let clock = Arc::new(FixedClock::default());
     let events = Arc::new(Heard::default());
-    let services = Services::new(&Ports {
-        events: events.clone(),
-        clock: clock.clone(),
-        passwords: Arc::new(passwords),
-        access_tokens: Arc::new(access_tokens),
-        blobs: Arc::new(blobs),
-        image_home: Arc::new(image_home),
-        image_cleaner: Arc::new(image_cleaner),
-        mailer: mailer.map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>),
-        ..ports(store.clone())
-    });
-    Board { services, store, clock, events }
+    let others = mocks.take_others();
+    let store = Arc::new(MockStore { mocks: Arc::new(mocks), ..MockStore::default() });
+    let ports = Ports { store: store.clone(), events: events.clone(), clock: clock.clone(), ..others };
+    Board { services: Services::new(&ports), store, clock, events }
 }
 
 /// What a board over this store stands on, for a test to put its own in the place of what it looks at. The mocks among it

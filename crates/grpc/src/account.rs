@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use mundap_domain::account::{PasswordChange, Registration};
 use mundap_domain::error::Violations;
-use mundap_domain::image::ImageId;
+use mundap_domain::export::{self, Place};
+use mundap_domain::image::Image;
 use mundap_domain::page::Slice;
 use mundap_domain::user::UserEdit;
 use mundap_domain::{Error, Services};
@@ -62,49 +63,27 @@ impl Accounts {
     }
 }
 
-/// What an export sends next.
-enum Next {
-    Qnas(Slice),
-    Comments(Slice),
-    Images(Option<ImageId>),
-    Audit(Slice),
-    End,
+/// What of an export is at a place, and the place behind it.
+async fn pieces(services: &Services, call: &Call, place: Place) -> Result<(VecDeque<Piece>, Option<Place>), Error> {
+    let by = &*call.by;
+    let (piece, next) = services.export.piece(by, place).await?;
+    let pieces = match piece {
+        export::Piece::Qnas(qnas) => qnas.iter().map(|qna| Piece::Qna(view::qna(qna, by))).collect(),
+        export::Piece::Comments(comments) => {
+            comments.iter().map(|comment| Piece::Comment(view::comment(comment, by))).collect()
+        }
+        export::Piece::Images(images) => images.into_iter().flat_map(image).collect(),
+        export::Piece::Audit(entries) => entries.iter().map(|entry| Piece::AuditEntry(view::audit(entry))).collect(),
+    };
+    Ok((pieces, next))
 }
 
-/// Some pieces of an export, and what follows them.
-async fn pieces(services: &Services, call: &Call, next: Next) -> Result<(VecDeque<Piece>, Next), Error> {
-    let (export, by) = (&services.export, &*call.by);
-    Ok(match next {
-        Next::Qnas(slice) => match export.qnas(by, slice).await? {
-            Some((qnas, next)) => (qnas.iter().map(|qna| Piece::Qna(view::qna(qna, by))).collect(), Next::Qnas(next)),
-            None => (VecDeque::new(), Next::Comments(Slice::stream())),
-        },
-        Next::Comments(slice) => match export.comments(by, slice).await? {
-            Some((comments, next)) => {
-                let pieces = comments.iter().map(|comment| Piece::Comment(view::comment(comment, by)));
-                (pieces.collect(), Next::Comments(next))
-            }
-            None => (VecDeque::new(), Next::Images(None)),
-        },
-        Next::Images(after) => match export.image_after(by, after).await? {
-            Some((image, content)) => {
-                let content = Bytes::from(content.unwrap_or_default());
-                let data = (0..content.len())
-                    .step_by(PART)
-                    .map(|at| Piece::ImageData(content.slice(at..content.len().min(at + PART))));
-                let pieces = std::iter::once(Piece::Image(view::image(&image))).chain(data);
-                (pieces.collect(), Next::Images(Some(image.id)))
-            }
-            None => (VecDeque::new(), Next::Audit(Slice::stream())),
-        },
-        Next::Audit(slice) => match export.audit(by, slice).await? {
-            Some((entries, next)) => {
-                (entries.iter().map(|entry| Piece::AuditEntry(view::audit(entry))).collect(), Next::Audit(next))
-            }
-            None => (VecDeque::new(), Next::End),
-        },
-        Next::End => (VecDeque::new(), Next::End),
-    })
+/// An image, and behind it its bytes.
+fn image((image, content): (Image, Option<Vec<u8>>)) -> impl Iterator<Item = Piece> {
+    let content = Bytes::from(content.unwrap_or_default());
+    let starts = (0..content.len()).step_by(PART);
+    let data = starts.map(move |at| Piece::ImageData(content.slice(at..content.len().min(at + PART))));
+    std::iter::once(Piece::Image(view::image(&image))).chain(data)
 }
 
 #[tonic::async_trait]
@@ -164,18 +143,16 @@ impl AccountService for Accounts {
         let (user, sign_ins) = self.0.export.account(&call.by).await.map_err(|error| call.refuse(error))?;
         let sign_ins = sign_ins.iter().map(|sign_in| Piece::SignIn(view::sign_in(sign_in)));
         let first: VecDeque<_> = std::iter::once(Piece::Account(view::account(&user))).chain(sign_ins).collect();
-        let state = (self.0.clone(), call, first, Next::Qnas(Slice::stream()));
+        let state = (self.0.clone(), call, first, Some(Place::first(Slice::stream())));
         let all = stream::try_unfold(state, |(services, call, mut ready, mut next)| async move {
             loop {
                 if let Some(piece) = ready.pop_front() {
                     let message = v1::ExportAccountResponse { piece: Some(piece) };
                     return Ok(Some((message, (services, call, ready, next))));
                 }
-                if matches!(next, Next::End) {
-                    return Ok(None);
-                }
+                let Some(place) = next else { return Ok(None) };
                 before_more().await;
-                (ready, next) = pieces(&services, &call, next).await.map_err(|error| call.refuse(error))?;
+                (ready, next) = pieces(&services, &call, place).await.map_err(|error| call.refuse(error))?;
             }
         });
         Ok(Response::new(all.boxed()))

@@ -12,6 +12,7 @@ use sea_orm::{
 
 use crate::Session;
 use crate::row::{Reading, sliced};
+use crate::tables::{Described, broken};
 use row::{ActiveModel, Column, Entity, Model};
 
 pub(crate) mod row {
@@ -38,7 +39,7 @@ pub(crate) mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-pub(crate) fn read(row: Model) -> Result<AuditEntry, StoreError> {
+fn read(row: Model) -> Result<AuditEntry, StoreError> {
     let reading = Reading { table: "audit", id: row.audit_id };
     let role = |column: &str, name: Option<String>| reading.check(column, name.as_deref().map(Role::parse).transpose());
     let (before, after) = (role("role_before", row.role_before)?, role("role_after", row.role_after)?);
@@ -49,6 +50,12 @@ pub(crate) fn read(row: Model) -> Result<AuditEntry, StoreError> {
         target: row.target_id.map(UserId::new),
         created_at: row.created_at.into(),
     })
+}
+
+impl Described for Entity {
+    fn wrong(row: &Model) -> Vec<String> {
+        broken(read(row.clone()))
+    }
 }
 
 #[async_trait]

@@ -22,7 +22,8 @@ use crate::Session;
 use crate::actors::Age;
 use crate::author::ByAuthor;
 use crate::row::{Moment, Naming, Pieces, Reading, Written, moment, one_or_stale, text};
-use row::{ActiveModel, Column, Entity};
+use crate::tables::{Described, below_first, rules};
+use row::{ActiveModel, Column, Entity, Model};
 
 pub(crate) mod row {
     use sea_orm::entity::prelude::*;
@@ -45,7 +46,20 @@ pub(crate) mod row {
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(crate) enum Relation {}
+    pub(crate) enum Relation {
+        #[sea_orm(
+            belongs_to = "crate::qna::row::Entity",
+            from = "Column::QnaId",
+            to = "crate::qna::row::Column::QnaId"
+        )]
+        Qna,
+        #[sea_orm(
+            belongs_to = "crate::user::row::Entity",
+            from = "Column::UserId",
+            to = "crate::user::row::Column::UserId"
+        )]
+        User,
+    }
 
     impl ActiveModelBehavior for ActiveModel {}
 }
@@ -131,6 +145,13 @@ impl WithAuthor {
             version: Version::new(self.version),
             images,
         }))
+    }
+}
+
+impl Described for Entity {
+    fn wrong(row: &Model) -> Vec<String> {
+        let content = rules("content", CommentContent::parse(&row.content));
+        content.into_iter().chain(below_first(row.version)).collect()
     }
 }
 

@@ -17,7 +17,7 @@ mod fit;
 mod pictures;
 mod report;
 mod source;
-mod target;
+pub(crate) mod target;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

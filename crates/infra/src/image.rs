@@ -14,6 +14,7 @@ use sea_orm::{
 
 use crate::Session;
 use crate::row::{Reading, sliced};
+use crate::tables::{Described, broken};
 use row::{ActiveModel, Column, Entity, Model};
 
 pub(crate) mod row {
@@ -37,7 +38,20 @@ pub(crate) mod row {
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(crate) enum Relation {}
+    pub(crate) enum Relation {
+        #[sea_orm(
+            belongs_to = "crate::comment::row::Entity",
+            from = "Column::CommentId",
+            to = "crate::comment::row::Column::CommentId"
+        )]
+        Comment,
+        #[sea_orm(
+            belongs_to = "crate::user::row::Entity",
+            from = "Column::UserId",
+            to = "crate::user::row::Column::UserId"
+        )]
+        User,
+    }
 
     impl ActiveModelBehavior for ActiveModel {}
 }
@@ -58,6 +72,12 @@ pub(crate) fn read(row: Model) -> Result<Image, StoreError> {
         digest: digest(row.sha256).ok_or_else(|| reading.corrupt("sha256: not 32 bytes".to_owned()))?,
         created_at: row.created_at.into(),
     })
+}
+
+impl Described for Entity {
+    fn wrong(row: &Model) -> Vec<String> {
+        broken(read(row.clone()))
+    }
 }
 
 pub(crate) fn digest(bytes: Vec<u8>) -> Option<Digest> {

@@ -21,6 +21,7 @@
 //! | `tally` | [`Tally`] |
 //! | `last` | when something last happened |
 //! | `timing` | how long statements take, and how many want a connection |
+//! | `tables` | a table, described by its row: what backups, copies and the doctor know of it |
 //! | `row` | what rows share: time, authors, values that break the domain's rules |
 //! | `password` | [`Argon2Pool`] |
 //! | `pool` | threads that work off a bounded queue |
@@ -72,6 +73,7 @@ mod receipt;
 mod row;
 mod sign_in;
 mod smtp;
+mod tables;
 mod tally;
 mod timing;
 mod together;
@@ -119,6 +121,23 @@ use timing::{Demand, Watch};
 use together::{Lines, Together};
 use units::{Share, Units, committed};
 use writers::Writers;
+
+/// Every table that is carried from one database to another and examined, those that others refer to first. A table that is
+/// left is named in [`transfer::LEFT`], with the reason.
+const TABLES: &[&dyn tables::Carried] = &[
+    &user::row::Entity,
+    &qna::row::Entity,
+    &comment::row::Entity,
+    &image::row::Entity,
+    &sign_in::row::Entity,
+    &receipt::row::Entity,
+    &outbox::row::Entity,
+    &mail_token::row::Entity,
+    &audit::row::Entity,
+    &fastapi::target::row::mark::Entity,
+    &fastapi::target::row::left::Entity,
+    &fastapi::target::row::person::Entity,
+];
 
 /// Which database engine a store stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use sea_orm::{
 
 use crate::Session;
 use crate::row::{Moment, Pieces, Reading};
+use crate::tables::{Described, not_a_hash};
 use row::{ActiveModel, Column, Entity, Model};
 
 pub(crate) mod row {
@@ -32,7 +33,14 @@ pub(crate) mod row {
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(crate) enum Relation {}
+    pub(crate) enum Relation {
+        #[sea_orm(
+            belongs_to = "crate::user::row::Entity",
+            from = "Column::UserId",
+            to = "crate::user::row::Column::UserId"
+        )]
+        User,
+    }
 
     impl ActiveModelBehavior for ActiveModel {}
 }
@@ -52,6 +60,16 @@ fn read(row: Model, purpose: Purpose) -> Result<MailTokenRecord, StoreError> {
 /// No index has them by their ends: the first that are met.
 static EXPIRED: Pieces =
     Pieces { table: "mail_token", key: "user_id, purpose", condition: "expires_at <= ?", order: "user_id, purpose" };
+
+impl Described for Entity {
+    fn wrong(row: &Model) -> Vec<String> {
+        not_a_hash("hash", &row.hash).into_iter().collect()
+    }
+
+    fn called() -> String {
+        "mail_token of user".to_owned()
+    }
+}
 
 #[async_trait]
 impl<C: ConnectionTrait + Send> MailTokenRepository for Session<C> {

@@ -15,6 +15,7 @@ use sea_orm::{
 
 use crate::Session;
 use crate::row::{Moment, Reading};
+use crate::tables::{Described, broken};
 use crate::user::row as users;
 use row::{ActiveModel, Column, Entity, Model};
 
@@ -39,7 +40,14 @@ pub(crate) mod row {
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(crate) enum Relation {}
+    pub(crate) enum Relation {
+        #[sea_orm(
+            belongs_to = "crate::user::row::Entity",
+            from = "Column::UserId",
+            to = "crate::user::row::Column::UserId"
+        )]
+        User,
+    }
 
     impl ActiveModelBehavior for ActiveModel {}
 }
@@ -47,7 +55,7 @@ pub(crate) mod row {
 /// How many letters one taker looks at: where it loses all of them to others, those have enough to do.
 const GLANCE: u64 = 8;
 
-pub(crate) fn read(row: &Model) -> Result<QueuedLetter, StoreError> {
+fn read(row: &Model) -> Result<QueuedLetter, StoreError> {
     let reading = Reading { table: "outbox", id: row.letter_id };
     let corrupt = |column: &str| reading.corrupt(format!("{column}: not one of ours"));
     Ok(QueuedLetter {
@@ -59,6 +67,12 @@ pub(crate) fn read(row: &Model) -> Result<QueuedLetter, StoreError> {
         created_at: row.created_at.into(),
         attempts: u32::try_from(row.attempts).map_err(|_| corrupt("attempts"))?,
     })
+}
+
+impl Described for Entity {
+    fn wrong(row: &Model) -> Vec<String> {
+        broken(read(row))
+    }
 }
 
 /// What is due, longest first. A topic or language of a newer version is left to the nodes that know it.

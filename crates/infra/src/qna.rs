@@ -22,10 +22,11 @@ use crate::author::ByAuthor;
 use crate::batch::{Answer, Batch, Pool};
 use crate::failure::{is_of_ended, store_error};
 use crate::row::{Moment, Naming, Reading, Written, moment, one_or_stale, text};
+use crate::tables::{Described, below_first, rules};
 use crate::together::Writer;
 use crate::writers::{Transaction, Writers};
 use crate::{DatabaseKind, Origin, Session, receipt};
-use row::{ActiveModel, Column, Entity};
+use row::{ActiveModel, Column, Entity, Model};
 
 pub(crate) mod row {
     use sea_orm::entity::prelude::*;
@@ -47,7 +48,14 @@ pub(crate) mod row {
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub(crate) enum Relation {}
+    pub(crate) enum Relation {
+        #[sea_orm(
+            belongs_to = "crate::user::row::Entity",
+            from = "Column::UserId",
+            to = "crate::user::row::Column::UserId"
+        )]
+        User,
+    }
 
     impl ActiveModelBehavior for ActiveModel {}
 }
@@ -133,6 +141,14 @@ impl WithAuthor {
             updated_at: self.updated_at.into(),
             version: Version::new(self.version),
         }))
+    }
+}
+
+impl Described for Entity {
+    fn wrong(row: &Model) -> Vec<String> {
+        let title = rules("title", Title::parse(&row.title));
+        let content = rules("content", Content::parse(&row.content));
+        title.into_iter().chain(content).chain(below_first(row.version)).collect()
     }
 }
 
@@ -274,7 +290,7 @@ impl Asking {
                 }
                 ids
             }
-            _ => self.insert_telling_all(transaction, all).await?,
+            (DatabaseKind::Sqlite | DatabaseKind::MariaDb, _) => self.insert_telling_all(transaction, all).await?,
         };
         if ids.len() == all.len() { Ok(ids) } else { Err(StoreError::Backend("not one id for each question".into())) }
     }

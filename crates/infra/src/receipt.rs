@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use mundap_domain::StoreError;
 use mundap_domain::env::Timestamp;
 use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt, ReceiptRepository};
-use mundap_domain::user::{Author, UserId};
+use mundap_domain::user::{Author, DisplayName, Email, UserId};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, FromQueryResult as _, QueryFilter as _,
     Statement, Value,
@@ -15,6 +15,7 @@ use sea_orm::{
 use crate::batch::{Answer, Batch, Pool};
 use crate::failure::store_error;
 use crate::row::{Moment, Pieces, Reading, padded};
+use crate::tables::{Described, not_a_hash, rules};
 use crate::{Origin, Session};
 use row::{Column, Entity, Model};
 
@@ -105,6 +106,20 @@ fn read(row: Model, claimant: Claimant, key: &IdempotencyKey) -> Result<Receipt,
         author,
         created_at: row.created_at.into(),
     })
+}
+
+impl Described for Entity {
+    fn wrong(row: &Model) -> Vec<String> {
+        let author = [
+            rules("display_name", row.display_name.as_deref().map(DisplayName::parse).transpose()),
+            rules("email", row.email.as_deref().map(Email::parse).transpose()),
+        ];
+        author.into_iter().flatten().chain(not_a_hash("fingerprint", &row.fingerprint)).collect()
+    }
+
+    fn called() -> String {
+        "receipt of user".to_owned()
+    }
 }
 
 #[async_trait]

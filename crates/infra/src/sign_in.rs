@@ -12,6 +12,7 @@ use sea_orm::{
 
 use crate::Session;
 use crate::row::{Moment, Reading, one_or_stale};
+use crate::tables::{Described, broken};
 use row::{ActiveModel, Column, Entity, Model};
 
 pub(crate) mod row {
@@ -53,7 +54,7 @@ pub(crate) mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-pub(crate) fn read(row: Model) -> Result<SignIn, StoreError> {
+fn read(row: Model) -> Result<SignIn, StoreError> {
     let reading = Reading { table: "sign_in", id: row.sign_in_id };
     let hash = |column: &str, bytes: Vec<u8>| match bytes.try_into() {
         Ok(bytes) => Ok(TokenHash::restore(bytes)),
@@ -70,6 +71,12 @@ pub(crate) fn read(row: Model) -> Result<SignIn, StoreError> {
         rotated_at: row.rotated_at.into(),
         expires_at: row.expires_at.into(),
     }))
+}
+
+impl Described for Entity {
+    fn wrong(row: &Model) -> Vec<String> {
+        broken(read(row.clone()))
+    }
 }
 
 fn bytes(hash: &TokenHash) -> Vec<u8> {

@@ -17,6 +17,7 @@ use sea_orm::{
 };
 
 use crate::row::{Moment, Reading, one_or_stale, sliced};
+use crate::tables::{Described, below_first, broken};
 use crate::{Origin, Session};
 use row::{ActiveModel, Column, Entity, Model};
 
@@ -52,7 +53,7 @@ pub(crate) mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-pub(crate) fn read(row: Model) -> Result<User, StoreError> {
+fn read(row: Model) -> Result<User, StoreError> {
     let reading = Reading { table: "users", id: row.user_id };
     let there = |column: &str, value: Option<String>| {
         value.ok_or_else(|| reading.corrupt(format!("{column}: missing, though the account is not deleted")))
@@ -68,6 +69,24 @@ pub(crate) fn read(row: Model) -> Result<User, StoreError> {
         updated_at: row.updated_at.into(),
         version: Version::new(row.version),
     }))
+}
+
+impl Described for Entity {
+    fn wrong(row: &Model) -> Vec<String> {
+        if row.deleted_at.is_some() {
+            let kept = [&row.email, &row.email_key, &row.display_name, &row.password_hash];
+            let forgotten = kept.into_iter().all(Option::is_none);
+            return if forgotten { Vec::new() } else { vec!["deleted, and not forgotten".to_owned()] };
+        }
+        match read(row.clone()) {
+            Err(error) => broken::<()>(Err(error)),
+            Ok(user) => {
+                let is_its_key = row.email_key.as_ref() == Some(&user.email.key());
+                let key = (!is_its_key).then(|| "email_key: not that of the email".to_owned());
+                key.into_iter().chain(below_first(row.version)).collect()
+            }
+        }
+    }
 }
 
 /// The account, unless it is deleted.

@@ -22,8 +22,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::docs::link::{link, name_operations};
 use crate::docs::schema::{ENTITY_TAGS, OrderName};
 use crate::problem::{FieldError, ProblemBody};
-use crate::routes::seed;
 use crate::routes::v1::auth::OAuthErrorView;
+use crate::routes::{seed, v1};
 
 /// The document as it is served.
 pub struct Document {
@@ -66,19 +66,11 @@ pub fn base() -> OpenApi {
         .security_scheme("oauth2", SecurityScheme::OAuth2(OAuth2::new([flow])))
         .security_scheme("bearer", SecurityScheme::Http(bearer))
         .build();
-    let tag = |name: &str, text: &str| TagBuilder::new().name(name).description(Some(text)).build();
+    let tag = |&(name, text): &(&str, &str)| TagBuilder::new().name(name).description(Some(text)).build();
     OpenApiBuilder::new()
         .info(info)
         .components(Some(components))
-        .tags(Some([
-            tag("QnA", "Questions"),
-            tag("Comments", "Answers and discussion below a question"),
-            tag("Images", "Pictures on comments"),
-            tag("Users", "Accounts and profiles"),
-            tag("Sign-in", "OAuth2 tokens"),
-            tag("Administration", "Accounts, for administrators; each use is written to the audit log"),
-            tag("First program", "The five endpoints of the first program, for its clients"),
-        ]))
+        .tags(Some(v1::TAGS.iter().chain([&seed::TAG]).map(tag)))
         .build()
 }
 

@@ -32,6 +32,9 @@ use crate::reply::Time;
 use crate::routes::Routing;
 use crate::settings::Identity;
 
+/// What its operations are, in the OpenAPI document.
+pub const TAG: (&str, &str) = ("First program", "The five endpoints of the first program, for its clients");
+
 pub fn routes(config: &mut impl Routing) {
     config.service(upload).service(load_all_qna).service(load_qna).service(update_qna).service(delete_qna);
 }

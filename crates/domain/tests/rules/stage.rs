@@ -1,20 +1,16 @@
 //! What the tests share: people, short words for outcomes, and a store that writes down what happens on it.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use mundap_domain::env::{Clock, Timestamp};
-use mundap_domain::mail::Mailer;
 use mundap_domain::rate::Quotas;
-use mundap_domain::testing::{Heard, Mocks, a_user, noon, ports, suspended};
+use mundap_domain::testing::{Heard, Mocks, a_user, noon, suspended};
 use mundap_domain::user::Role;
 use mundap_domain::version::{Expected, Version};
-use mundap_domain::{
-    Actor, AuditRepository, CommentRepository, Error, ImageRepository, MailTokenRepository, OutboxRepository, Ports,
-    QnaRepository, RateRepository, ReceiptRepository, Repositories, Services, SignInRepository, Store, StoreError,
-    UnitOfWork, UserRepository,
-};
+use mundap_domain::{Actor, Error, Ports, Repositories, Services, Store, StoreError, UnitOfWork};
 
 pub(crate) fn member(id: i64) -> Actor {
     a_user(id, Role::Member).into()
@@ -119,49 +115,22 @@ impl Default for Stage {
 }
 
 impl Stage {
-    pub(crate) fn services(self) -> Services {
-        let Mocks { passwords, access_tokens, blobs, image_home, image_cleaner, mailer, .. } = self.outside;
+    pub(crate) fn services(mut self) -> Services {
         let tape = self.tape;
+        let others = self.outside.take_others();
         let store = StageStore {
             tape: tape.clone(),
-            reader: Shelf {
-                qnas: self.outside.qnas,
-                comments: self.outside.comments,
-                images: self.outside.images,
-                users: self.outside.users,
-                sign_ins: self.outside.sign_ins,
-                receipts: self.outside.receipts,
-                audit: self.outside.audit,
-                outbox: self.outside.outbox,
-                mail_tokens: self.outside.mail_tokens,
-                rates: self.outside.rates,
-            },
-            units: Arc::new(Shelf {
-                qnas: self.inside.qnas,
-                comments: self.inside.comments,
-                images: self.inside.images,
-                users: self.inside.users,
-                sign_ins: self.inside.sign_ins,
-                receipts: self.inside.receipts,
-                audit: self.inside.audit,
-                outbox: self.inside.outbox,
-                mail_tokens: self.inside.mail_tokens,
-                rates: self.inside.rates,
-            }),
+            reader: Arc::new(self.outside),
+            units: Arc::new(self.inside),
             begin: Mutex::new(self.begin),
             commit: Arc::new(Mutex::new(self.commit)),
         };
         Services::new(&Ports {
+            store: Arc::new(store),
             events: self.events,
             clock: self.clock.unwrap_or_else(|| Arc::new(StageClock(tape))),
-            passwords: Arc::new(passwords),
-            access_tokens: Arc::new(access_tokens),
-            blobs: Arc::new(blobs),
-            image_home: Arc::new(image_home),
-            image_cleaner: Arc::new(image_cleaner),
-            mailer: mailer.map(|mailer| Arc::new(mailer) as Arc<dyn Mailer>),
             quotas: self.quotas,
-            ..ports(Arc::new(store))
+            ..others
         })
     }
 }
@@ -180,56 +149,10 @@ impl Clock for StageClock {
     }
 }
 
-struct Shelf {
-    qnas: mundap_domain::qna::MockQnaRepository,
-    comments: mundap_domain::comment::MockCommentRepository,
-    images: mundap_domain::image::MockImageRepository,
-    users: mundap_domain::user::MockUserRepository,
-    sign_ins: mundap_domain::sign_in::MockSignInRepository,
-    receipts: mundap_domain::idempotency::MockReceiptRepository,
-    audit: mundap_domain::audit::MockAuditRepository,
-    outbox: mundap_domain::mail::MockOutboxRepository,
-    mail_tokens: mundap_domain::mail::MockMailTokenRepository,
-    rates: mundap_domain::rate::MockRateRepository,
-}
-
-impl Repositories for Shelf {
-    fn qnas(&self) -> &dyn QnaRepository {
-        &self.qnas
-    }
-    fn comments(&self) -> &dyn CommentRepository {
-        &self.comments
-    }
-    fn images(&self) -> &dyn ImageRepository {
-        &self.images
-    }
-    fn users(&self) -> &dyn UserRepository {
-        &self.users
-    }
-    fn sign_ins(&self) -> &dyn SignInRepository {
-        &self.sign_ins
-    }
-    fn receipts(&self) -> &dyn ReceiptRepository {
-        &self.receipts
-    }
-    fn audit(&self) -> &dyn AuditRepository {
-        &self.audit
-    }
-    fn outbox(&self) -> &dyn OutboxRepository {
-        &self.outbox
-    }
-    fn mail_tokens(&self) -> &dyn MailTokenRepository {
-        &self.mail_tokens
-    }
-    fn rates(&self) -> &dyn RateRepository {
-        &self.rates
-    }
-}
-
 struct StageStore {
     tape: Tape,
-    reader: Shelf,
-    units: Arc<Shelf>,
+    reader: Arc<Mocks>,
+    units: Arc<Mocks>,
     begin: Mutex<Fault>,
     commit: Arc<Mutex<Fault>>,
 }
@@ -252,41 +175,16 @@ impl Store for StageStore {
 
 struct StageUnit {
     tape: Tape,
-    repositories: Arc<Shelf>,
+    repositories: Arc<Mocks>,
     commit: Arc<Mutex<Fault>>,
     open: bool,
 }
 
-impl Repositories for StageUnit {
-    fn qnas(&self) -> &dyn QnaRepository {
-        self.repositories.qnas()
-    }
-    fn comments(&self) -> &dyn CommentRepository {
-        self.repositories.comments()
-    }
-    fn images(&self) -> &dyn ImageRepository {
-        self.repositories.images()
-    }
-    fn users(&self) -> &dyn UserRepository {
-        self.repositories.users()
-    }
-    fn sign_ins(&self) -> &dyn SignInRepository {
-        self.repositories.sign_ins()
-    }
-    fn receipts(&self) -> &dyn ReceiptRepository {
-        self.repositories.receipts()
-    }
-    fn audit(&self) -> &dyn AuditRepository {
-        self.repositories.audit()
-    }
-    fn outbox(&self) -> &dyn OutboxRepository {
-        self.repositories.outbox()
-    }
-    fn mail_tokens(&self) -> &dyn MailTokenRepository {
-        self.repositories.mail_tokens()
-    }
-    fn rates(&self) -> &dyn RateRepository {
-        self.repositories.rates()
+impl Deref for StageUnit {
+    type Target = Mocks;
+
+    fn deref(&self) -> &Mocks {
+        &self.repositories
     }
 }
 

@@ -7,13 +7,11 @@ use chrono::TimeDelta;
 use mundap_domain::ImageRepository as _;
 use mundap_domain::env::Timestamp;
 use mundap_domain::image::{BlobError, BlobStore as _, Digest, Image};
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _};
 
-use super::rows::{Tried, broken};
-use super::{Doctor, DoctorError, FORGOTTEN, Finding, ROWS};
+use super::{Doctor, DoctorError, FORGOTTEN, Finding};
 use crate::blob::{Found, Kind, Stored};
-use crate::failure::store_error;
-use crate::image::{read, row};
+use crate::image::read;
+use crate::image::row::Entity;
 
 /// An upload whose blob a sweep has taken away puts it again right behind its commit.
 const SETTLES: Duration = Duration::from_secs(1);
@@ -32,32 +30,16 @@ enum Wrong {
 }
 
 impl Doctor<'_> {
-    /// Image rows, and the blobs that they name. Says whether every blob is there.
+    /// The blobs that the images' rows name. Says whether every blob is there.
     pub(super) async fn images(&mut self) -> Result<bool, DoctorError> {
-        use row::{Column, Entity};
-        let (mut after, mut is_whole) = (i64::MIN, true);
-        loop {
-            let select = Entity::find().filter(Column::ImageId.gt(after)).order_by_asc(Column::ImageId).limit(ROWS);
-            let rows = select.into_model::<Tried<Entity>>().all(self.patient()).await.map_err(store_error)?;
-            let Some(last) = rows.last() else { return Ok(is_whole) };
-            after = last.id;
-            self.examined.rows += rows.len() as u64;
+        let (mut last, mut is_whole) = (None, true);
+        while let Some(rows) = self.rows_behind::<Entity>(&mut last).await? {
             let mut suspects = Vec::new();
-            for Tried { id, model, .. } in rows {
-                let image = model.map_err(|unreadable| vec![unreadable]);
-                match image.and_then(|row| read(row).map_err(|error| broken::<()>(Err(error)))) {
-                    Ok(image) => {
-                        self.examined.blobs += 1;
-                        if self.wrong(&image).await?.is_some() {
-                            suspects.push(image);
-                        }
-                    }
-                    Err(whats) => {
-                        for what in whats {
-                            let what = format!("{what}; correct it in the database");
-                            self.tell(&Finding::new(format!("image {id}"), what));
-                        }
-                    }
+            // A row that cannot be read was told with the other rows.
+            for image in rows.into_iter().filter_map(|row| read(row.model.ok()?).ok()) {
+                self.examined.blobs += 1;
+                if self.wrong(&image).await?.is_some() {
+                    suspects.push(image);
                 }
             }
             if !suspects.is_empty() {
@@ -70,6 +52,7 @@ impl Doctor<'_> {
                 }
             }
         }
+        Ok(is_whole)
     }
 
     /// What is wrong with the blob of an image that was suspected before.

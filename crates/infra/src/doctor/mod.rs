@@ -33,7 +33,7 @@ use mundap_domain::error::Cause;
 use mundap_domain::image::BlobError;
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, QueryResult, Statement};
 
-pub use references::{REFERENCES, Reference};
+pub use references::{Reference, references};
 
 use crate::failure::store_error;
 use crate::home::HomeError;
@@ -166,7 +166,7 @@ pub async fn examine(
     Ok(doctor.examined)
 }
 
-struct Doctor<'a> {
+pub(crate) struct Doctor<'a> {
     board: Board<'a>,
     examination: Examination,
     found: &'a mut (dyn FnMut(&Finding) + Send),

@@ -17,10 +17,11 @@ use sea_orm::{
 
 use crate::Session;
 use crate::row::Moment;
+use crate::tables::{Described, not_a_hash};
 use crate::{comment, image, qna, user};
 
-mod row {
-    pub(super) mod mark {
+pub(crate) mod row {
+    pub(crate) mod mark {
         use sea_orm::entity::prelude::*;
 
         #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -38,7 +39,7 @@ mod row {
     }
 
     /// Ids of old rows that were left out, by their table; and, by [`Kept::gaps`](super::Kept::gaps), where gaps start and end.
-    pub(super) mod left {
+    pub(crate) mod left {
         use sea_orm::entity::prelude::*;
 
         #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -56,7 +57,7 @@ mod row {
         impl ActiveModelBehavior for ActiveModel {}
     }
 
-    pub(super) mod person {
+    pub(crate) mod person {
         use sea_orm::entity::prelude::*;
 
         #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -68,9 +69,34 @@ mod row {
         }
 
         #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-        pub(crate) enum Relation {}
+        pub(crate) enum Relation {
+            #[sea_orm(
+                belongs_to = "crate::user::row::Entity",
+                from = "Column::UserId",
+                to = "crate::user::row::Column::UserId"
+            )]
+            User,
+        }
 
         impl ActiveModelBehavior for ActiveModel {}
+    }
+}
+
+impl Described for row::mark::Entity {
+    fn wrong(_: &row::mark::Model) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl Described for row::left::Entity {
+    fn wrong(_: &row::left::Model) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl Described for row::person::Entity {
+    fn wrong(row: &row::person::Model) -> Vec<String> {
+        not_a_hash("email_hash", &row.email_hash).into_iter().collect()
     }
 }
 

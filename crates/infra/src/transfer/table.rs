@@ -45,137 +45,6 @@ pub const LEFT: [(&str, &str); 4] = [
     ("migration_lease", "who is migrating this very database"),
 ];
 
-type Carried = (&'static str, &'static [&'static str], &'static [(&'static str, Kind)]);
-
-/// Name, key and columns of every table that is carried, those that others refer to first.
-const CARRIED: &[Carried] = &[
-    (
-        "users",
-        &["user_id"],
-        &[
-            ("user_id", Integer),
-            ("email", Text),
-            ("email_key", Text),
-            ("display_name", Text),
-            ("role", Text),
-            ("password_hash", Text),
-            ("suspended_at", Time),
-            ("deleted_at", Time),
-            ("created_at", Time),
-            ("updated_at", Time),
-            ("version", Integer),
-            ("email_verified_at", Time),
-        ],
-    ),
-    (
-        "qna",
-        &["qna_id"],
-        &[
-            ("qna_id", Integer),
-            ("user_id", Integer),
-            ("title", Text),
-            ("content", Text),
-            ("comment_count", Integer),
-            ("created_at", Time),
-            ("updated_at", Time),
-            ("version", Integer),
-        ],
-    ),
-    (
-        "comment",
-        &["comment_id"],
-        &[
-            ("comment_id", Integer),
-            ("qna_id", Integer),
-            ("user_id", Integer),
-            ("content", Text),
-            ("created_at", Time),
-            ("updated_at", Time),
-            ("version", Integer),
-            ("image_count", Integer),
-        ],
-    ),
-    (
-        "image",
-        &["image_id"],
-        &[
-            ("image_id", Integer),
-            ("comment_id", Integer),
-            ("user_id", Integer),
-            ("media_type", Text),
-            ("bytes", Integer),
-            ("width", Integer),
-            ("height", Integer),
-            ("sha256", Bytes),
-            ("created_at", Time),
-        ],
-    ),
-    (
-        "sign_in",
-        &["sign_in_id"],
-        &[
-            ("sign_in_id", Integer),
-            ("user_id", Integer),
-            ("family", Bytes),
-            ("current", Bytes),
-            ("previous", Bytes),
-            ("forgiven", Integer),
-            ("rotated_at", Time),
-            ("created_at", Time),
-            ("expires_at", Time),
-        ],
-    ),
-    (
-        "receipt",
-        &["claimant", "idem_key"],
-        &[
-            ("claimant", Integer),
-            ("idem_key", Text),
-            ("fingerprint", Bytes),
-            ("created_id", Integer),
-            ("display_name", Text),
-            ("email", Text),
-            ("created_at", Time),
-        ],
-    ),
-    (
-        "outbox",
-        &["letter_id"],
-        &[
-            ("letter_id", Integer),
-            ("topic", Text),
-            ("user_id", Integer),
-            ("email", Text),
-            ("email_key", Text),
-            ("language", Text),
-            ("attempts", Integer),
-            ("due_at", Time),
-            ("created_at", Time),
-        ],
-    ),
-    (
-        "mail_token",
-        &["user_id", "purpose"],
-        &[("user_id", Integer), ("purpose", Text), ("hash", Bytes), ("email_key", Text), ("expires_at", Time)],
-    ),
-    (
-        "audit",
-        &["audit_id"],
-        &[
-            ("audit_id", Integer),
-            ("actor_id", Integer),
-            ("action", Text),
-            ("role_before", Text),
-            ("role_after", Text),
-            ("target_id", Integer),
-            ("created_at", Time),
-        ],
-    ),
-    ("import_mark", &["source_table"], &[("source_table", Text), ("last_id", Integer)]),
-    ("import_left", &["source_table", "source_id"], &[("source_table", Text), ("source_id", Integer)]),
-    ("import_user", &["email_hash"], &[("email_hash", Bytes), ("user_id", Integer)]),
-];
-
 /// The columns, of those that may be NULL, whose values go over from one row to another and are unique: an address that one
 /// account gives up may be taken by another.
 const PASSED_ON: [(&str, &str); 1] = [("users", "email_key")];
@@ -183,16 +52,7 @@ const PASSED_ON: [(&str, &str); 1] = [("users", "email_key")];
 /// Every table that is carried, those that others refer to first.
 #[must_use]
 pub fn tables() -> Vec<Table> {
-    CARRIED.iter().map(|(name, key, columns)| table(name, key, columns)).collect()
-}
-
-fn table(name: &str, key: &[&str], columns: &[(&str, Kind)]) -> Table {
-    Table {
-        name: name.to_owned(),
-        columns: columns.iter().map(|(name, kind)| Column { name: (*name).to_owned(), kind: *kind }).collect(),
-        key: key.iter().map(|&name| name.to_owned()).collect(),
-        counted: matches!(key, [only] if columns.contains(&(*only, Integer))),
-    }
+    crate::TABLES.iter().map(|table| table.table()).collect()
 }
 
 /// What a column of a row holds. Two of one column are ordered as the databases order them: text by its bytes.
@@ -342,7 +202,9 @@ mod tests {
     use super::*;
 
     fn every_kind() -> Table {
-        table("t", &["a"], &[("a", Integer), ("b", Text), ("c", Bytes), ("d", Time)])
+        let columns = [("a", Integer), ("b", Text), ("c", Bytes), ("d", Time)];
+        let columns = columns.map(|(name, kind)| Column { name: name.to_owned(), kind }).to_vec();
+        Table { name: "t".to_owned(), columns, key: vec!["a".to_owned()], counted: true }
     }
 
     fn rows() -> impl Strategy<Value = Row> {

@@ -8,7 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::stream;
-use mundap_domain::image::{Image, ImageId};
+use mundap_domain::export::{Piece, Place};
+use mundap_domain::image::Image;
 use mundap_domain::page::Slice;
 use mundap_domain::sign_in::SignIn;
 use serde::Serialize;
@@ -64,6 +65,12 @@ pub struct ExportedImageView {
     data: Option<String>,
 }
 
+impl ExportedImageView {
+    fn new((image, content): (Image, Option<Vec<u8>>)) -> Self {
+        Self { image: ImageView::new(&image), data: content.map(|content| STANDARD.encode(content)) }
+    }
+}
+
 /// Everything that the board keeps of a person.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Export)]
@@ -78,15 +85,6 @@ pub struct ExportView<'a> {
     images: Vec<ExportedImageView>,
     /// What administrators did to the account, oldest first.
     audit: Vec<AuditView>,
-}
-
-/// What the stream writes next.
-enum Part {
-    Qnas(Slice),
-    Comments(Slice),
-    Images(Option<ImageId>),
-    Audit(Slice),
-    End,
 }
 
 /// Download everything that the board keeps of you
@@ -104,18 +102,18 @@ async fn download(board: web::Data<Board>, by: Caller, req: HttpRequest) -> Answ
     write(&mut head, "{\"account\":", &AccountView::new(&user))?;
     write(&mut head, ",\"sign_ins\":", &sign_ins.iter().map(SignInView::new).collect::<Vec<_>>())?;
     let head = head.into_inner().freeze();
-    let first = Some((Part::Qnas(Slice::walk()), Some(head)));
+    let first = Some((Place::first(Slice::walk()), Some(head)));
     let parts = stream::try_unfold(first, move |state| {
         let (board, req) = (board.clone(), req.clone());
         async move {
-            let Some((part, head)) = state else { return Ok::<_, actix_web::Error>(None) };
+            let Some((place, head)) = state else { return Ok::<_, actix_web::Error>(None) };
             if let Some(head) = head {
-                return Ok(Some((head, Some((part, None)))));
+                return Ok(Some((head, Some((place, None)))));
             }
             // Whoever reads for long may be signed out by now.
             let by = authenticate(&req, &board).await.map_err(Problem::from)?.into();
-            let (bytes, next) = next(&board, &by, part).await?;
-            Ok(Some((bytes, next.map(|part| (part, None)))))
+            let (bytes, next) = next(&board, &by, place).await?;
+            Ok(Some((bytes, next.map(|place| (place, None)))))
         }
     });
     Ok(HttpResponse::Ok()
@@ -125,43 +123,23 @@ async fn download(board: web::Data<Board>, by: Caller, req: HttpRequest) -> Answ
         .streaming(parts))
 }
 
-/// The next piece of the document, and what follows it.
-async fn next(board: &Board, by: &Caller, part: Part) -> Result<(Bytes, Option<Part>), Problem> {
-    let export = &board.services.export;
+/// What of the document is at a place, and the place behind it.
+async fn next(board: &Board, by: &Caller, place: Place) -> Result<(Bytes, Option<Place>), Problem> {
+    let (piece, next) = board.services.export.piece(by, place).await?;
     let mut out = BytesMut::new().writer();
-    let next = match part {
-        Part::Qnas(piece) => {
-            let (batch, next) = export.qnas(by, piece).await?.unzip();
-            list(&mut out, "qna", piece.after.is_none(), batch.iter().flatten().map(|qna| QnaView::new(qna, by)))?;
-            next.map_or(Part::Comments(Slice::walk()), Part::Qnas)
+    let first = place.starts_a_list();
+    match piece {
+        Piece::Qnas(qnas) => list(&mut out, "qna", first, qnas.iter().map(|qna| QnaView::new(qna, by)))?,
+        Piece::Comments(comments) => {
+            list(&mut out, "comments", first, comments.iter().map(|comment| CommentView::new(comment, by)))?;
         }
-        Part::Comments(piece) => {
-            let (batch, next) = export.comments(by, piece).await?.unzip();
-            let views = batch.iter().flatten().map(|comment| CommentView::new(comment, by));
-            list(&mut out, "comments", piece.after.is_none(), views)?;
-            next.map_or(Part::Images(None), Part::Comments)
-        }
-        Part::Images(after) => {
-            let found = export.image_after(by, after).await?;
-            let next = found.as_ref().map_or(Part::Audit(Slice::walk()), |(image, _)| Part::Images(Some(image.id)));
-            let view = |(image, content): (Image, Option<Vec<u8>>)| ExportedImageView {
-                image: ImageView::new(&image),
-                data: content.map(|content| STANDARD.encode(content)),
-            };
-            list(&mut out, "images", after.is_none(), found.into_iter().map(view))?;
-            next
-        }
-        Part::Audit(piece) => {
-            let (batch, next) = export.audit(by, piece).await?.unzip();
-            list(&mut out, "audit", piece.after.is_none(), batch.iter().flatten().map(AuditView::new))?;
-            next.map_or(Part::End, Part::Audit)
-        }
-        Part::End => {
-            out.get_mut().put_u8(b'}');
-            return Ok((out.into_inner().freeze(), None));
-        }
-    };
-    Ok((out.into_inner().freeze(), Some(next)))
+        Piece::Images(images) => list(&mut out, "images", first, images.into_iter().map(ExportedImageView::new))?,
+        Piece::Audit(entries) => list(&mut out, "audit", first, entries.iter().map(AuditView::new))?,
+    }
+    if next.is_none() {
+        out.get_mut().put_u8(b'}');
+    }
+    Ok((out.into_inner().freeze(), next))
 }
 
 /// A batch of an array: the first one opens it, an empty one closes it.

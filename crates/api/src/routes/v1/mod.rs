@@ -14,6 +14,16 @@ use crate::routes::Routing;
 /// Where it is.
 pub const PREFIX: &str = "/api/v1";
 
+/// The kinds of operations, as the OpenAPI document names and explains them.
+pub const TAGS: &[(&str, &str)] = &[
+    ("QnA", "Questions"),
+    ("Comments", "Answers and discussion below a question"),
+    ("Images", "Pictures on comments"),
+    ("Users", "Accounts and profiles"),
+    ("Sign-in", "OAuth2 tokens"),
+    ("Administration", "Accounts, for administrators; each use is written to the audit log"),
+];
+
 pub fn routes(config: &mut impl Routing) {
     qna::routes(config);
     comment::routes(config);
