@@ -109,7 +109,10 @@ pub struct Household {
 #[async_trait]
 impl ImageHome for Household {
     async fn is_here(&self) -> Result<bool, Error> {
-        Ok(self.store.home(&self.blobs).await? == Home::Here)
+        // What is carried into the database comes after the images that it names, by more than they are left alone.
+        let marked = mundap_migration::marked(self.store.looking());
+        let is_whole = self.store.reader.run("home.is_whole", marked).await?.is_none();
+        Ok(is_whole && self.store.home(&self.blobs).await? == Home::Here)
     }
 }
 
@@ -178,11 +181,22 @@ impl SeaStore {
     /// # Errors
     /// [`HomeError`].
     pub async fn settle_home(&self, blobs: &BlobFolder) -> Result<(), HomeError> {
-        if self.home(blobs).await? != Home::Here {
-            self.forget_home().await?;
-            self.move_in(blobs).await?;
+        if self.home(blobs).await? == Home::Here {
+            return Ok(());
         }
-        Ok(())
+        let id = blobs.make_id().await?;
+        // By one unit: between two, another node could say that it is its own.
+        let settled = retried(async || {
+            let unit = self.unit().await?;
+            unit.delete_folder_of_images().await?;
+            match unit.insert_folder_of_images(id).await {
+                // Nobody had said yet, and another node was faster: what it said is there to be deleted now.
+                Err(StoreError::Duplicate(cause)) => return Err(StoreError::Contention(cause)),
+                inserted => inserted?,
+            }
+            Box::new(unit).commit().await
+        });
+        Ok(settled.await?)
     }
 
     /// The next node that starts says which folder it is.

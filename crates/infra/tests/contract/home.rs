@@ -1,11 +1,14 @@
 //! Which folder the images of a database are in, said once and looked at by every node.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use chrono::TimeDelta;
 use futures_util::future::join_all;
 use mundap_domain::env::Clock as _;
 use mundap_domain::image::{BlobStore as _, Digest, ImageHome as _, NewImage};
+use mundap_domain::testing::ports;
+use mundap_domain::{Ports, Services};
 use mundap_infra::{BlobFolder, Home, Household, SystemClock};
 
 use crate::board::Board;
@@ -19,6 +22,8 @@ crate::tests![
     what_is_settled_holds_for_every_node,
     a_database_takes_no_folder_of_images_that_it_does_not_name,
     images_are_here_where_the_database_says_so_and_nowhere_else,
+    no_blob_is_taken_away_while_its_row_may_be_on_its_way,
+    what_is_settled_stays_where_others_come_first_meanwhile,
 ];
 
 /// Folders that are not there yet, as at a first start.
@@ -143,5 +148,49 @@ async fn images_are_here_where_the_database_says_so_and_nowhere_else(board: Boar
     board.store.settle_home(&second).await.unwrap();
     held(&third, "a blob").await;
     assert_eq!((is_here(&first).await, is_here(&second).await, is_here(&third).await), (false, true, false));
+    board.close().await;
+}
+
+/// A restore puts the images first, and may take longer than a blob without a row is left alone.
+async fn no_blob_is_taken_away_while_its_row_may_be_on_its_way(board: Board) {
+    let board = board.own().await;
+    let (_dir, [folder]) = folders();
+    board.store.claim_home(&folder).await.unwrap();
+    let restored = held(&folder, "restored").await.to_string();
+    let file = folder.root().join(&restored[..2]).join(&restored[2..4]).join(&restored);
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let household = Household { store: board.store.clone(), blobs: folder.clone() };
+    let ports = Ports {
+        blobs: Arc::new(folder.clone()),
+        image_home: Arc::new(household),
+        ..ports(Arc::new(board.store.clone()))
+    };
+    let services = Services::new(&ports);
+    mundap_migration::mark(board.writer(), "restore").await.unwrap();
+    assert_eq!(services.housekeeping.sweep_images().await.unwrap(), 0);
+    assert!(file.exists());
+    mundap_migration::unmark(board.writer()).await.unwrap();
+    assert_eq!(services.housekeeping.sweep_images().await.unwrap(), 1);
+    board.close().await;
+}
+
+/// A node with another folder looks once a minute whether it may say which one it is.
+async fn what_is_settled_stays_where_others_come_first_meanwhile(board: Board) {
+    let board = board.own().await;
+    let (_dir, [first, second]) = folders();
+    board.store.claim_home(&first).await.unwrap();
+    for _ in 0..20 {
+        for (folder, other) in [(&second, &first), (&first, &second)] {
+            let others = async {
+                for _ in 0..5 {
+                    // It may meet whoever settles.
+                    let _ = board.store.claim_home(other).await;
+                }
+            };
+            let (settled, ()) = tokio::join!(board.store.settle_home(folder), others);
+            settled.unwrap();
+            assert_eq!(board.store.home(folder).await.unwrap(), Home::Here);
+        }
+    }
     board.close().await;
 }
