@@ -117,6 +117,26 @@ impl BlobFolder {
         .await
     }
 
+    /// Stores a blob as [`put`](BlobStore::put) does, also in the place of what stands under its name and is something else.
+    pub(crate) async fn restore(&self, digest: Digest, content: Vec<u8>) -> Result<(), BlobError> {
+        self.run(move |blobs| {
+            let path = blobs.path(digest);
+            if whole(&path, digest).is_ok() { touch(&path, SystemClock.now()) } else { blobs.write(digest, &content) }
+        })
+        .await
+    }
+
+    /// Writes a blob's file, whatever is there.
+    fn write(&self, digest: Digest, content: &[u8]) -> io::Result<()> {
+        let folder = self.folder(digest);
+        make(&folder)?;
+        let (part, mut file) = Part::create(&folder)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&part.0, self.path(digest))?;
+        sync(&folder)
+    }
+
     /// What is there of a blob; its bytes are read where `content` is asked for.
     pub(crate) async fn look_at(&self, digest: Digest, content: bool) -> Result<Found, BlobError> {
         self.run(move |blobs| {
@@ -446,13 +466,7 @@ impl BlobStore for BlobFolder {
             if let Some(there) = if_there(OpenOptions::new().write(true).open(&path))? {
                 return there.set_modified(SystemClock.now().as_utc().into());
             }
-            let folder = blobs.folder(digest);
-            make(&folder)?;
-            let (part, mut file) = Part::create(&folder)?;
-            file.write_all(&content)?;
-            file.sync_all()?;
-            fs::rename(&part.0, &path)?;
-            sync(&folder)
+            blobs.write(digest, &content)
         })
         .await
     }

@@ -1,9 +1,8 @@
 //! An archive into an empty database.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use mundap_domain::image::{BlobStore as _, Digest};
+use mundap_domain::image::Digest;
 use tokio::sync::mpsc;
 
 use super::format::{self, Head, Manifest, Piece};
@@ -130,7 +129,7 @@ async fn load(
         match piece {
             Piece::Head(found) if found.tables == head.tables => {}
             Piece::Image(digest, content) => {
-                blobs.put(digest, Arc::new(content)).await?;
+                blobs.restore(digest, content).await?;
                 progress.step(1);
             }
             Piece::Rows(at, rows) => {

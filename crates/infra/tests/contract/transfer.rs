@@ -1,13 +1,15 @@
 //! Carrying a board from one database to another.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use mundap_infra::transfer::{Kind, LEFT, Progress, TransferError, copy, tables};
-use mundap_infra::{DatabaseKind, connect};
+use mundap_domain::image::{BlobStore as _, Digest, NewImage};
+use mundap_infra::transfer::{Destination, Kind, LEFT, Progress, TransferError, backup, copy, restore, tables};
+use mundap_infra::{BlobFolder, DatabaseKind, connect};
 use sea_orm::{ConnectionTrait as _, Database, Statement};
 
 use crate::board::Board;
+use crate::image::{attach, new};
 
 crate::tests![
     every_table_is_carried_whole_or_left_on_purpose,
@@ -18,6 +20,8 @@ crate::tests![
     an_unfinished_copy_of_another_source_is_told,
     a_row_that_cannot_be_read_is_named_without_what_it_holds,
     one_at_a_time_into_a_database,
+    rows_with_a_key_of_two_columns_are_all_carried,
+    a_restore_mends_images_that_are_damaged_where_it_puts_them,
 ];
 
 /// The columns of every table: the database's own type, and whether it is part of the primary key.
@@ -301,4 +305,45 @@ async fn one_at_a_time_into_a_database(board: Board) {
     copy((&source.store, &from), (&target, &to), &meanwhile, |_, _| ()).await.unwrap();
     let other = told.recv().unwrap();
     assert!(matches!(other, Err(TransferError::Running)), "{other:?}");
+}
+
+/// More of one first column than are read at once, and others before and behind.
+async fn rows_with_a_key_of_two_columns_are_all_carried(board: Board) {
+    let (from, to) = (board.server.new_database().await, board.server.new_database().await);
+    let (source, target) = (board.on(&from).await, board.connect(&to).await);
+    for (name, count) in [("comment", 3), ("image gap", 1_234), ("image gap end", 500), ("qna", 1)] {
+        let rows = (0..count).map(|id| format!("('{name}', {id})")).collect::<Vec<_>>().join(", ");
+        source.sql(&format!("INSERT INTO import_left (source_table, source_id) VALUES {rows}")).await;
+    }
+    let copied = copy((&source.store, &from), (&target, &to), &idle(), |_, _| ()).await.unwrap();
+    let (there, here) = copied.tables.iter().find(|(there, _)| there.table == "import_left").unwrap();
+    assert_eq!((there.rows, copied.changed), (1_738, 1_738));
+    assert_eq!(there, here);
+}
+
+/// What is there under an image's name need not be the image: a disk may have failed, and the archive is what is left of it.
+async fn a_restore_mends_images_that_are_damaged_where_it_puts_them(board: Board) {
+    let (from, to) = (board.server.new_database().await, board.server.new_database().await);
+    let (source, target) = (board.on(&from).await, board.connect(&to).await);
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = BlobFolder::new(dir.path().join("images"));
+    let author = source.user().await;
+    let comment = source.comment(source.qna(&author).await.id, &author).await;
+    let pictures = [&b"one picture"[..], b"another picture", b"a whole picture"];
+    let digests = pictures.map(Digest::of);
+    for (content, digest) in pictures.iter().zip(digests) {
+        blobs.put(digest, Arc::new(content.to_vec())).await.unwrap();
+        attach(&source, &NewImage { digest, ..new(&comment, b"") }).await;
+    }
+    let archive = dir.path().join("board.mundap");
+    let destination = Destination::File { path: archive.clone(), overwrite: false };
+    backup(&source.store, &blobs, &destination, &idle()).await.unwrap();
+    for (digest, damage) in digests.iter().zip([&b""[..], b"another_picture"]) {
+        let name = digest.to_string();
+        std::fs::write(blobs.root().join(&name[..2]).join(&name[2..4]).join(&name), damage).unwrap();
+    }
+    restore(&archive, &target, &to, &blobs, &idle()).await.unwrap();
+    for (content, digest) in pictures.iter().zip(digests) {
+        assert_eq!(blobs.read(digest, 0, 100).await.unwrap().as_deref(), Some(*content));
+    }
 }
