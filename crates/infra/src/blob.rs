@@ -247,7 +247,8 @@ impl BlobFolder {
         match (Digest::parse(stem), path.extension().and_then(|kind| kind.to_str())) {
             (Some(digest), None) if path == self.path(digest) => Kind::Whole(digest),
             (Some(digest), Some(ASIDE)) if path == self.aside(digest) => Kind::Aside(digest),
-            (None, Some(PART)) => Kind::Part,
+            // Hidden, as a writer of ours names it: others may call theirs so too.
+            (None, Some(PART)) if stem.starts_with('.') => Kind::Part,
             _ => Kind::Strange,
         }
     }

@@ -158,6 +158,20 @@ async fn list_holds_what_was_last_put_before_and_what_is_aside() {
 }
 
 #[tokio::test]
+async fn list_removes_nothing_that_no_writer_of_ours_left() {
+    let (blobs, dir) = folder();
+    let shelf = path(&dir, put(&blobs, b"a picture").await);
+    for file in [shelf.with_file_name("download.part"), dir.path().join("images/download.part")] {
+        std::fs::write(&file, b"somebody's").unwrap();
+        age(&file);
+        for n in 0..=255 {
+            blobs.list(n, before()).await.unwrap();
+        }
+        assert!(file.exists(), "{}", file.display());
+    }
+}
+
+#[tokio::test]
 async fn set_aside_hides_a_blob_until_it_is_brought_back() {
     let (blobs, dir) = folder();
     let digest = put(&blobs, b"a picture").await;
