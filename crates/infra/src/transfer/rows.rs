@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use chrono::NaiveDateTime;
 use mundap_domain::image::Digest;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseTransaction, DbErr, IsolationLevel, QueryResult, Statement,
+    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, IsolationLevel, QueryResult, Statement,
     TransactionOptions, TransactionTrait as _,
 };
 use sha2::{Digest as _, Sha256};
@@ -132,10 +132,14 @@ async fn batch(db: &impl ConnectionTrait, table: &Table, after: Option<&Row>, li
         after.into_iter().flatten().zip(kinds).map(|(key, kind)| bound(key, kind)).collect();
     let (condition, values) = match (after.as_slice(), table.key.as_slice()) {
         ([last], [key]) => (format!("WHERE `{key}` > ?"), vec![last.clone()]),
-        // Not `(a, b) > (?, ?)`, which MySQL does not look up in the key.
+        // Each database looks up in the key what it is asked for in this way; otherwise it walks along all rows of the same `a`
+        // for each batch of them.
+        ([first, second], [a, b]) if db.get_database_backend() == DbBackend::Sqlite => {
+            (format!("WHERE (`{a}`, `{b}`) > (?, ?)"), vec![first.clone(), second.clone()])
+        }
         ([first, second], [a, b]) => (
-            format!("WHERE `{a}` >= ? AND (`{a}` > ? OR `{b}` > ?)"),
-            vec![first.clone(), first.clone(), second.clone()],
+            format!("WHERE (`{a}` = ? AND `{b}` > ?) OR `{a}` > ?"),
+            vec![first.clone(), second.clone(), first.clone()],
         ),
         _ => (String::new(), Vec::new()),
     };
