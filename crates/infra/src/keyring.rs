@@ -18,9 +18,9 @@
 mod tests;
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -352,7 +352,8 @@ fn store(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let name: u64 = u64::from_ne_bytes(random()?);
     let draft = folder.join(format!("{DRAFT}{name:016x}"));
-    let stored = write(&draft, text).and_then(|()| match existing {
+    let replaced = if existing == Existing::IsReplaced { Some(path.metadata()?) } else { None };
+    let stored = write(&draft, text, replaced.as_ref()).and_then(|()| match existing {
         Existing::IsReplaced => std::fs::rename(&draft, path),
         Existing::Stays => match std::fs::hard_link(&draft, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -367,10 +368,20 @@ fn store(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
+/// Writes it for its owner alone; where it takes the place of another file, for that one's owner and for the group that may
+/// read that one. It fails where those could not read it any more.
+fn write(path: &Path, text: &str, replaced: Option<&Metadata>) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let made = file.metadata()?;
+    let group = replaced.map_or(0, |replaced| replaced.mode() & 0o040);
+    if let Some(replaced) = replaced {
+        let is_another_group_s = group != 0 && replaced.gid() != made.gid();
+        if replaced.uid() != made.uid() || is_another_group_s {
+            fchown(&file, Some(replaced.uid()), Some(replaced.gid()))?;
+        }
+    }
     // Whatever the umask took from it or a default ACL added.
-    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.set_permissions(Permissions::from_mode(0o600 | group))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

@@ -1,3 +1,4 @@
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Barrier;
 
 use mundap_domain::testing::noon;
@@ -181,4 +182,24 @@ fn a_rotation_that_could_not_be_read_back_leaves_the_file_as_it_was() {
         assert_eq!(keys.states(noon()), before);
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
+}
+
+/// The service that reads it is seldom who rotates it: that one may be root, or in its group.
+#[test]
+fn a_rotated_file_is_whose_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("signing-key.pem");
+    let keys = SigningKeys::load_or_create(&path).unwrap();
+    let about = || {
+        let metadata = std::fs::metadata(&path).unwrap();
+        (metadata.uid(), metadata.gid(), metadata.mode() & 0o777)
+    };
+    // Whoever is not root may not give it away.
+    let _ = std::os::unix::fs::chown(&path, Some(1234), Some(4321));
+    for (mode, kept) in [(0o640, 0o640), (0o600, 0o600), (0o400, 0o600), (0o664, 0o640)] {
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let (uid, gid, _) = about();
+        keys.rotate(noon(), Some(OVERLAP)).unwrap();
+        assert_eq!(about(), (uid, gid, kept), "{mode:o}");
+    }
 }
