@@ -38,7 +38,7 @@ pub async fn copy(
     progress: &dyn Progress,
     report: impl FnMut(&TableSum, &TableSum),
 ) -> Result<Copied, TransferError> {
-    if from.target() == to.target() {
+    if is_one(from, to) {
         return Err(TransferError::Same);
     }
     let names = migrations(source, "source database").await?;
@@ -46,6 +46,15 @@ pub async fn copy(
     let outcome = copy_and_compare(source, target, &names, progress, report).await;
     lock.release().await;
     outcome
+}
+
+/// Whether both are one database. Both were opened a moment ago.
+fn is_one(from: &DatabaseSettings, to: &DatabaseSettings) -> bool {
+    let file = |settings: &DatabaseSettings| settings.file().and_then(|path| path.canonicalize().ok());
+    match (file(from), file(to)) {
+        (Some(from), Some(to)) => from == to,
+        _ => from.is_same_database(to),
+    }
 }
 
 /// What [`copy`] does under the lock.
@@ -230,4 +239,31 @@ async fn bring(
     }
     changes.apply().await?;
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_database_is_told_from_two() {
+        let is_one = |from: &str, to: &str| is_one(&DatabaseSettings::new(from), &DatabaseSettings::new(to));
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other, link] = ["one.db", "other.db", "link.db"].map(|name| folder.path().join(name));
+        std::fs::write(&one, b"").unwrap();
+        std::fs::write(&other, b"").unwrap();
+        std::os::unix::fs::symlink(&one, &link).unwrap();
+        let [one, other, link] = [one, other, link].map(|path| DatabaseSettings::url_of_file(&path));
+        assert!(is_one(&one, &one) && is_one(&one, &link) && !is_one(&one, &other));
+        assert!(is_one("mysql://qna:one@127.0.0.1/board", "mysql://qna:other@localhost:3306/board"));
+        // Without a user, and with an @ in a parameter, what is shown of a URL is no more than its scheme.
+        for (from, to) in [
+            ("mysql://old/board", "mysql://new/board"),
+            ("mysql://old/board", "mysql://old/other"),
+            ("mysql://qna@old/board?ssl-ca=/etc/@/ca.pem", "mysql://qna@new/board?ssl-ca=/etc/@/ca.pem"),
+        ] {
+            assert!(!is_one(from, to), "{from} {to}");
+        }
+        assert!(!is_one(&one, "mysql://qna@old/board"));
+    }
 }
