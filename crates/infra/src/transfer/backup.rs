@@ -1,6 +1,6 @@
 //! A board into an archive, while it serves.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -277,25 +277,29 @@ fn open(destination: &Destination) -> Result<(Option<NewFile>, Box<dyn Write + S
     partial.push(".partial");
     let partial = PathBuf::from(partial);
     let failed = |error| TransferError::Write(partial.clone(), error);
-    // One that was killed left its own behind.
-    is_there(&partial)?;
-    let reserve = || {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&partial);
-        let file = file.map_err(failed)?;
-        if file.try_lock().is_err() || !is_at(&file, &partial).map_err(failed)? {
+    let reserved = |file: File| {
+        let is_ours =
+            is_locked(&file).and_then(|is_locked| Ok(is_locked && is_at(&file, &partial)?)).map_err(failed)?;
+        if is_ours { Ok(file) } else { Err(TransferError::BeingWritten(path.clone())) }
+    };
+    // Kept, and its lock, until the new one is there.
+    let _left = if is_there(&partial)? {
+        // Of a backup that was killed. It is not written into: somebody may have it open, and an archive holds password hashes;
+        // and it may be a whole archive by its other name.
+        let left = reserved(OpenOptions::new().write(true).open(&partial).map_err(failed)?)?;
+        fs::remove_file(&partial).map_err(failed)?;
+        Some(left)
+    } else {
+        None
+    };
+    let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(TransferError::BeingWritten(path.clone()));
         }
-        Ok(file)
+        file => reserved(file.map_err(failed)?)?,
     };
-    let mut file = reserve()?;
-    if file.metadata().map_err(failed)?.nlink() > 1 {
-        // It was killed behind the link: by its other name it is a whole archive.
-        fs::remove_file(&partial).map_err(failed)?;
-        file = reserve()?;
-    }
-    // It holds password hashes, and one that was left may be anybody's to read.
+    // Whatever the umask took from it or a default ACL added.
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
-    file.set_len(0).map_err(failed)?;
     let out = file.try_clone().map_err(failed)?;
     Ok((Some(NewFile { partial, path: path.clone(), overwrite: *overwrite, file }), Box::new(out)))
 }
@@ -310,10 +314,23 @@ fn is_there(path: &Path) -> Result<bool, TransferError> {
     }
 }
 
+/// Whether nobody else has locked it: from now on nobody can. A file system that knows no locks is an error.
+fn is_locked(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// Whether this is the file that a path names: another backup may have renamed it between its opening and its locking.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let (one, other) = (file.metadata()?, fs::symlink_metadata(path)?);
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+    let one = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(other) => Ok((one.dev(), one.ino()) == (other.dev(), other.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 impl NewFile {
@@ -336,8 +353,10 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        // Gone already where it was renamed.
-        let _ = fs::remove_file(&self.partial);
+        // Where it was renamed, another backup may be writing its own there by now.
+        if is_at(&self.file, &self.partial).unwrap_or_default() {
+            let _ = fs::remove_file(&self.partial);
+        }
     }
 }
 
@@ -373,5 +392,22 @@ mod tests {
         assert!(matches!(open(&destination), Err(TransferError::BeingWritten(_))));
         first.unwrap().keep().unwrap();
         open(&destination).unwrap();
+    }
+
+    /// Such a file may have been anybody's to open, or be somebody else's.
+    #[test]
+    fn whoever_has_opened_what_was_left_does_not_read_the_next_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("board.mundap");
+        let partial = folder.path().join("board.mundap.partial");
+        fs::write(&partial, b"half").unwrap();
+        let mut opened = File::open(&partial).unwrap();
+        let (file, mut out) = open(&Destination::File { path: path.clone(), overwrite: false }).unwrap();
+        out.write_all(b"an archive").unwrap();
+        file.unwrap().keep().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"an archive");
+        let mut seen = String::new();
+        io::Read::read_to_string(&mut opened, &mut seen).unwrap();
+        assert_eq!(seen, "half");
     }
 }

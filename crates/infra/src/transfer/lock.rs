@@ -3,7 +3,7 @@
 //! The lock goes with the process, however it ends: on SQLite it is one on a file beside the database, on the servers a named
 //! lock of a connection. (On a Galera cluster a named lock holds on one member alone: carry through one.)
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
@@ -32,7 +32,8 @@ impl Lock {
             let file = File::create(&path).map_err(|error| TransferError::Write(path.clone(), error))?;
             return match file.try_lock() {
                 Ok(()) => Ok(Self::File(path, file)),
-                Err(_) => Err(TransferError::Running),
+                Err(TryLockError::WouldBlock) => Err(TransferError::Running),
+                Err(TryLockError::Error(error)) => Err(TransferError::Write(path, error)),
             };
         }
         // A transaction, since it keeps its connection.
