@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use mundap_domain::StoreError;
 use mundap_domain::idempotency::{Claimant, IdempotencyKey, Receipt};
 use mundap_domain::testing::noon;
+use mundap_domain::user::UserId;
 
 use crate::board::{Board, assert_outcome, times};
 
@@ -19,6 +20,7 @@ crate::tests![
     delete_spares_another_receipt_of_the_same_key,
     delete_all_of_forgets_every_key_of_that_account_alone,
     erased_claimants_are_those_that_were_erased_and_have_a_receipt,
+    erased_claimants_are_found_however_far_their_ids_are_apart,
     delete_older_spares_what_is_not_older,
     delete_older_forgets_no_more_than_it_may,
     times_come_back_to_the_microsecond,
@@ -161,6 +163,35 @@ async fn erased_claimants_are_those_that_were_erased_and_have_a_receipt(board: B
     assert_eq!(claimants(1).await, erased[..1]);
     board.unit(async |unit| unit.receipts().delete_all_of(erased[0]).await).await.unwrap();
     assert_eq!(claimants(10).await, erased[1..]);
+    board.close().await;
+}
+
+async fn erased_claimants_are_found_however_far_their_ids_are_apart(board: Board) {
+    let board = board.own().await;
+    let ids = [1_i64, 2, 100_000, 100_001, 100_002, 350_000, 1 << 40, (1 << 52) - 1];
+    let time = "'2026-01-02 12:00:00.000001'";
+    for id in ids {
+        board
+            .sql(&format!(
+                "INSERT INTO users (user_id, role, deleted_at, created_at, updated_at)
+                 VALUES ({id}, 'member', {time}, {time}, {time})"
+            ))
+            .await;
+        let hash = "X'000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f'";
+        board
+            .sql(&format!(
+                "INSERT INTO receipt (claimant, idem_key, fingerprint, created_id, created_at)
+                 VALUES ({id}, 'k', {hash}, 1, {time})"
+            ))
+            .await;
+    }
+    let claimants = async |most| {
+        let found = board.reader().receipts().erased_claimants(noon(), most).await.unwrap();
+        found.into_iter().map(UserId::get).collect::<Vec<_>>()
+    };
+    assert_eq!(claimants(100).await, ids);
+    assert_eq!(claimants(5).await, ids[..5]);
+    assert_eq!(claimants(0).await, [0_i64; 0]);
     board.close().await;
 }
 
