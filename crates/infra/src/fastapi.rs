@@ -124,6 +124,8 @@ struct Pass<'a> {
     marks: Marks,
     /// What it did not bring of the rows up to there, and this pass does.
     coming: HashSet<(Kept, i64)>,
+    /// What this pass leaves out, and no earlier import did.
+    left: HashSet<(Kept, i64)>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -218,8 +220,9 @@ const MAX_ID: i64 = (1 << 52) - 1;
 
 impl<'a> Pass<'a> {
     fn new(store: &'a SeaStore, plan: &'a ImportPlan<'a>, writes: bool) -> Self {
-        let (report, seen, coming) = (ImportReport::default(), HashMap::new(), HashSet::new());
-        Self { store, plan, writes, report, seen, marks: Marks::default(), coming }
+        let (report, seen) = (ImportReport::default(), HashMap::new());
+        let (coming, left) = (HashSet::new(), HashSet::new());
+        Self { store, plan, writes, report, seen, marks: Marks::default(), coming, left }
     }
 
     async fn run(mut self, source: &mut FastApi) -> Result<ImportReport, ImportError> {
@@ -327,6 +330,7 @@ impl<'a> Pass<'a> {
             self.nobody_met(table, &done)?;
             mark = passed.to;
             self.coming.extend(done.caught_up.iter().map(|id| (table, *id)));
+            self.left.extend(done.left.iter().map(|id| (table, *id)));
             taken.extend(done.taken);
             let report = if table == Kept::Qna { &mut self.report.qna } else { &mut self.report.comment };
             report.add(done.report);
@@ -413,7 +417,12 @@ impl<'a> Pass<'a> {
         let Sorted { new, mut done } =
             self.sort(unit, table, start, batch, |row| (row.id, Some(&row.created_at))).await?;
         let parents = match table {
-            Kept::Comment => unit.taken(Kept::Qna, &new.iter().map(|(row, _)| row.qna).collect::<Vec<_>>()).await?,
+            Kept::Comment => {
+                let mut here = unit.taken(Kept::Qna, &new.iter().map(|(row, _)| row.qna).collect::<Vec<_>>()).await?;
+                let others = unit.not_brought(Kept::Qna, &here.keys().copied().collect::<Vec<_>>()).await?;
+                here.retain(|id, _| !others.contains(id));
+                here
+            }
             Kept::Qna | Kept::Image => HashMap::new(),
         };
         let (mut people, mut fitted) = (HashMap::new(), Vec::new());
@@ -473,11 +482,18 @@ impl<'a> Pass<'a> {
         Ok((person, text))
     }
 
+    /// While only looking, what is still to be brought counts as brought.
+    fn comes(&self, table: Kept, id: i64) -> bool {
+        let mark = match table {
+            Kept::Qna => self.marks.qna,
+            Kept::Comment | Kept::Image => self.marks.comment,
+        };
+        let is_new = (mark + 1..=MAX_ID).contains(&id) && !self.left.contains(&(table, id));
+        !self.writes && (is_new || self.coming.contains(&(table, id)))
+    }
+
     fn has_question(&self, old: &OldPost, here: &HashMap<i64, Timestamp>) -> Result<(), Reason> {
-        // While only looking, the questions that are still to be brought count as brought.
-        let comes = old.qna > self.marks.qna || self.coming.contains(&(Kept::Qna, old.qna));
-        let comes = !self.writes && old.has_qna && comes;
-        if here.contains_key(&old.qna) || comes {
+        if here.contains_key(&old.qna) || (old.has_qna && self.comes(Kept::Qna, old.qna)) {
             Ok(())
         } else if old.has_qna {
             Err(Reason::QuestionGoneHere)

@@ -67,10 +67,11 @@ impl Pass<'_> {
             Some(Err(reason)) => return Ok(Err(*reason)),
             None => None,
         };
-        let Some((owner, images, commented_at)) = unit.commented(old.comment).await? else {
-            // While only looking, the comments that are still to be brought count as brought.
-            let comes = old.comment > self.marks.comment || self.coming.contains(&(Kept::Comment, old.comment));
-            return Ok(if comes && !self.writes { Ok(()) } else { Err(Reason::NoComment) });
+        let is_another = !unit.not_brought(Kept::Comment, &[old.comment]).await?.is_empty();
+        let commented = if is_another { None } else { unit.commented(old.comment).await? };
+        let Some((owner, images, commented_at)) = commented else {
+            let comes = old.has_comment && self.comes(Kept::Comment, old.comment);
+            return Ok(if comes { Ok(()) } else { Err(Reason::NoComment) });
         };
         if usize::try_from(images).unwrap_or_default() >= Image::MAX_PER_COMMENT {
             return Ok(Err(Reason::CommentFull));

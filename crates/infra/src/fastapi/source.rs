@@ -100,6 +100,8 @@ impl OldPost {
 pub(super) struct OldImage {
     pub(super) id: i64,
     pub(super) comment: i64,
+    /// Whether the old board still has that comment.
+    pub(super) has_comment: bool,
     pub(super) bytes: Option<Vec<u8>>,
     pub(super) path: Option<String>,
     pub(super) created_at: OldTime,
@@ -198,11 +200,19 @@ impl FastApi {
         let Some(Images { table, id, bytes, path, created_at }) = &self.schema.image else { return Rows::none() };
         let is_utc = created_at.is_some_and(|when| when.is_utc);
         let sql = format!(
-            "SELECT CAST({id} AS SIGNED), CAST(comment_id AS SIGNED), {bytes}, {path}, {created_at} FROM {table} ORDER BY {id}",
+            "SELECT CAST({id} AS SIGNED), CAST(comment_id AS SIGNED), {bytes}, {path}, {created_at}, {has_comment} FROM {table} ORDER BY {id}",
             id = quoted(id),
             bytes = bytes.as_deref().map_or_else(null, quoted),
             path = path.as_deref().map_or_else(null, text),
             created_at = time(created_at.as_ref()),
+            has_comment = self.schema.comment.as_ref().map_or_else(
+                || "0".to_owned(),
+                |comment| format!(
+                    "EXISTS(SELECT 1 FROM {} c WHERE c.comment_id = {}.comment_id)",
+                    quoted(&comment.table),
+                    quoted(table)
+                )
+            ),
             table = quoted(table),
         );
         Rows::of(&mut self.connection, sql, move |row| {
@@ -212,6 +222,7 @@ impl FastApi {
                 bytes: row.try_get(2)?,
                 path: row.try_get(3)?,
                 created_at: OldTime { text: row.try_get(4)?, is_utc },
+                has_comment: row.try_get::<i64, _>(5)? != 0,
             })
         })
     }

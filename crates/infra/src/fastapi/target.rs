@@ -263,6 +263,22 @@ impl Session<DatabaseTransaction> {
         Ok(gaps)
     }
 
+    /// Those of these ids that no import has brought: the rows here that have them are somebody else's. A new row gets the id
+    /// behind the highest here, which may be that of an old one that was left out, or is not there any more.
+    pub(super) async fn not_brought(&self, table: Kept, ids: &[i64]) -> Result<HashSet<i64>, StoreError> {
+        let mark = self.mark(table).await?;
+        let mut others = self.left_before(table, ids).await?;
+        others.extend(ids.iter().filter(|id| **id > mark));
+        let passed: BTreeSet<i64> = ids.iter().copied().filter(|id| !others.contains(id)).collect();
+        let passed: Vec<i64> = passed.into_iter().collect();
+        // Those that lie together: of ids far from each other, all the gaps between would be read.
+        for near in passed.chunk_by(|id, next| next - id < 1_000) {
+            let gaps = self.gaps(table, near).await?;
+            others.extend(near.iter().filter(|id| gaps.hold(**id)));
+        }
+        Ok(others)
+    }
+
     pub(super) async fn remember_gaps(&self, table: Kept, gaps: &[Range<i64>]) -> Result<(), StoreError> {
         let [starts, ends] = table.gaps();
         self.remember(starts, gaps.iter().map(|gap| gap.start)).await?;

@@ -25,6 +25,8 @@ crate::tests![
     a_mark_that_another_import_moved_stops_this_one,
     an_interrupted_import_goes_on_where_it_stood,
     what_was_left_out_comes_later_and_only_once,
+    what_stood_below_a_row_that_did_not_come_comes_below_no_other,
+    what_is_below_a_row_that_is_left_out_is_not_foretold,
     what_is_written_here_meanwhile_stops_the_import_and_no_row_is_lost,
     what_got_an_id_there_and_came_after_others_comes_later_and_only_once,
     times_that_not_every_database_holds_are_the_nearest_that_each_does,
@@ -295,6 +297,73 @@ async fn what_was_left_out_comes_later_and_only_once(board: Board) {
         import.new.sql("DELETE FROM qna WHERE qna_id = 9").await;
         import.there(&comment(6)).await;
         assert_eq!(import.foretold().await.comment.left_out[&Reason::QuestionGoneHere], ["6"]);
+    }
+}
+
+/// A new row here gets the id behind the highest one that came: of an old one that was left out, or was deleted there.
+async fn what_stood_below_a_row_that_did_not_come_comes_below_no_other(board: Board) {
+    let old = "
+        ALTER TABLE qna MODIFY content MEDIUMTEXT;
+        ALTER TABLE comment MODIFY content MEDIUMTEXT;
+        INSERT INTO qna (qna_id, email, title, content) VALUES (2, 'ann@example.com', 'Long', REPEAT('a', 20001)),
+            (4, 'ann@example.com', 'Long', REPEAT('a', 20001));
+        INSERT INTO comment (comment_id, qna_id, email, content) VALUES (2, 2, 'ann@example.com', 'Below what is left out'),
+            (3, 3, 'ann@example.com', 'Below what is in a gap'), (5, 5, 'ann@example.com', 'Below what was deleted'),
+            (6, 1, 'ann@example.com', REPEAT('a', 20001));
+        INSERT INTO image VALUES (1, 6, 'bytes'), (2, 4, 'bytes'), (3, 7, 'bytes')";
+    for import in Import::all(&board).await {
+        import.there(old).await;
+        let is_left = |report: &ImportReport, comments: &[&str]| {
+            assert_eq!(report.comment.left_out[&Reason::QuestionGoneHere], ["2"]);
+            assert_eq!(report.comment.left_out[&Reason::NoQuestion], comments);
+            assert_eq!(report.image.left_out[&Reason::NoComment], ["1", "2", "3"]);
+        };
+        is_left(&import.run(&Cleaner).await.unwrap(), &["3", "5"]);
+        let user = import.new.user().await.id;
+        let time = "'2026-01-02 03:04:05'";
+        for id in 2..=5 {
+            import
+                .new
+                .sql(&format!(
+                    "INSERT INTO qna (qna_id, user_id, title, content, created_at, updated_at)
+                     VALUES ({id}, {user}, 'New', '', {time}, {time})"
+                ))
+                .await;
+        }
+        for id in [4, 6, 7] {
+            import
+                .new
+                .sql(&format!(
+                    "INSERT INTO comment (comment_id, qna_id, user_id, content, created_at, updated_at)
+                     VALUES ({id}, 1, {user}, 'New', {time}, {time})"
+                ))
+                .await;
+        }
+        let again = import.run(&Cleaner).await.unwrap();
+        assert_eq!(import.count("comment WHERE qna_id > 1").await, 0, "{again:?}");
+        assert_eq!(import.count("image").await, 0, "{again:?}");
+        is_left(&again, &["3", "5"]);
+        assert_eq!(import.foretold().await, again);
+    }
+}
+
+async fn what_is_below_a_row_that_is_left_out_is_not_foretold(board: Board) {
+    let old = "
+        ALTER TABLE qna MODIFY qna_id BIGINT, MODIFY content MEDIUMTEXT;
+        ALTER TABLE comment MODIFY qna_id BIGINT, MODIFY content MEDIUMTEXT;
+        INSERT INTO qna (qna_id, email, title, content) VALUES (2, 'ann@example.com', 'Long', REPEAT('a', 20001)),
+            (4503599627370496, 'ann@example.com', 'Far', '');
+        INSERT INTO comment (comment_id, qna_id, email, content) VALUES (2, 2, 'ann@example.com', 'Below it'),
+            (3, 4503599627370496, 'ann@example.com', 'Below it'), (4, 1, 'ann@example.com', REPEAT('a', 20001));
+        INSERT INTO image VALUES (1, 3, 'bytes'), (2, 4, 'bytes')";
+    for import in Import::all(&board).await {
+        import.there(old).await;
+        for imported in [1, 0] {
+            let report = import.foretold().await;
+            assert_eq!((report.comment.imported, report.image.imported), (imported, 0));
+            assert_eq!(report.comment.left_out[&Reason::QuestionGoneHere], ["2", "3"]);
+            assert_eq!(report.image.left_out[&Reason::NoComment], ["1", "2"]);
+        }
     }
 }
 
