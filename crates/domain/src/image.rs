@@ -328,7 +328,8 @@ pub trait BlobStore: Send + Sync {
 #[cfg_attr(any(test, feature = "testing"), mockall::automock)]
 #[async_trait]
 pub trait ImageHome: Send + Sync {
-    /// MUST be `false` where nobody has said so yet.
+    /// MUST be `false` where nobody has said so yet, and while a board is being carried into the database, whose rows come
+    /// after the images that they name.
     async fn is_here(&self) -> Result<bool, Error>;
 }
 
