@@ -35,6 +35,9 @@ pub use chrono_tz::Tz as Zone;
 pub use report::{Change, ImportReport, Reason, TableReport};
 pub use source::FastApi;
 
+use crate::failure::store_error;
+use crate::transfer::rows::{go_on_from, next_id};
+use crate::transfer::tables;
 use crate::{ConnectError, SeaStore, SystemClock};
 use fit::Address;
 use source::{OldPost, OldTime, OldUser};
@@ -235,7 +238,23 @@ impl<'a> Pass<'a> {
         self.posts(source, Kept::Qna, self.marks.qna).await?;
         self.posts(source, Kept::Comment, self.marks.comment).await?;
         self.images(source, image_mark).await?;
+        if self.writes {
+            self.keep_ids().await?;
+        }
         Ok(self.report)
+    }
+
+    /// Lets the ids of what is new here go on behind those of old rows that are left out at the end: they are tried again.
+    async fn keep_ids(&self) -> Result<(), ImportError> {
+        let (store, db) = (self.store, self.store.writer());
+        for kept in [Kept::Qna, Kept::Comment, Kept::Image] {
+            let mark = store.unit().await?.mark(kept).await?;
+            let Some(table) = tables().into_iter().find(|table| table.name == kept.name()) else { continue };
+            if next_id(db, store.kind(), &table).await.map_err(store_error)? <= mark {
+                go_on_from(store, &table, mark + 1).await.map_err(store_error)?;
+            }
+        }
+        Ok(())
     }
 
     async fn users(&mut self, source: &mut FastApi) -> Result<(), ImportError> {

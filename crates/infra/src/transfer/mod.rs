@@ -17,7 +17,7 @@ mod copy;
 mod format;
 mod lock;
 mod restore;
-mod rows;
+pub(crate) mod rows;
 mod table;
 
 use std::io;

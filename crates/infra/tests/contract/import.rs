@@ -27,6 +27,7 @@ crate::tests![
     what_was_left_out_comes_later_and_only_once,
     what_stood_below_a_row_that_did_not_come_comes_below_no_other,
     what_is_below_a_row_that_is_left_out_is_not_foretold,
+    a_row_that_is_left_out_keeps_its_id,
     what_is_written_here_meanwhile_stops_the_import_and_no_row_is_lost,
     what_got_an_id_there_and_came_after_others_comes_later_and_only_once,
     times_that_not_every_database_holds_are_the_nearest_that_each_does,
@@ -344,6 +345,23 @@ async fn what_stood_below_a_row_that_did_not_come_comes_below_no_other(board: Bo
         assert_eq!(import.count("image").await, 0, "{again:?}");
         is_left(&again, &["3", "5"]);
         assert_eq!(import.foretold().await, again);
+    }
+}
+
+/// Also where it is the last one, and no row that came has a higher id.
+async fn a_row_that_is_left_out_keeps_its_id(board: Board) {
+    let old = "
+        ALTER TABLE qna MODIFY content MEDIUMTEXT;
+        INSERT INTO qna (qna_id, email, title, content) VALUES (700, 'ann@example.com', 'Long', REPEAT('a', 20001))";
+    for import in Import::all(&board).await {
+        import.there(old).await;
+        assert_eq!(import.foretold().await.qna.left_out.len(), 1);
+        let user = import.new.user().await;
+        assert!(import.new.qna(&user).await.id.get() > 700);
+        import.there("UPDATE qna SET content = 'Short' WHERE qna_id = 700").await;
+        assert_eq!(import.foretold().await.qna.imported, 1);
+        assert_eq!(import.count("qna WHERE qna_id = 700 AND content = 'Short'").await, 1);
+        assert!(import.new.qna(&user).await.id.get() > 701);
     }
 }
 
