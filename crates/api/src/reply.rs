@@ -8,7 +8,7 @@ use mundap_domain::Error;
 use mundap_domain::env::Timestamp;
 use mundap_domain::idempotency::Outcome;
 use mundap_domain::page::Page;
-use mundap_domain::version::Version;
+use mundap_domain::version::{Version, elements};
 use serde::{Serialize, Serializer};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
@@ -84,12 +84,8 @@ fn tagged(req: &HttpRequest, mut response: HttpResponseBuilder, version: Version
 
 /// Weak comparison: a proxy that compressed the answer may have weakened its tag.
 pub(crate) fn named_by_if_none_match(req: &HttpRequest, etag: &str) -> bool {
-    req.headers().get_all(IF_NONE_MATCH).filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
-        |tag| {
-            let tag = tag.trim();
-            tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag
-        },
-    )
+    let lines = req.headers().get_all(IF_NONE_MATCH).filter_map(|value| value.to_str().ok());
+    lines.flat_map(elements).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 #[derive(Serialize)]

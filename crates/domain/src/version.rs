@@ -82,9 +82,9 @@ impl Expected {
     }
 }
 
-/// The elements of a list; a comma between quotes belongs to its element, and between two commas there may be nothing
+/// The elements of a list of entity tags; a comma between quotes belongs to its element, and between two commas there may be nothing
 /// (RFC 9110, 5.6.1).
-fn elements(list: &str) -> impl Iterator<Item = &str> {
+pub fn elements(list: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     let elements = list.split(move |c| {
         quoted ^= c == '"';
