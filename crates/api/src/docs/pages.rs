@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, LOCATION, VARY, X_FRAME_OPTIONS};
+use actix_web::http::header::{
+    Accept, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, Header as _, LOCATION, Quality, VARY, X_FRAME_OPTIONS,
+};
 use actix_web::{HttpRequest, HttpResponse, web};
 use mundap_domain::Error;
 use pulldown_cmark::html::push_html;
@@ -97,14 +99,23 @@ async fn errors(req: HttpRequest) -> HttpResponse {
         push_html(&mut list, Parser::new_ext(ERRORS, Options::ENABLE_TABLES).filter(|event| !is_link(event)));
         ERRORS_PAGE.replace("LIST", &list)
     });
-    let accepts = req.headers().get_all(ACCEPT).filter_map(|value| value.to_str().ok());
-    let (content_type, body) =
-        if accepts.flat_map(|value| value.split([',', ';'])).any(|kind| kind.trim() == "text/html") {
-            ("text/html; charset=utf-8", PAGE.as_str())
-        } else {
-            ("text/markdown; charset=utf-8", ERRORS)
-        };
+    let (content_type, body) = if wants_a_page(&req) {
+        ("text/html; charset=utf-8", PAGE.as_str())
+    } else {
+        ("text/markdown; charset=utf-8", ERRORS)
+    };
     page().insert_header((VARY, "Accept")).content_type(content_type).body(body)
+}
+
+/// Whether HTML is named, and Markdown is not liked better (RFC 9110, 12.5.1). What takes anything is no browser.
+fn wants_a_page(req: &HttpRequest) -> bool {
+    let Ok(Accept(accepted)) = Accept::parse(req) else { return false };
+    let liked = |kind: &str| {
+        let named = accepted.iter().filter(|accepted| accepted.item.essence_str() == kind);
+        named.map(|accepted| accepted.quality).max().unwrap_or(Quality::ZERO)
+    };
+    let page = liked("text/html");
+    page > Quality::ZERO && page >= liked("text/markdown")
 }
 
 fn page() -> actix_web::HttpResponseBuilder {

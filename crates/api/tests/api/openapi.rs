@@ -213,6 +213,16 @@ fn pages_work_without_a_network(board: &Board) {
     let errors = server.get("/docs/errors");
     let page = errors.header("accept", "text/html").send().is(200).text();
     assert!(page.contains("<a id=\"validation_failed\"></a>") && !page.contains("href=\"api.md"), "{page}");
+    for (accept, is_page) in [
+        ("text/markdown, TEXT/HTML", true),
+        ("text/markdown;q=0.5, text/html;level=1;q=0.6", true),
+        ("text/markdown, text/html;q=0", false),
+        ("text/markdown, text/html;q=0.1", false),
+        ("*/*", false),
+    ] {
+        let text = server.get("/docs/errors").header("accept", accept).send().is(200).text();
+        assert_eq!(text.starts_with("<!doctype html>"), is_page, "{accept}");
+    }
     let list = server.get("/docs/errors").send().is(200);
     assert_eq!(
         (list.header("content-type"), list.header("vary")),
