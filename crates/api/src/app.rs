@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix_server::Server;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpServer, web};
-use mundap_domain::env::Clock as _;
+use mundap_domain::env::{Clock as _, Timestamp};
 use mundap_domain::idempotency::FingerprintKey;
 use mundap_domain::mail::Mailer;
 use mundap_domain::page::CursorKey;
@@ -99,6 +99,12 @@ impl Board {
     #[must_use]
     pub fn jwks(&self) -> String {
         self.keys.jwks(SystemClock.now()).to_string()
+    }
+
+    /// What the clock says that the use cases go by.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        SystemClock.now()
     }
 
     /// From now on: not ready, and every answer is its connection's last.

@@ -24,6 +24,7 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use metrics::{Counter, Histogram, counter, histogram};
+use mundap_domain::env::Timestamp;
 use mundap_domain::{Actor, Error};
 use tracing::Instrument as _;
 
@@ -204,6 +205,23 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
+/// When a request first showed its token. Whoever is looked at again, because the request goes on, may have one by then whose
+/// time is up.
+#[derive(Clone, Copy)]
+struct Came(Timestamp);
+
+impl Came {
+    fn of(req: &HttpRequest, board: &Board) -> Timestamp {
+        let known = req.extensions().get::<Self>().copied();
+        let Self(then) = known.unwrap_or_else(|| {
+            let came = Self(board.now());
+            req.extensions_mut().insert(came);
+            came
+        });
+        then
+    }
+}
+
 /// Who is asking. Anonymous without an `Authorization` header; a bad one is refused even where anybody may read, since
 /// the caller believes to be somebody.
 pub(crate) async fn authenticate(req: &HttpRequest, board: &Board) -> Result<Actor, Error> {
@@ -214,7 +232,7 @@ pub(crate) async fn authenticate(req: &HttpRequest, board: &Board) -> Result<Act
         return Ok(Actor::Anonymous);
     };
     let token = header.to_str().ok().and_then(bearer).ok_or(Error::InvalidToken)?;
-    board.services.accounts.authenticate(token).await
+    board.services.accounts.authenticate_since(token, Came::of(req, board)).await
 }
 
 /// RFC 6750, 2.1; the scheme's case does not matter (RFC 9110, 11.1).

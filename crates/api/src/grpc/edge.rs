@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use mundap_domain::env::Timestamp;
 use mundap_domain::mail::Language;
 use mundap_domain::rate::Subject;
 use mundap_domain::{Actor, Error};
@@ -137,7 +138,7 @@ impl Edge {
         if lane.turns_away() {
             return Err(Refused::busy(call.language));
         }
-        let began = Instant::now();
+        let (began, came) = (Instant::now(), self.board.now());
         let time = self.board.admission.time();
         let too_late = |server: bool| Refused::late(lane, server, method, call.language, time);
         let refuse = |error| Refused::Said(call.refuse(error));
@@ -146,7 +147,7 @@ impl Edge {
 
         let (limit, by_server) = within(began + time);
         let (mut head, body) = req.into_parts();
-        let admitted = timeout_at(limit, self.admit(&head.headers, method, call, lane, budget)).await;
+        let admitted = timeout_at(limit, self.admit(&head.headers, came, method, call, lane, budget)).await;
         let (mut seat, mut actor) = admitted.map_err(|_| too_late(by_server))??;
         let mut left = time.saturating_sub(began.elapsed());
 
@@ -168,7 +169,7 @@ impl Edge {
                 seat = Some(lane.enter().await.map_err(|_| Refused::busy(call.language))?);
                 if method.authenticates {
                     // Whoever was suspended, or signed out, meanwhile must not be heard any more.
-                    actor = self.authenticate(&head.headers).await.map_err(refuse)?;
+                    actor = self.authenticate(&head.headers, came).await.map_err(refuse)?;
                 }
                 body
             }
@@ -176,7 +177,7 @@ impl Edge {
 
         let mut call = call.clone().made_by(actor);
         if method.takes_stream || method.gives_stream {
-            call = call.lasting(self.look(&head.headers));
+            call = call.lasting(self.look(&head.headers, came));
         }
         head.extensions.insert(call.clone());
         let (limit, by_server) = within(Instant::now() + left);
@@ -189,6 +190,7 @@ impl Edge {
     async fn admit(
         &self,
         headers: &HeaderMap,
+        came: Timestamp,
         method: &Method,
         call: &Call,
         lane: &Arc<Lane>,
@@ -196,7 +198,7 @@ impl Edge {
     ) -> Result<(Option<Seat>, Actor), Refused> {
         let seat = lane.enter().await.map_err(|_| Refused::busy(call.language))?;
         let refuse = |error| Refused::Said(call.refuse(error));
-        let caller = if method.authenticates { self.authenticate(headers).await } else { Ok(Actor::Anonymous) };
+        let caller = if method.authenticates { self.authenticate(headers, came).await } else { Ok(Actor::Anonymous) };
         let demand = match method.purpose {
             Purpose::Reads => Demand::Read,
             Purpose::Writes => Demand::Write,
@@ -214,21 +216,22 @@ impl Edge {
         Ok((Some(seat), actor))
     }
 
-    /// Who is asking, by the token in `authorization`. A bad one is refused even where anybody may read.
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Actor, Error> {
+    /// Who is asking, by the token in `authorization`, which was good when the call came. A bad one is refused even where
+    /// anybody may read.
+    async fn authenticate(&self, headers: &HeaderMap, came: Timestamp) -> Result<Actor, Error> {
         if !headers.contains_key("authorization") {
             return Ok(Actor::Anonymous);
         }
         let token = headers.only_text("authorization").and_then(bearer).ok_or(Error::InvalidToken)?;
-        self.board.services.accounts.authenticate(token).await
+        self.board.services.accounts.authenticate_since(token, came).await
     }
 
     /// Looks again who is asking.
-    fn look(&self, headers: &HeaderMap) -> Look {
+    fn look(&self, headers: &HeaderMap, came: Timestamp) -> Look {
         let (edge, headers) = (self.clone(), Arc::new(headers.clone()));
         Arc::new(move || {
             let (edge, headers) = (edge.clone(), headers.clone());
-            Box::pin(async move { edge.authenticate(&headers).await })
+            Box::pin(async move { edge.authenticate(&headers, came).await })
         })
     }
 

@@ -3,10 +3,18 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::TimeDelta;
 use futures_util::StreamExt as _;
+use mundap_domain::account::{AccessClaims, AccessTokens as _};
+use mundap_domain::env::Clock as _;
+use mundap_domain::sign_in::SignInId;
+use mundap_domain::user::UserId;
 use mundap_grpc::v1;
 use mundap_grpc::v1::upload_image_request::Part;
-use serde_json::json;
+use mundap_infra::{Ed25519Tokens, SigningKeys, SystemClock};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tonic::codec::Streaming;
 use tonic::{Code, Request, Status};
@@ -26,7 +34,7 @@ crate::tests![
     an_upload_that_ends_after_its_sender_has_gone_is_not_kept,
     a_role_is_as_it_is_when_the_body_is_there,
     a_stream_ends_with_its_readers_sign_in;
-    once: an_array_of_all_rows_ends_with_its_readers_sign_in,
+    once: an_array_of_all_rows_ends_with_its_readers_sign_in, what_has_begun_goes_on_when_its_token_runs_out,
 ];
 
 fn leave(server: &Server, user: &User) -> Reply {
@@ -204,4 +212,60 @@ fn an_array_of_all_rows_ends_with_its_readers_sign_in(board: &Board) {
         let _ = stream.read_to_end(&mut answer);
         assert!(!answer.ends_with(b"0\r\n\r\n"), "{path}: {} bytes to its end", answer.len());
     }
+}
+
+/// A token of the user's sign-in that is good for two seconds.
+fn short_token(server: &Server, user: &User) -> String {
+    let claims = URL_SAFE_NO_PAD.decode(user.token.split('.').nth(1).unwrap()).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    let keys = SigningKeys::load_or_create(&server.data_dir().join("signing-key.pem")).unwrap();
+    let now = SystemClock.now();
+    let claims = AccessClaims {
+        user: UserId::new(user.id),
+        sign_in: SignInId::new(claims["sid"].as_str().unwrap().parse().unwrap()),
+        issued_at: now,
+        expires_at: now.plus(TimeDelta::seconds(2)),
+    };
+    Ed25519Tokens::new(&keys, &server.base()).issue(&claims).unwrap()
+}
+
+fn what_has_begun_goes_on_when_its_token_runs_out(board: &Board) {
+    let server = board.own(&Options::default());
+    let user = server.new_user();
+    insert_qnas(&server.database_url, user.id, 20_000, &"x".repeat(1_000));
+    let run_out = |token: &str| {
+        eventually("the token to run out", || server.get("/api/v1/users/me").bearer(token).send().status == 401);
+    };
+    for path in ["/api/v1/users/me/export", "/load_all_qna"] {
+        let token = short_token(&server, &user);
+        let mut stream = TcpStream::connect(&server.http).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: board\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = vec![0; 100_001];
+        stream.read_exact(&mut answer).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        run_out(&token);
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.ends_with(b"0\r\n\r\n"), "{path}: {} bytes and no end", answer.len());
+    }
+    let body = br#"{"title": "In time", "content": ""}"#;
+    let user = User { token: short_token(&server, &user), ..user };
+    let pending = half_sent(&server, &user, "POST /api/v1/qna", "application/json", body);
+    run_out(&user.token);
+    let answer = sent(pending);
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    let user = User { token: short_token(&server, &user), ..user };
+    let caller = Caller::of(&server).by(&user);
+    let mut stream = caller.run(caller.qnas().stream_qnas(v1::StreamQnasRequest {})).unwrap().into_inner();
+    run_out(&user.token);
+    let count = caller.run(async {
+        let mut count = 0;
+        while stream.message().await?.is_some() {
+            count += 1;
+        }
+        Ok::<_, Status>(count)
+    });
+    assert_eq!(count.unwrap(), 20_001);
 }

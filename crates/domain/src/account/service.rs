@@ -281,7 +281,16 @@ impl AccountService {
     /// # Errors
     /// [`Error::InvalidToken`].
     pub async fn authenticate(&self, access_token: &str) -> Result<Actor, Error> {
-        let claims = self.access_tokens.verify(access_token, self.clock.now());
+        self.authenticate_since(access_token, self.clock.now()).await
+    }
+
+    /// As [`authenticate`](Self::authenticate), with a request that came `then` and goes on: the time of its token may be up
+    /// since, for nobody can bring another one to it. A sign-in that has ended ends it all the same.
+    ///
+    /// # Errors
+    /// [`Error::InvalidToken`].
+    pub async fn authenticate_since(&self, access_token: &str, then: Timestamp) -> Result<Actor, Error> {
+        let claims = self.access_tokens.verify(access_token, then);
         let (user, sign_in) = claims.ok_or(Error::InvalidToken)?;
         let user = self.store.reader().users().find_signed_in(user, sign_in).await?;
         Ok(user.ok_or(Error::InvalidToken)?.into())

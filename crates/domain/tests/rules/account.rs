@@ -8,6 +8,7 @@ use mundap_domain::account::{
     ACCESS_LIFETIME, AccessClaims, Password, PasswordChange, PasswordHash, Registration, TokenPair,
 };
 use mundap_domain::audit::{Action, AuditId, NewAuditEntry};
+use mundap_domain::env::Timestamp;
 use mundap_domain::mail::{Language, Purpose};
 use mundap_domain::sign_in::{GRACE, LIFETIME, NewSignIn, RefreshToken, SignIn, SignInId, SignInRecord, TokenHash};
 use mundap_domain::testing::{Board, Mocks, a_user, board, noon, suspended};
@@ -461,6 +462,19 @@ mod authenticating {
             let actor = stage.services().accounts.authenticate("access").await.unwrap();
             assert_eq!(actor.account(), Some(&user));
             assert_eq!(tape, [], "a read opens no unit");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_token_of_what_goes_on_has_to_be_good_when_it_came_and_its_sign_in_now() {
+        let then = noon().plus(TimeDelta::minutes(-20));
+        for (found, said) in [(Some(a_user(7, Role::Member)), "ok"), (None, "invalid_token")] {
+            let mut mocks = Mocks::default();
+            let of_then =
+                |token: &str, at: &Timestamp| token == "access" && *at == noon().plus(TimeDelta::minutes(-20));
+            mocks.access_tokens.expect_verify().withf(of_then).once().returning(|_, _| Some((USER, SIGN_IN)));
+            mocks.users.expect_find_signed_in().once().returning(move |_, _| Ok(found.clone()));
+            assert_eq!(code(board(mocks).services.accounts.authenticate_since("access", then).await), said);
         }
     }
 
