@@ -4,7 +4,8 @@ use crate::error::Error;
 use crate::user::{Author, Role, User, UserId};
 
 /// Who is asking. Every use case takes one first, save these:
-/// - what makes an actor or is done to become one: `register`, `sign_in`, `refresh`, `authenticate`, `recognise`, `trust`;
+/// - what makes an actor or is done to become one: `register`, `sign_in`, `refresh`, `authenticate` and
+///   `authenticate_since`, `recognise`, `trust`;
 /// - where a token that the caller holds, or a mailbox, is all the permission there is: `revoke`, `forgot`, `verify`, `reset`;
 /// - an image's `content`, of an image that was read by an actor;
 /// - what the board does by itself: `deliver` and `waiting`, housekeeping, rate limits.

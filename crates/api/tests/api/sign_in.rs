@@ -272,6 +272,11 @@ fn access_tokens_are_checked(board: &Board) {
         is_refused(&format!("{header}.{claims}.{}", str::from_utf8(&bent).unwrap()));
     }
     is_refused(&format!("{header}.{claims}.{}", board.bob().token.split('.').nth(2).unwrap()));
+    // Of two, which is meant cannot be told: whoever stands before the board may have looked at the other.
+    for (one, other) in [(token, &board.bob().token), (token, token)] {
+        server.get("/api/v1/users/me").bearer(one).bearer(other).send().problem(401, "invalid_token");
+        server.get("/load_all_qna").bearer(one).bearer(other).send().is(401);
+    }
     is_refused(&format!("{header}.{claims}"));
     is_refused(&format!("{token}.{signature}"));
     is_refused(&board.ann().refresh);
