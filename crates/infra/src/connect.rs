@@ -22,17 +22,13 @@ use crate::kept::Kept;
 use crate::limit::{Limit, Trouble};
 use crate::probe::{Probed, probe};
 use crate::readers::Readers;
-use crate::together::Lines;
 use crate::turns::Turns;
 use crate::units::Units;
 use crate::writers::Server;
 use crate::{DatabaseKind, SeaStore};
 
-/// Lines of new questions on a server, see [`Lines`]: threads share one only where there are more of them.
-const LINES: u32 = 16;
-
-/// Transactions that store them at the same time in each line: two wait less, and share less.
-const HEADS: usize = 1;
+/// Connections of a server that are kept for new questions, at the most.
+const WRITERS: u32 = 16;
 
 /// How long a new question waits for those before it, while there are other connections.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -254,9 +250,9 @@ async fn sqlite(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
         Readers::sqlite(reader, settings.max_connections.max(1), settings.acquire_timeout, limit.trouble.clone());
     let writer = SqlxSqliteConnector::from_sqlx_sqlite_pool(writer);
     // All wait for the one writer anyway.
-    let together = Lines { count: 1, heads: 1, patience: settings.acquire_timeout };
+    let patience = settings.acquire_timeout;
     let units = Units::new(writer.clone(), Turns::new(1, settings.acquire_timeout), limit.clone());
-    Ok(SeaStore::new(DatabaseKind::Sqlite, reader, units, writer, limit, together, None))
+    Ok(SeaStore::new(DatabaseKind::Sqlite, reader, units, writer, limit, patience, None))
 }
 
 /// Opens the writer. Switching a new file to WAL needs it alone, which the busy time limit does not wait for: where
@@ -322,7 +318,7 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
     // Nobody takes what is for the others: whoever waits for a lock keeps nobody from reading.
     let readers = (settings.max_connections.saturating_mul(2) / 3).max(1);
     let units = settings.max_connections.saturating_sub(readers).max(1);
-    let writers = (settings.max_connections / 8).min(LINES);
+    let writers = (settings.max_connections / 8).min(WRITERS);
     let server = Server {
         kept: Kept::new(requests.clone(), writers, limit.trouble.clone()),
         // A cluster changes it with its size, at any time. MariaDB tells each id.
@@ -332,8 +328,8 @@ async fn mysql(settings: &DatabaseSettings) -> Result<SeaStore, ConnectError> {
     let requests = SqlxMySqlConnector::from_sqlx_mysql_pool(requests);
     let units = Units::new(requests, Turns::new(units, settings.acquire_timeout), limit.clone());
     let migrations = SqlxMySqlConnector::from_sqlx_mysql_pool(migrations);
-    let together = Lines { count: LINES as usize, heads: HEADS, patience: PATIENCE.min(settings.acquire_timeout) };
-    Ok(SeaStore::new(kind, readers, units, migrations, limit, together, Some(server)))
+    let patience = PATIENCE.min(settings.acquire_timeout);
+    Ok(SeaStore::new(kind, readers, units, migrations, limit, patience, Some(server)))
 }
 
 /// Where a server is, and which database there; the driver logs no statement.

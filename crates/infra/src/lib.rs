@@ -87,6 +87,7 @@ mod writers;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mundap_domain::env::retrying_while;
@@ -118,7 +119,7 @@ use pages::Pages;
 use qna::{Asked, Asking};
 use readers::Readers;
 use timing::{Demand, Watch};
-use together::{Lines, Together};
+use together::Together;
 use units::{Share, Units, committed};
 use writers::Writers;
 
@@ -316,7 +317,7 @@ impl SeaStore {
         units: Units,
         migrations: DatabaseConnection,
         limit: Limit,
-        together: Lines,
+        patience: Duration,
         server: Option<writers::Server>,
     ) -> Self {
         let reading = if kind == DatabaseKind::Sqlite { Demand::default() } else { units.demand.clone() };
@@ -325,7 +326,7 @@ impl SeaStore {
         let origin = Origin::Pool { demand: reading.clone(), batches: Batches::new(&pool, &actors) };
         let reader = Session { connection: reader, limit: limit.clone(), locks_rows: false, origin, actors };
         let writers = Writers::new(units.clone(), server);
-        let questions = Together::new(Asking { kind, writers: writers.clone() }, together);
+        let questions = Together::new(Asking { kind, writers: writers.clone() }, patience);
         Self { kind, reader: reader.into(), reading, units, writers, questions, migrations, limit }
     }
 

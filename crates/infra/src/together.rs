@@ -10,6 +10,7 @@
 mod tests;
 
 use std::collections::VecDeque;
+use std::mem;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,11 +23,12 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span};
 
-use crate::batch::{home, share};
+use crate::batch::share;
 use crate::last::Last;
 
-/// How many go together at the most: what one of them waits for the others is bounded by it.
-const MOST: usize = 16;
+/// How many go together at the most: what one of them waits for the others is bounded by it, and so is a statement, by 6 MB of the
+/// longest questions.
+const MOST: usize = 64;
 
 /// How long each goes alone after a common transaction has failed.
 const CALM: Duration = Duration::from_millis(100);
@@ -55,16 +57,7 @@ pub(crate) trait Writer<T>: Send + Sync + 'static {
     async fn commit(&self, open: Self::Open) -> Result<(), StoreError>;
 }
 
-/// How it waits: in so many lines, at the head of each of which so many transactions may be open. Where those before it are held
-/// up, by a lock or a database that hangs, it waits for no longer than `patience` and goes by itself.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lines {
-    pub(crate) count: usize,
-    pub(crate) heads: usize,
-    pub(crate) patience: Duration,
-}
-
-/// What is to be written, in lines. Cloning shares them.
+/// What is to be written, in one line for all threads: in several, each commit would be for fewer. Cloning shares it.
 pub(crate) struct Together<T, W: Writer<T>>(Arc<Shared<T, W>>);
 
 impl<T, W: Writer<T>> Clone for Together<T, W> {
@@ -75,15 +68,15 @@ impl<T, W: Writer<T>> Clone for Together<T, W> {
 
 struct Shared<T, W: Writer<T>> {
     writer: W,
-    lines: Vec<Mutex<Line<T, W::Written>>>,
+    line: Mutex<Line<T, W::Written>>,
     patience: Duration,
     failed: Last,
 }
 
 struct Line<T, R> {
     waiting: VecDeque<Waiting<T, R>>,
-    /// How many more transactions may be at its head.
-    free: usize,
+    /// Whether a transaction is at its head.
+    taken: bool,
     /// The number of the next one who comes.
     next: u64,
     /// How many are waited for, and whom to tell when they are there.
@@ -101,22 +94,21 @@ struct Waiting<T, R> {
 }
 
 impl<T: Send + Sync + 'static, W: Writer<T>> Together<T, W> {
-    pub(crate) fn new(writer: W, lines: Lines) -> Self {
-        let line =
-            || Mutex::new(Line { waiting: VecDeque::new(), free: lines.heads, next: 0, gathering: None, shy: 0 });
-        let all = std::iter::repeat_with(line).take(lines.count.max(1)).collect();
-        Self(Arc::new(Shared { writer, lines: all, patience: lines.patience, failed: Last::never() }))
+    /// Where those before it are held up, by a lock or a database that hangs, nobody waits for longer than `patience`, and goes by
+    /// itself.
+    pub(crate) fn new(writer: W, patience: Duration) -> Self {
+        let line = Line { waiting: VecDeque::new(), taken: false, next: 0, gathering: None, shy: 0 };
+        Self(Arc::new(Shared { writer, line: Mutex::new(line), patience, failed: Last::never() }))
     }
 
-    /// Writes this, with whatever has come by then. What comes by one thread waits in the same line.
+    /// Writes this, with whatever has come by then.
     pub(crate) async fn add(&self, item: T) -> Answer<W::Written> {
-        let place = home() % self.0.lines.len();
-        let (number, told) = self.join(place, item);
+        let (number, told) = self.join(item);
         let mut told = pin!(told);
         let mut answer = timeout(self.0.patience, told.as_mut()).await.ok();
         if answer.is_none() {
             // A statement of its own: the line is free while it is written.
-            let taken_back = self.0.line(place).take_back(number);
+            let taken_back = self.0.line().take_back(number);
             if let Some(item) = taken_back {
                 return self.0.alone(item).await;
             }
@@ -127,9 +119,9 @@ impl<T: Send + Sync + 'static, W: Writer<T>> Together<T, W> {
     }
 
     /// Waits in line, and sees to it that somebody writes.
-    fn join(&self, place: usize, item: T) -> (u64, oneshot::Receiver<Answer<W::Written>>) {
+    fn join(&self, item: T) -> (u64, oneshot::Receiver<Answer<W::Written>>) {
         let (tell, told) = oneshot::channel();
-        let mut line = self.0.line(place);
+        let mut line = self.0.line();
         let number = line.next;
         line.next += 1;
         line.waiting.push_back(Waiting { number, item, tell, span: Span::current() });
@@ -138,14 +130,11 @@ impl<T: Send + Sync + 'static, W: Writer<T>> Together<T, W> {
             // Whoever waits for them may have gone.
             let _ = gathered.send(());
         }
-        let is_free = line.free > 0;
-        if is_free {
-            line.free -= 1;
-        }
+        let was_taken = mem::replace(&mut line.taken, true);
         // A runtime that ends drops what it is given, which looks into the line.
         drop(line);
-        if is_free {
-            tokio::spawn(Head { shared: self.0.clone(), place, ended: false }.run());
+        if !was_taken {
+            tokio::spawn(Head { shared: self.0.clone(), ended: false }.run());
         }
         (number, told)
     }
@@ -159,8 +148,8 @@ impl<T, R> Line<T, R> {
 }
 
 impl<T: Send + Sync, W: Writer<T>> Shared<T, W> {
-    fn line(&self, place: usize) -> MutexGuard<'_, Line<T, W::Written>> {
-        self.lines[place].lock().unwrap_or_else(PoisonError::into_inner)
+    fn line(&self) -> MutexGuard<'_, Line<T, W::Written>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many may go together now.
@@ -229,7 +218,6 @@ fn for_all(error: NotAdded<StoreError>) -> StoreError {
 /// One transaction after the other, while there is something to write.
 struct Head<T: Send + Sync, W: Writer<T>> {
     shared: Arc<Shared<T, W>>,
-    place: usize,
     ended: bool,
 }
 
@@ -251,7 +239,7 @@ impl<T: Send + Sync, W: Writer<T>> Head<T, W> {
     async fn gather(&self, answered: usize, patience: Duration) {
         let most = self.shared.most();
         let told = {
-            let mut line = self.shared.line(self.place);
+            let mut line = self.shared.line();
             let count = (line.waiting.len() + answered).min(most);
             if line.waiting.len() >= count || line.shy > 0 {
                 line.shy = line.shy.saturating_sub(1);
@@ -262,7 +250,7 @@ impl<T: Send + Sync, W: Writer<T>> Head<T, W> {
             told
         };
         if timeout(patience.min(GATHERING), told).await.is_err() {
-            let mut line = self.shared.line(self.place);
+            let mut line = self.shared.line();
             line.gathering = None;
             line.shy = SHY;
         }
@@ -271,11 +259,11 @@ impl<T: Send + Sync, W: Writer<T>> Head<T, W> {
     /// What is to be written next; the head's end where that is nothing.
     fn next(&mut self) -> Option<Vec<Waiting<T, W::Written>>> {
         let most = self.shared.most();
-        let mut line = self.shared.line(self.place);
+        let mut line = self.shared.line();
         line.waiting.retain(|waiting| !waiting.tell.is_closed());
         if line.waiting.is_empty() {
             // While the line is held: who comes after has to see it.
-            line.free += 1;
+            line.taken = false;
             self.ended = true;
             return None;
         }
@@ -288,7 +276,7 @@ impl<T: Send + Sync, W: Writer<T>> Head<T, W> {
 impl<T: Send + Sync, W: Writer<T>> Drop for Head<T, W> {
     fn drop(&mut self) {
         if !self.ended {
-            self.shared.line(self.place).free += 1;
+            self.shared.line().taken = false;
         }
     }
 }

@@ -37,7 +37,7 @@ impl Writer<i64> for List {
 
     async fn commit(&self, open: Vec<i64>) -> Result<(), StoreError> {
         self.may_commit.acquire().await.unwrap().forget();
-        std::mem::replace(&mut *self.commit.lock().unwrap(), Ok(()))?;
+        mem::replace(&mut *self.commit.lock().unwrap(), Ok(()))?;
         self.committed.lock().unwrap().push(open);
         Ok(())
     }
@@ -49,8 +49,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// One line with so many heads, which may do so much.
-    fn new(heads: usize, writes: usize, commits: usize) -> Self {
+    /// Where so much may be done.
+    fn new(writes: usize, commits: usize) -> Self {
         let list = List {
             committed: Arc::default(),
             begun: Arc::default(),
@@ -58,7 +58,7 @@ impl Stage {
             may_commit: Arc::new(Semaphore::new(commits)),
             commit: Arc::new(Mutex::new(Ok(()))),
         };
-        Self { together: Together::new(list.clone(), Lines { count: 1, heads, patience: PATIENCE }), list }
+        Self { together: Together::new(list.clone(), PATIENCE), list }
     }
 
     /// Adds one after the other, each when those before are as far as they come.
@@ -92,23 +92,23 @@ async fn values(added: Vec<JoinHandle<Answer<i64>>>) -> Vec<i64> {
 #[test]
 fn what_comes_alone_goes_at_once_and_what_comes_meanwhile_goes_together() {
     in_paused_time(async {
-        let stage = Stage::new(2, 0, 10);
-        let added = stage.add(1..=5).await;
-        assert_eq!(stage.begun(), [vec![1], vec![2]], "each at a head of its own");
+        let stage = Stage::new(0, 10);
+        let added = stage.add(1..=4).await;
+        assert_eq!(stage.begun(), [vec![1]]);
         stage.list.may_write.add_permits(1);
         settled().await;
-        assert_eq!(stage.begun(), [vec![1], vec![2], vec![3, 4, 5]]);
+        assert_eq!(stage.begun(), [vec![1], vec![2, 3, 4]]);
         stage.list.may_write.add_permits(10);
-        assert_eq!(values(added).await, [2, 4, 6, 8, 10]);
-        assert_eq!(stage.committed().len(), 3);
-        // And the heads are there again.
+        assert_eq!(values(added).await, [2, 4, 6, 8]);
+        assert_eq!(stage.committed().len(), 2);
+        // And the head is free again.
         assert_eq!(stage.together.add(6).await.unwrap(), 12);
     });
 }
 
 /// One has gone alone and two behind it, which took so long; another one waits.
 async fn two_that_took(time: Duration) -> (Stage, Vec<JoinHandle<Answer<i64>>>) {
-    let stage = Stage::new(1, 0, 10);
+    let stage = Stage::new(0, 10);
     let mut added = stage.add(1..=3).await;
     stage.list.may_write.add_permits(1);
     settled().await;
@@ -170,10 +170,10 @@ fn who_does_not_come_again_is_waited_for_once() {
 #[test]
 fn a_transaction_has_a_limit() {
     in_paused_time(async {
-        let stage = Stage::new(1, 0, 10);
-        let added = stage.add(20..60).await;
+        let stage = Stage::new(0, 10);
+        let added = stage.add(200..336).await;
         stage.list.may_write.add_permits(10);
-        assert_eq!(values(added).await.len(), 40);
+        assert_eq!(values(added).await.len(), 136);
         assert_eq!(stage.committed().iter().map(Vec::len).collect::<Vec<_>>(), [1, MOST, MOST, 7]);
     });
 }
@@ -181,7 +181,7 @@ fn a_transaction_has_a_limit() {
 #[test]
 fn who_is_held_up_in_line_goes_by_itself() {
     in_paused_time(async {
-        let stage = Stage::new(1, 0, 10);
+        let stage = Stage::new(0, 10);
         let added = stage.add(1..=3).await;
         tokio::time::sleep(PATIENCE).await;
         settled().await;
@@ -195,7 +195,7 @@ fn who_is_held_up_in_line_goes_by_itself() {
 fn nothing_is_committed_for_who_has_gone() {
     in_paused_time(async {
         // In line, before anything is written for it.
-        let stage = Stage::new(1, 0, 10);
+        let stage = Stage::new(0, 10);
         let added = stage.add(1..=3).await;
         added[1].abort();
         settled().await;
@@ -204,17 +204,17 @@ fn nothing_is_committed_for_who_has_gone() {
         assert_eq!(stage.committed(), [vec![1], vec![3]]);
 
         // Alone: what it waits for is given up with it.
-        let stage = Stage::new(1, 0, 10);
+        let stage = Stage::new(0, 10);
         let added = stage.add([1]).await;
         added[0].abort();
         settled().await;
-        assert_eq!(stage.together.0.line(0).free, 1, "nobody is at the head");
+        assert!(!stage.together.0.line().taken, "nobody is at the head");
         stage.list.may_write.add_permits(10);
         settled().await;
         assert!(stage.committed().is_empty());
 
         // With others: they meet it, and are tried again without it.
-        let stage = Stage::new(1, 0, 10);
+        let stage = Stage::new(0, 10);
         let mut added = stage.add(1..=4).await;
         stage.list.may_write.add_permits(1);
         settled().await;
@@ -241,7 +241,7 @@ fn nothing_is_committed_for_who_has_gone() {
 #[test]
 fn who_goes_while_it_is_committed_takes_nobody_along() {
     in_paused_time(async {
-        let stage = Stage::new(1, 10, 0);
+        let stage = Stage::new(10, 0);
         let mut added = stage.add(1..=3).await;
         stage.list.may_commit.add_permits(1);
         settled().await;
@@ -257,7 +257,7 @@ fn who_goes_while_it_is_committed_takes_nobody_along() {
 #[test]
 fn an_error_is_one_s_own_where_it_is_alone_and_a_meeting_for_others() {
     in_paused_time(async {
-        let stage = Stage::new(1, 10, 10);
+        let stage = Stage::new(10, 10);
         let alone = answers(stage.add([13]).await).await;
         assert!(matches!(alone[..], [Err(NotAdded::Thing(StoreError::MissingReference(_)))]), "{alone:?}");
         let alone = answers(stage.add([99]).await).await;
@@ -265,7 +265,7 @@ fn an_error_is_one_s_own_where_it_is_alone_and_a_meeting_for_others() {
 
         for bad in [13, 99] {
             tokio::time::sleep(CALM).await;
-            let stage = Stage::new(1, 0, 10);
+            let stage = Stage::new(0, 10);
             let added = stage.add([1, 2, bad, 3]).await;
             stage.list.may_write.add_permits(2);
             let met = answers(added).await;
@@ -292,7 +292,7 @@ fn an_error_is_one_s_own_where_it_is_alone_and_a_meeting_for_others() {
 #[test]
 fn a_commit_that_fails_fails_for_all() {
     in_paused_time(async {
-        let stage = Stage::new(1, 0, 10);
+        let stage = Stage::new(0, 10);
         let added = stage.add([1, 2, 3]).await;
         stage.list.may_write.add_permits(1);
         settled().await;
