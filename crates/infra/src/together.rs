@@ -165,9 +165,10 @@ impl<T: Send + Sync, W: Writer<T>> Shared<T, W> {
 
     /// Writes what has come, and tells each what came of it.
     async fn write(&self, all: Vec<Waiting<T, W::Written>>) {
-        let (items, mut tell): (Vec<T>, Vec<_>) = all.into_iter().map(|waiting| (waiting.item, waiting.tell)).unzip();
+        let (items, tell): (Vec<T>, Vec<_>) = all.into_iter().map(|waiting| (waiting.item, waiting.tell)).unzip();
+        let mut party = Party { tell, is_undone: true };
         let written = {
-            let gone = pin!(join_all(tell.iter_mut().map(oneshot::Sender::closed)));
+            let gone = pin!(join_all(party.tell.iter_mut().map(oneshot::Sender::closed)));
             match select(self.writer.write(items), gone).await {
                 Either::Left((written, _)) => written,
                 // Dropped as any unit whose request is given up.
@@ -175,7 +176,9 @@ impl<T: Send + Sync, W: Writer<T>> Shared<T, W> {
             }
         };
         let outcome = match written {
-            Ok((open, written)) if tell.iter().all(|tell| !tell.is_closed()) => {
+            Ok((open, written)) if party.tell.iter().all(|tell| !tell.is_closed()) => {
+                // From here on nobody knows until it is told.
+                party.is_undone = false;
                 self.writer.commit(open).await.map(|()| written).map_err(NotAdded::from)
             }
             // What was written for somebody who has gone is rolled back, before anybody hears of it and tries again.
@@ -185,6 +188,7 @@ impl<T: Send + Sync, W: Writer<T>> Shared<T, W> {
             }
             Err(error) => Err(error),
         };
+        let mut tell = mem::take(&mut party.tell);
         match outcome {
             Ok(written) => {
                 for (tell, written) in tell.into_iter().zip(written) {
@@ -201,6 +205,24 @@ impl<T: Send + Sync, W: Writer<T>> Shared<T, W> {
                 for tell in tell {
                     let _ = tell.send(Err(share(&error).into()));
                 }
+            }
+        }
+    }
+}
+
+/// Those who are written for by one transaction.
+struct Party<R> {
+    tell: Vec<oneshot::Sender<Answer<R>>>,
+    /// Whether nothing of it can have been committed.
+    is_undone: bool,
+}
+
+/// Where the thread that writes ends, as at a stop it may before others: who asked by those tries again.
+impl<R> Drop for Party<R> {
+    fn drop(&mut self) {
+        if self.is_undone {
+            for tell in self.tell.drain(..) {
+                let _ = tell.send(Err(StoreError::Contention("the thread that wrote it ended".into()).into()));
             }
         }
     }

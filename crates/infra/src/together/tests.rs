@@ -304,3 +304,35 @@ fn a_commit_that_fails_fails_for_all() {
         assert_eq!(stage.committed(), [[1]]);
     });
 }
+
+/// As at a stop, where a thread ends as soon as none of its own connections is left.
+#[test]
+fn who_is_written_for_by_a_thread_that_ends_is_to_try_again() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    for (permits, is_undone) in [(0, true), (1, false)] {
+        let (ending, staying) = (runtime(), runtime());
+        let stage = Stage::new(0, 1);
+        let first = ending.block_on(stage.add([1]));
+        let added = staying.block_on(stage.add([2]));
+        let begin = async {
+            stage.list.may_write.add_permits(1);
+            settled().await;
+            // It comes as far as its commit, or not.
+            stage.list.may_write.add_permits(permits);
+            settled().await;
+        };
+        ending.block_on(begin);
+        assert_eq!(stage.begun(), [[1], [2]]);
+        drop((first, ending));
+        let answers = staying.block_on(answers(added));
+        assert!(
+            if is_undone {
+                matches!(answers[..], [Err(NotAdded::Thing(StoreError::Contention(_)))])
+            } else {
+                matches!(answers[..], [Err(NotAdded::Thing(StoreError::Unavailable(_)))])
+            },
+            "{answers:?}"
+        );
+        assert!(!stage.together.0.line().taken, "nobody is at the head");
+    }
+}
