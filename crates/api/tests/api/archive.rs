@@ -193,6 +193,12 @@ fn goes_on(server: &Server, board: &Filled) {
 pub(crate) fn on(dir: &Path, database_url: &str, arguments: &[&str]) -> Command {
     let mut command = mundap(dir);
     command.env("MUNDAP_DATABASE_URL", database_url).env("MUNDAP_DATA_DIR", dir.join("data")).envs(PATIENT);
+    // One that is to be refused may have listened by then, and not where another does.
+    command.envs([
+        ("MUNDAP_HTTP_ADDR", "127.0.0.1:0"),
+        ("MUNDAP_OPS_ADDR", "127.0.0.1:0"),
+        ("MUNDAP_GRPC_ADDR", "off"),
+    ]);
     command.args(arguments);
     command
 }

@@ -86,6 +86,8 @@ async fn what_comes_together_is_stored_each_under_its_own_id(board: Board) {
 }
 
 async fn either_the_question_and_its_receipt_are_stored_or_neither(board: Board) {
+    // Beside others it may meet them.
+    let board = board.own().await;
     let user = board.user().await;
     let claim = claim(&user, "used");
     let first = board.store.add_qna(&titled(&user, "first"), Some(&claim)).await.unwrap();
@@ -96,6 +98,7 @@ async fn either_the_question_and_its_receipt_are_stored_or_neither(board: Board)
 }
 
 async fn what_cannot_be_stored_keeps_nobody_else_from_it(board: Board) {
+    let board = board.own().await;
     let user = board.user().await;
     let taken = claim(&user, "taken");
     board.store.add_qna(&titled(&user, "first"), Some(&taken)).await.unwrap();
@@ -120,6 +123,7 @@ async fn what_cannot_be_stored_keeps_nobody_else_from_it(board: Board) {
 }
 
 async fn one_key_stores_one_question(board: Board) {
+    let board = board.own().await;
     let user = board.user().await;
     let claim = claim(&user, "once");
     let qna = new_qna(&user);
