@@ -116,6 +116,12 @@ impl Pieces {
     }
 }
 
+/// The rules that a column breaks, never its value: this goes to the log.
+pub(crate) fn told(column: &str, rules: &[Broken]) -> String {
+    let codes: Vec<&str> = rules.iter().map(Broken::code).collect();
+    format!("{column}: {}", codes.join(", "))
+}
+
 /// A row that is being read back into the domain, for the errors it may hold.
 #[derive(Clone, Copy)]
 pub(crate) struct Reading {
@@ -126,11 +132,7 @@ pub(crate) struct Reading {
 impl Reading {
     /// The column's value, unless it breaks the domain's rules.
     pub(crate) fn check<T>(self, column: &str, parsed: Result<T, Vec<Broken>>) -> Result<T, StoreError> {
-        parsed.map_err(|rules| {
-            // The rules, never the value: this goes to the log.
-            let codes: Vec<&str> = rules.iter().map(Broken::code).collect();
-            self.corrupt(format!("{column}: {}", codes.join(", ")))
-        })
+        parsed.map_err(|rules| self.corrupt(told(column, &rules)))
     }
 
     pub(crate) fn corrupt(self, reason: String) -> StoreError {

@@ -5,13 +5,14 @@ use async_trait::async_trait;
 use mundap_domain::StoreError;
 use mundap_domain::error::Broken;
 use mundap_domain::version::Version;
-use sea_orm::sea_query::{DynIden, TableName, TableRef};
+use sea_orm::sea_query::{TableName, TableRef};
 use sea_orm::{
     ColumnTrait, ColumnType, EntityTrait, IdenStatic as _, Identity, Iterable as _, PrimaryKeyToColumn,
     PrimaryKeyTrait as _, RelationDef, RelationTrait as _,
 };
 
 use crate::doctor::{Doctor, DoctorError, Reference};
+use crate::row::told;
 use crate::transfer::{Column, Kind, Table};
 
 /// The row of a table that is carried and examined.
@@ -28,8 +29,7 @@ pub(crate) trait Described: EntityTrait<Model: Sync> {
 
 /// The rules that a text breaks.
 pub(crate) fn rules<T>(column: &str, parsed: Result<T, Vec<Broken>>) -> Option<String> {
-    let codes: Vec<&str> = parsed.err()?.iter().map(Broken::code).collect();
-    Some(format!("{column}: {}", codes.join(", ")))
+    Some(told(column, &parsed.err()?))
 }
 
 pub(crate) fn below_first(version: i32) -> Option<String> {
@@ -101,7 +101,7 @@ pub(crate) fn kind(column: impl ColumnTrait) -> Kind {
 
 fn reference<E: EntityTrait>(relation: RelationDef) -> Option<Reference> {
     let name = |column: Identity| match column {
-        Identity::Unary(column) => Some(spelled(&column)),
+        Identity::Unary(column) => Some(column.to_string()),
         _ => None,
     };
     let column = name(relation.from_col)?;
@@ -110,12 +110,8 @@ fn reference<E: EntityTrait>(relation: RelationDef) -> Option<Reference> {
     Some(Reference {
         table: E::default().table_name().to_owned(),
         id: id.map_or_else(|| column.clone(), |id| id.as_str().to_owned()),
-        to: spelled(&to),
+        to: to.to_string(),
         key: name(relation.to_col)?,
         column,
     })
-}
-
-fn spelled(name: &DynIden) -> String {
-    name.to_string()
 }
