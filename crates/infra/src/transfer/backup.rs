@@ -1,6 +1,6 @@
 //! A board into an archive, while it serves.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::format::{self, FORMAT, Head, Images, Listed, Manifest, Member, PART, Writer};
+use super::lock::is_locked;
 use super::rows::{Rows, Sum, count, next_id, snapshot, unreadable};
 use super::table::{Table, tables};
 use super::{Contents, Lost, Progress, TransferError};
@@ -311,15 +312,6 @@ fn is_there(path: &Path) -> Result<bool, TransferError> {
         Ok(_) => Err(TransferError::NotReplaced(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(TransferError::Write(path.to_owned(), error)),
-    }
-}
-
-/// Whether nobody else has locked it: from now on nobody can. A file system that knows no locks is an error.
-fn is_locked(file: &File) -> io::Result<bool> {
-    match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

@@ -4,6 +4,7 @@
 //! lock of a connection. (On a Galera cluster a named lock holds on one member alone: carry through one.)
 
 use std::fs::{File, TryLockError};
+use std::io;
 use std::path::PathBuf;
 
 use sea_orm::sqlx::sqlite::SqliteConnectOptions;
@@ -30,10 +31,10 @@ impl Lock {
             path.push("-transfer");
             let path = PathBuf::from(path);
             let file = File::create(&path).map_err(|error| TransferError::Write(path.clone(), error))?;
-            return match file.try_lock() {
-                Ok(()) => Ok(Self::File(path, file)),
-                Err(TryLockError::WouldBlock) => Err(TransferError::Running),
-                Err(TryLockError::Error(error)) => Err(TransferError::Write(path, error)),
+            return match is_locked(&file) {
+                Ok(true) => Ok(Self::File(path, file)),
+                Ok(false) => Err(TransferError::Running),
+                Err(error) => Err(TransferError::Write(path, error)),
             };
         }
         // A transaction, since it keeps its connection.
@@ -58,5 +59,14 @@ impl Lock {
                 }
             }
         }
+    }
+}
+
+/// Whether nobody else has locked it: from now on nobody can. A file system that knows no locks is an error.
+pub(super) fn is_locked(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
