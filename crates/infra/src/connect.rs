@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::breaker::{Breaker, Look};
 use crate::failure::is_contention;
-use crate::kept::Kept;
+use crate::kept::{Kept, opened};
 use crate::limit::{Limit, Trouble};
 use crate::probe::{Probed, probe};
 use crate::readers::Readers;
@@ -398,7 +398,10 @@ fn pool_of_requests(
     MySqlPoolOptions::new()
         .max_connections(settings.max_connections.max(1))
         .acquire_timeout(settings.acquire_timeout)
-        .after_connect(move |connection, _| Box::pin(execute(connection, session.clone())))
+        .after_connect(move |connection, _| {
+            opened();
+            Box::pin(execute(connection, session.clone()))
+        })
         // A ping each time would cost a third of the throughput. Unless something broke meanwhile, a connection that
         // was used a moment ago is still there.
         .test_before_acquire(false)

@@ -4,7 +4,11 @@
 //! itself. So a connection whose work came to a good end is kept for what its thread does next. Whatever failed or was
 //! given up goes back to the pool and is tested there; what lay idle for a moment, or was idle while there was trouble, is tested
 //! before it is used. Not all of a pool's connections may be kept: others find some too.
+//!
+//! What arrives on a socket is heard by the thread that opened it, which has to wake whoever else waits for it: what is kept of a
+//! server's was opened by the thread that keeps it.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +17,7 @@ use scopeguard::ScopeGuard;
 use sea_orm::sea_query::Values;
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::query::Query;
-use sea_orm::sqlx::{self, AssertSqlSafe, Connection as _, Database, IntoArguments, Pool};
+use sea_orm::sqlx::{self, AssertSqlSafe, Connection as _, Database, IntoArguments, MySql, Pool};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use tokio::runtime::Handle;
@@ -31,6 +35,11 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// And after so long anyway: the pool knows how old one may become.
 const AWAY: Duration = Duration::from_mins(10);
+
+tokio::task_local! {
+    /// Whether a connection was opened.
+    static OPENED: Cell<bool>;
+}
 
 /// How long it may take to say good-bye to a server that may have gone.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -68,6 +77,12 @@ pub(crate) struct Out<DB: Database, N = ()> {
 /// a time limit, and be one short meanwhile.
 pub(crate) type Unfinished<DB, N = ()> = ScopeGuard<Out<DB, N>, fn(Out<DB, N>)>;
 
+/// To be said by a pool that has opened a connection of a server.
+pub(crate) fn opened() {
+    // Elsewhere nobody wants to know.
+    let _ = OPENED.try_with(|opened| opened.set(true));
+}
+
 impl<DB: Database, N> Out<DB, N> {
     pub(crate) fn unfinished(self) -> Unfinished<DB, N> {
         scopeguard::guard(self, Self::discard)
@@ -80,12 +95,17 @@ impl<DB: Database, N> Out<DB, N> {
         Some(ScopeGuard::into_inner(tested))
     }
 
-    /// Closes it: its server may have gone, or it is in the middle of something. The pool may open another at once.
+    /// Closes it: its server may have gone, or it is in the middle of something.
     fn discard(self) {
-        let connection = self.connection.detach();
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(timeout(GOODBYE, connection.close()));
-        }
+        discard(self.connection);
+    }
+}
+
+/// Closes a connection. The pool may open another at once.
+fn discard<DB: Database>(connection: PoolConnection<DB>) {
+    let connection = connection.detach();
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(timeout(GOODBYE, connection.close()));
     }
 }
 
@@ -142,8 +162,24 @@ impl<DB: Database, N> Kept<DB, N> {
             return Ok(kept);
         }
         let Some(room) = room.or_else(|| self.room.clone().try_acquire_owned().ok()) else { return Ok(None) };
-        let connection = self.pool.acquire().await?;
-        Ok(Some(Out { connection, note: None, place, since: Instant::now(), _room: room }))
+        let out = |connection| Out { connection, note: None, place, since: Instant::now(), _room: room };
+        // Seldom, and large.
+        Box::pin(self.here()).await.map(out).map(Some)
+    }
+
+    /// One of the pool; of a server, one that this thread has opened. Where there is trouble any will do: a server is not helped by
+    /// having to open more.
+    async fn here(&self) -> Result<PoolConnection<DB>, sqlx::Error> {
+        loop {
+            let acquiring = async { (self.pool.acquire().await, OPENED.with(Cell::get)) };
+            let (connection, is_opened_here) = OPENED.scope(Cell::new(false), acquiring).await;
+            let connection = connection?;
+            // SQLite's connections have no sockets.
+            if is_opened_here || DB::NAME != MySql::NAME || self.is_in_doubt() {
+                return Ok(connection);
+            }
+            discard(connection);
+        }
     }
 
     /// Keeps a connection whose work came to a good end.

@@ -104,15 +104,23 @@ impl Server {
         }
     }
 
+    /// The connections to a database, by their ids.
+    pub(crate) async fn connections(&self, settings: &DatabaseSettings) -> HashSet<i64> {
+        let Place::Server { url, .. } = &self.place else { return HashSet::new() };
+        let name = Url::parse(&settings.url).unwrap().path().trim_start_matches('/').to_owned();
+        let mut connection = MySqlConnection::connect(url.as_str()).await.unwrap();
+        let open = sqlx::query_scalar("SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = ?");
+        let open: Vec<i64> = open.bind(&name).fetch_all(&mut connection).await.unwrap();
+        open.into_iter().collect()
+    }
+
     /// Ends all connections to a database, and gives how many there were.
     pub(crate) async fn close_connections(&self, settings: &DatabaseSettings) -> usize {
         let Place::Server { url, .. } = &self.place else { return 0 };
-        let name = Url::parse(&settings.url).unwrap().path().trim_start_matches('/').to_owned();
         let mut connection = MySqlConnection::connect(url.as_str()).await.unwrap();
         let mut all = HashSet::new();
         loop {
-            let open = sqlx::query_scalar("SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db = ?");
-            let open: Vec<i64> = open.bind(&name).fetch_all(&mut connection).await.unwrap();
+            let open = self.connections(settings).await;
             if open.is_empty() {
                 return all.len();
             }

@@ -11,6 +11,7 @@ use mundap_domain::testing::noon;
 use mundap_domain::{Store as _, StoreError};
 use mundap_infra::{DatabaseKind, DatabaseSettings, connect};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement, TransactionTrait as _};
+use tokio::runtime::Runtime;
 use url::Url;
 
 use crate::board::{Board, NOBODY, assert_outcome, new_qna, new_user, slice, unique_email, waiting_for_a_table};
@@ -24,6 +25,7 @@ crate::tests![
     a_commit_outlives_the_store,
     begin_fails_within_the_acquire_time_limit,
     parallel_units_all_commit,
+    a_server_s_connection_is_kept_by_the_thread_that_opened_it,
     reads_that_are_held_up_leave_a_connection_for_units,
     an_abandoned_statement_leaves_nothing_and_its_connection_is_good_again,
     two_units_that_wait_for_each_other_are_contention,
@@ -239,6 +241,43 @@ async fn a_transaction_that_sqlite_ended_by_itself_keeps_no_later_one_open(board
     let qna = board.qna(&user).await;
     // By another connection, which sees what is committed and nothing else.
     assert_eq!(board.reader().qnas().find(qna.id).await.unwrap(), Some(qna));
+}
+
+/// What arrives wakes the thread that opened it first, which would have to wake another one.
+async fn a_server_s_connection_is_kept_by_the_thread_that_opened_it(board: Board) {
+    if board.server.is_sqlite() {
+        return; // its connections have no sockets
+    }
+    let settings = board.server.new_database().await;
+    let board = board.on(&settings).await;
+    // Migrations have connections of their own. One for requests goes back to the pool.
+    let migrated = board.server.connections(&settings).await;
+    let unit = board.begin().await;
+    let open = board.server.connections(&settings).await;
+    let ours: HashSet<i64> = open.difference(&migrated).copied().collect();
+    assert_eq!(ours.len(), 1, "{migrated:?} {open:?}");
+    drop(unit);
+    let mut runtimes = Vec::new();
+    for _ in 0..8 {
+        let board = board.clone();
+        let reads = move || {
+            let runtime = Runtime::new().unwrap();
+            runtime.block_on(async { board.reader().users().find(NOBODY).await.unwrap() });
+            // What it opened is kept as long as it is.
+            runtime
+        };
+        // A new thread each time.
+        let reading = || std::thread::spawn(reads).join().unwrap();
+        runtimes.push(tokio::task::spawn_blocking(reading).await.unwrap());
+    }
+    // It is of no use to any of them, and closed.
+    while ours.is_subset(&board.server.connections(&settings).await) {
+        tokio::task::yield_now().await;
+    }
+    for runtime in runtimes {
+        runtime.shutdown_background();
+    }
+    board.close().await;
 }
 
 /// With few users MySQL would hash them and sort every question for one page; see `session` in `connect.rs`.
