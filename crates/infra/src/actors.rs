@@ -1,8 +1,9 @@
 //! People, remembered for a moment: most requests come from somebody who sent one just before, and what a list shows was
 //! written by a few.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mundap_domain::sign_in::SignInId;
@@ -17,6 +18,10 @@ use crate::row::Naming;
 /// so long at the latest; what this one changes, at once.
 const REMEMBERED: Duration = Duration::from_secs(1);
 
+/// An author who was asked for is read anew after so long, where others are read anyway: else each would cost a statement of
+/// its own each second.
+const RENEWED: Duration = Duration::from_millis(500);
+
 /// How many, a few MB at the most.
 const MOST: usize = 8_192;
 
@@ -24,7 +29,9 @@ const MOST: usize = 8_192;
 #[derive(Clone)]
 pub(crate) struct Actors {
     known: Arc<Cache<(UserId, SignInId), Read<User>>>,
-    authors: Arc<Cache<UserId, Read<Author>>>,
+    authors: Arc<Cache<UserId, Arc<Met>>>,
+    /// Authors and when they were read, in this order.
+    order: Arc<Mutex<VecDeque<(UserId, Instant)>>>,
     /// When an author was remembered.
     met: Arc<Last>,
     /// Counts the changes that this process made to any account: there are few, beside the requests that are asked.
@@ -48,10 +55,21 @@ impl<T: Clone> Read<T> {
         Self { what: what.clone(), age, at: Instant::now() }
     }
 
-    /// Unless it is too old by now.
-    fn still(self, age: Age, now: Instant) -> Option<T> {
-        (self.age == age && now.saturating_duration_since(self.at) < REMEMBERED).then_some(self.what)
+    /// Whether it is younger than this.
+    fn is_within(&self, span: Duration, age: Age, now: Instant) -> bool {
+        self.age == age && now.saturating_duration_since(self.at) < span
     }
+
+    /// Unless it is too old by now.
+    fn still(&self, age: Age, now: Instant) -> Option<&T> {
+        self.is_within(REMEMBERED, age, now).then_some(&self.what)
+    }
+}
+
+/// An author, and whether somebody asked since that was read.
+struct Met {
+    read: Read<Author>,
+    is_asked_for: AtomicBool,
 }
 
 impl Actors {
@@ -59,6 +77,7 @@ impl Actors {
         Self {
             known: Arc::new(Cache::new(MOST)),
             authors: Arc::new(Cache::new(MOST)),
+            order: Arc::default(),
             met: Arc::new(Last::never()),
             age: Arc::default(),
         }
@@ -70,7 +89,7 @@ impl Actors {
     }
 
     pub(crate) fn get(&self, user: UserId, sign_in: SignInId) -> Option<User> {
-        self.known.get(&(user, sign_in))?.still(self.age(), Instant::now())
+        self.known.get(&(user, sign_in))?.still(self.age(), Instant::now()).cloned()
     }
 
     /// Remembers what was read in that age.
@@ -87,13 +106,46 @@ impl Actors {
     /// Those of them who are remembered.
     pub(crate) fn authors(&self, ids: impl Iterator<Item = UserId>) -> Vec<Option<Author>> {
         let (age, now) = (self.age(), Instant::now());
-        ids.map(|id| self.authors.get(&id)?.still(age, now)).collect()
+        let known = |id| {
+            let met = self.authors.get(&id)?;
+            if !met.is_asked_for.load(Ordering::Relaxed) {
+                met.is_asked_for.store(true, Ordering::Relaxed);
+            }
+            met.read.still(age, now).cloned()
+        };
+        ids.map(known).collect()
+    }
+
+    /// So many of those who were asked for and will be too old soon, if they are not already: whoever reads authors anyway takes
+    /// them along. Each is said once.
+    pub(crate) fn due(&self, most: usize) -> Vec<UserId> {
+        let (age, now, mut due) = (self.age(), Instant::now(), Vec::new());
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        while due.len() < most
+            && let Some(&(id, at)) = order.front()
+        {
+            // Unless it was read again since.
+            let met = self.authors.get(&id).filter(|met| met.read.at == at);
+            if met.as_ref().is_some_and(|met| met.read.is_within(RENEWED, age, now)) {
+                break;
+            }
+            order.pop_front();
+            due.extend(met.filter(|met| met.is_asked_for.load(Ordering::Relaxed)).map(|_| id));
+        }
+        due
     }
 
     /// Remembers what was read in that age.
     pub(crate) fn remember_author(&self, age: Age, author: &Author) {
-        self.authors.insert(author.id, Read::now(author, age));
+        let read = Read::now(author, age);
+        let at = read.at;
+        self.authors.insert(author.id, Arc::new(Met { read, is_asked_for: AtomicBool::new(false) }));
         self.met.mark();
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if order.len() == MOST {
+            order.pop_front();
+        }
+        order.push_back((author.id, at));
     }
 
     /// An account was changed, or a sign-in ended: nothing that was read before counts any more.
@@ -157,5 +209,51 @@ mod tests {
             actors.remember_author(actors.age(), &author);
             assert_eq!(known(), (None, vec![Some(author.clone())]));
         });
+    }
+
+    #[test]
+    fn who_was_asked_for_is_due_for_reading_before_they_are_too_old() {
+        in_paused_time(async {
+            let actors = Actors::new();
+            let remember = |ids: &[i64]| {
+                for id in ids {
+                    actors.remember_author(actors.age(), &a_user(*id, Role::Member).author());
+                }
+            };
+            let ask = |ids: &[i64]| {
+                let known = actors.authors(ids.iter().copied().map(UserId::new));
+                assert!(known.iter().all(Option::is_some), "{known:?}");
+            };
+            let due = |most| actors.due(most).into_iter().map(UserId::get).collect::<Vec<_>>();
+            remember(&[1, 2, 3, 4]);
+            ask(&[1, 2, 3]);
+            tokio::time::sleep(Duration::from_millis(499)).await;
+            assert_eq!(due(9), [0; 0]);
+            remember(&[3]);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            // The first, then the rest: 3 has been read anew, and nobody asked for 4.
+            assert_eq!(due(1), [1]);
+            assert_eq!(due(9), [2]);
+            assert_eq!(due(9), [0; 0]);
+            // Of an earlier age, and much too old.
+            remember(&[2]);
+            ask(&[2, 3]);
+            actors.changed();
+            assert_eq!(due(9), [3, 2]);
+            remember(&[2]);
+            ask(&[2]);
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            assert_eq!(due(9), [2]);
+        });
+    }
+
+    #[test]
+    fn no_more_are_noted_than_remembered() {
+        let actors = Actors::new();
+        let author = a_user(7, Role::Member).author();
+        for _ in 0..2 * MOST {
+            actors.remember_author(actors.age(), &author);
+        }
+        assert_eq!(actors.order.lock().unwrap().len(), MOST);
     }
 }

@@ -1,7 +1,8 @@
 //! Who wrote what a list shows.
 //!
 //! To join an account to each row is a good part of what a page costs the database. So those who were read within the last
-//! second are remembered, and while there are any a list is read without them.
+//! second are remembered, and while there are any a list is read without them. Whoever reads one who is not reads others along
+//! that will not be for much longer.
 
 use std::collections::HashMap;
 
@@ -13,6 +14,9 @@ use serde::de::DeserializeOwned;
 use crate::Session;
 use crate::actors::Age;
 use crate::row::{Naming, Reading, among};
+
+/// Authors of one statement, where not all of them were asked for.
+const TOGETHER: usize = 64;
 
 /// A row that somebody wrote.
 pub(crate) trait ByAuthor: Sized {
@@ -90,19 +94,92 @@ impl<C: ConnectionTrait + Send> Session<C> {
         rows.iter().map(author).collect()
     }
 
-    async fn shown(&self, age: Age, mut ids: Vec<i64>) -> Result<HashMap<i64, Author>, StoreError> {
+    async fn shown(&self, age: Age, unknown: Vec<i64>) -> Result<HashMap<i64, Author>, StoreError> {
+        let due = self.actors.due(TOGETHER.saturating_sub(unknown.len()));
+        let mut ids: Vec<i64> = unknown.iter().copied().chain(due.into_iter().map(UserId::get)).collect();
         ids.sort_unstable();
         ids.dedup();
         let (places, values) = among(&ids);
         let sql = format!("SELECT user_id, display_name, email FROM users WHERE user_id IN ({places})");
         let statement = Statement::from_sql_and_values(self.connection.get_database_backend(), sql, values);
         let rows = self.run("user.authors", Shown::find_by_statement(statement).all(&self.connection)).await?;
-        let author = |row: Shown| {
+        let mut authors = HashMap::with_capacity(rows.len());
+        for row in rows {
             let reading = Reading { table: "users", id: row.user_id };
-            let author = reading.author(row.user_id, row.display_name.as_deref(), row.email.as_deref())?;
-            self.actors.remember_author(age, &author);
-            Ok((row.user_id, author))
-        };
-        rows.into_iter().map(author).collect()
+            match reading.author(row.user_id, row.display_name.as_deref(), row.email.as_deref()) {
+                Ok(author) => {
+                    self.actors.remember_author(age, &author);
+                    authors.insert(row.user_id, author);
+                }
+                Err(error) if unknown.contains(&row.user_id) => return Err(error),
+                // Nobody here asked for it.
+                Err(_) => {}
+            }
+        }
+        Ok(authors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mundap_domain::Store as _;
+    use mundap_domain::page::{Order, Slice};
+    use sea_orm::ConnectionTrait as _;
+
+    use crate::{DatabaseSettings, SeaStore, connect};
+
+    /// The names on the newest questions.
+    async fn names(store: &SeaStore, limit: u64) -> Vec<String> {
+        let slice = Slice { order: Order::Newest, after: None, limit, bytes: Slice::ANY_SIZE };
+        let qnas = store.reader().qnas().list(None, &slice).await.unwrap();
+        qnas.iter().map(|qna| qna.author.display_name.as_ref().unwrap().as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn whoever_reads_an_author_reads_others_along_that_are_shown_all_the_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let url = DatabaseSettings::url_of_file(&folder.path().join("mundap.db"));
+            let store = connect(&DatabaseSettings::new(url)).await.unwrap();
+            mundap_migration::up(store.writer()).await.unwrap();
+            let sql = async |sql: &str| store.writer().execute_unprepared(sql).await.unwrap();
+            let now = "'2026-01-01 00:00:00.000000'";
+            for (id, name) in [(1, "ann"), (2, "bob"), (3, "cid"), (4, "dan")] {
+                sql(&format!(
+                    "INSERT INTO users (user_id, email, email_key, display_name, role, created_at, updated_at, version)
+                     VALUES ({id}, '{name}@example.com', '{name}@example.com', '{name}', 'member', {now}, {now}, 1)"
+                ))
+                .await;
+            }
+            let ask = async |id: i64| {
+                sql(&format!(
+                    "INSERT INTO qna (user_id, title, content, comment_count, created_at, updated_at, version)
+                     VALUES ({id}, 'title', 'content', 0, {now}, {now}, 1)"
+                ))
+                .await
+            };
+            for id in [1, 2, 3] {
+                ask(id).await;
+            }
+            // Nobody is remembered; then all are, and asked for.
+            for _ in 0..2 {
+                assert_eq!(names(&store, 3).await, ["cid", "bob", "ann"]);
+            }
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_millis(600)).await;
+            tokio::time::resume();
+            // As another process does it: this one is not told.
+            sql("UPDATE users SET display_name = 'new' WHERE user_id = 2").await;
+            sql("UPDATE users SET display_name = '' WHERE user_id = 1").await;
+            assert_eq!(names(&store, 3).await, ["cid", "bob", "ann"], "as within the last second");
+            ask(4).await;
+            // What is wrong with another's row is no trouble here.
+            assert_eq!(names(&store, 1).await, ["dan"]);
+            assert_eq!(names(&store, 4).await, ["dan", "cid", "new", "ann"]);
+            store.close().await;
+        });
     }
 }
