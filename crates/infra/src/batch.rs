@@ -2,7 +2,7 @@
 //!
 //! Whoever comes while nobody else does is not kept waiting: a statement starts as soon as there is somebody to work for,
 //! beside one for somebody else too, and takes along all who have come by then. Where it is for several, who comes waits until
-//! it is back. Nothing is remembered: every answer was read by a statement that began after it was asked for.
+//! it is back, and those whom it answered are let go first: they may come again. Nothing is remembered: every answer was read by a statement that began after it was asked for.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use mundap_domain::StoreError;
 use sea_orm::{ConnectionTrait as _, DbErr, QueryResult, Statement};
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::limit::Limit;
@@ -29,6 +30,10 @@ const MOST: usize = 64;
 /// Statements of one thread at a time, the second only beside one for a single key: where several ask, who comes goes with the
 /// next. Nobody's answer has to wake another thread.
 const LANES: usize = 2;
+
+/// How often everybody else on the thread is let go first, before it is seen who waits for the next statement: answers are sent, and
+/// what has arrived meanwhile is read, which takes some turns. Where nobody has anything to do each is over at once.
+const COURTESY: usize = 4;
 
 /// Queues: threads share one only where there are more of them.
 const QUEUES: usize = 16;
@@ -153,6 +158,9 @@ impl<G: Clone + Eq + Hash + Send + 'static, K: Send + 'static, V: Send + 'static
                         let _ = tell.send(Err(share(&error)));
                     }
                 }
+            }
+            for _ in 0..COURTESY {
+                yield_now().await;
             }
         }
     }
@@ -328,7 +336,7 @@ pub(crate) mod tests {
     /// When everybody is as far as they come.
     pub(crate) async fn settled() {
         for _ in 0..100 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
     }
 
@@ -394,6 +402,29 @@ pub(crate) mod tests {
             assert!(more.await.unwrap().into_iter().all(|answer| answer.is_ok()));
             assert!(join_all(last).await.into_iter().all(|answer| answer.unwrap().is_ok()));
             assert_eq!(doubling.together(), [vec![1], vec![2, 3], vec![4, 5]]);
+        });
+    }
+
+    #[test]
+    fn who_was_answered_and_comes_again_goes_with_those_who_wait() {
+        in_paused_time(async {
+            let doubling = Doubling::new();
+            let start = |keys: [i64; 2]| {
+                let batch = doubling.batch.clone();
+                tokio::spawn(async move { [batch.get(keys[0]).await, batch.get(keys[1]).await].map(Result::unwrap) })
+            };
+            let mut started = Vec::from([[1, 21], [2, 22], [3, 23]].map(start));
+            settled().await;
+            started.extend([[4, 24], [5, 25]].map(start));
+            settled().await;
+            assert_eq!(doubling.together(), [vec![1, 2, 3]]);
+            doubling.may.add_permits(1);
+            settled().await;
+            assert_eq!(doubling.together(), [vec![1, 2, 3], vec![4, 5, 21, 22, 23]]);
+            doubling.may.add_permits(10);
+            for (started, key) in started.into_iter().zip(1..) {
+                assert_eq!(started.await.unwrap(), [2 * key, 2 * (key + 20)]);
+            }
         });
     }
 
