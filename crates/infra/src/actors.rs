@@ -29,7 +29,7 @@ const MOST: usize = 8_192;
 #[derive(Clone)]
 pub(crate) struct Actors {
     known: Arc<Cache<(UserId, SignInId), Read<User>>>,
-    authors: Arc<Cache<UserId, Arc<Met>>>,
+    authors: Arc<Cache<UserId, Arc<Seen>>>,
     /// Authors and when they were read, in this order.
     order: Arc<Mutex<VecDeque<(UserId, Instant)>>>,
     /// When an author was remembered.
@@ -67,7 +67,7 @@ impl<T: Clone> Read<T> {
 }
 
 /// An author, and whether somebody asked since that was read.
-struct Met {
+struct Seen {
     read: Read<Author>,
     is_asked_for: AtomicBool,
 }
@@ -107,11 +107,12 @@ impl Actors {
     pub(crate) fn authors(&self, ids: impl Iterator<Item = UserId>) -> Vec<Option<Author>> {
         let (age, now) = (self.age(), Instant::now());
         let known = |id| {
-            let met = self.authors.get(&id)?;
-            if !met.is_asked_for.load(Ordering::Relaxed) {
-                met.is_asked_for.store(true, Ordering::Relaxed);
+            let seen = self.authors.get(&id)?;
+            // Written once, not by each who looks.
+            if !seen.is_asked_for.load(Ordering::Relaxed) {
+                seen.is_asked_for.store(true, Ordering::Relaxed);
             }
-            met.read.still(age, now).cloned()
+            seen.read.still(age, now).cloned()
         };
         ids.map(known).collect()
     }
@@ -125,12 +126,12 @@ impl Actors {
             && let Some(&(id, at)) = order.front()
         {
             // Unless it was read again since.
-            let met = self.authors.get(&id).filter(|met| met.read.at == at);
-            if met.as_ref().is_some_and(|met| met.read.is_within(RENEWED, age, now)) {
+            let seen = self.authors.get(&id).filter(|seen| seen.read.at == at);
+            if seen.as_ref().is_some_and(|seen| seen.read.is_within(RENEWED, age, now)) {
                 break;
             }
             order.pop_front();
-            due.extend(met.filter(|met| met.is_asked_for.load(Ordering::Relaxed)).map(|_| id));
+            due.extend(seen.filter(|seen| seen.is_asked_for.load(Ordering::Relaxed)).map(|_| id));
         }
         due
     }
@@ -139,7 +140,7 @@ impl Actors {
     pub(crate) fn remember_author(&self, age: Age, author: &Author) {
         let read = Read::now(author, age);
         let at = read.at;
-        self.authors.insert(author.id, Arc::new(Met { read, is_asked_for: AtomicBool::new(false) }));
+        self.authors.insert(author.id, Arc::new(Seen { read, is_asked_for: AtomicBool::new(false) }));
         self.met.mark();
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         if order.len() == MOST {

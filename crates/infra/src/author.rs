@@ -13,10 +13,8 @@ use serde::de::DeserializeOwned;
 
 use crate::Session;
 use crate::actors::Age;
+use crate::batch::MOST;
 use crate::row::{Naming, Reading, among};
-
-/// Authors of one statement, where not all of them were asked for.
-const TOGETHER: usize = 64;
 
 /// A row that somebody wrote.
 pub(crate) trait ByAuthor: Sized {
@@ -95,7 +93,7 @@ impl<C: ConnectionTrait + Send> Session<C> {
     }
 
     async fn shown(&self, age: Age, unknown: Vec<i64>) -> Result<HashMap<i64, Author>, StoreError> {
-        let due = self.actors.due(TOGETHER.saturating_sub(unknown.len()));
+        let due = self.actors.due(MOST.saturating_sub(unknown.len()));
         let mut ids: Vec<i64> = unknown.iter().copied().chain(due.into_iter().map(UserId::get)).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -126,6 +124,9 @@ mod tests {
 
     use mundap_domain::Store as _;
     use mundap_domain::page::{Order, Slice};
+    use mundap_domain::qna::NewQna;
+    use mundap_domain::testing::{a_qna, noon};
+    use mundap_domain::user::{DisplayName, Email, NewUser, Role, User};
     use sea_orm::ConnectionTrait as _;
 
     use crate::{DatabaseSettings, SeaStore, connect};
@@ -145,24 +146,30 @@ mod tests {
             let url = DatabaseSettings::url_of_file(&folder.path().join("mundap.db"));
             let store = connect(&DatabaseSettings::new(url)).await.unwrap();
             mundap_migration::up(store.writer()).await.unwrap();
-            let sql = async |sql: &str| store.writer().execute_unprepared(sql).await.unwrap();
-            let now = "'2026-01-01 00:00:00.000000'";
-            for (id, name) in [(1, "ann"), (2, "bob"), (3, "cid"), (4, "dan")] {
-                sql(&format!(
-                    "INSERT INTO users (user_id, email, email_key, display_name, role, created_at, updated_at, version)
-                     VALUES ({id}, '{name}@example.com', '{name}@example.com', '{name}', 'member', {now}, {now}, 1)"
-                ))
-                .await;
-            }
-            let ask = async |id: i64| {
-                sql(&format!(
-                    "INSERT INTO qna (user_id, title, content, comment_count, created_at, updated_at, version)
-                     VALUES ({id}, 'title', 'content', 0, {now}, {now}, 1)"
-                ))
-                .await
+            let unit = store.begin().await.unwrap();
+            let join = async |name: &str| {
+                let new = NewUser {
+                    email: Email::parse(&format!("{name}@example.com")).unwrap(),
+                    display_name: DisplayName::parse(name).unwrap(),
+                    role: Role::Member,
+                    password: None,
+                    created_at: noon(),
+                };
+                unit.users().insert(&new).await.unwrap()
             };
-            for id in [1, 2, 3] {
-                ask(id).await;
+            let (ann, bob) = (join("ann").await, join("bob").await);
+            let (cid, dan) = (join("cid").await, join("dan").await);
+            unit.commit().await.unwrap();
+            let ask = async |author: &User| {
+                let like = a_qna(1, 1);
+                let (title, content) = (like.title.clone(), like.content.clone());
+                let new = NewQna { author: author.author(), title, content, created_at: noon() };
+                let unit = store.begin().await.unwrap();
+                unit.qnas().insert(&new).await.unwrap();
+                unit.commit().await.unwrap();
+            };
+            for author in [&ann, &bob, &cid] {
+                ask(author).await;
             }
             // Nobody is remembered; then all are, and asked for.
             for _ in 0..2 {
@@ -172,10 +179,12 @@ mod tests {
             tokio::time::advance(Duration::from_millis(600)).await;
             tokio::time::resume();
             // As another process does it: this one is not told.
-            sql("UPDATE users SET display_name = 'new' WHERE user_id = 2").await;
-            sql("UPDATE users SET display_name = '' WHERE user_id = 1").await;
+            for (name, user) in [("new", &bob), ("", &ann)] {
+                let sql = format!("UPDATE users SET display_name = '{name}' WHERE user_id = {}", user.id.get());
+                store.writer().execute_unprepared(&sql).await.unwrap();
+            }
             assert_eq!(names(&store, 3).await, ["cid", "bob", "ann"], "as within the last second");
-            ask(4).await;
+            ask(&dan).await;
             // What is wrong with another's row is no trouble here.
             assert_eq!(names(&store, 1).await, ["dan"]);
             assert_eq!(names(&store, 4).await, ["dan", "cid", "new", "ann"]);

@@ -2,7 +2,8 @@
 //!
 //! Whoever comes while nobody else does is not kept waiting: a statement starts as soon as there is somebody to work for,
 //! beside one for somebody else too, and takes along all who have come by then. Where it is for several, who comes waits until
-//! it is back, and those whom it answered are let go first: they may come again. Nothing is remembered: every answer was read by a statement that began after it was asked for.
+//! it is back, and those whom it answered are let go first: they may come again. Nothing is remembered: every answer was read
+//! by a statement that began after it was asked for.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -25,7 +26,7 @@ use crate::readers::Readers;
 use crate::timing::Demand;
 
 /// Keys of one statement at the most.
-const MOST: usize = 64;
+pub(crate) const MOST: usize = 64;
 
 /// Statements of one thread at a time, the second only beside one for a single key: where several ask, who comes goes with the
 /// next. Nobody's answer has to wake another thread.

@@ -36,11 +36,6 @@ const IDLE: Duration = Duration::from_secs(30);
 /// And after so long anyway: the pool knows how old one may become.
 const AWAY: Duration = Duration::from_mins(10);
 
-tokio::task_local! {
-    /// Whether a connection was opened.
-    static OPENED: Cell<bool>;
-}
-
 /// How long it may take to say good-bye to a server that may have gone.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -76,6 +71,11 @@ pub(crate) struct Out<DB: Database, N = ()> {
 /// A connection that is closed when this is dropped, unless it comes to a good end and is taken out. The pool would test it, without
 /// a time limit, and be one short meanwhile.
 pub(crate) type Unfinished<DB, N = ()> = ScopeGuard<Out<DB, N>, fn(Out<DB, N>)>;
+
+tokio::task_local! {
+    /// Whether the connection that is waited for was opened for it.
+    static OPENED: Cell<bool>;
+}
 
 /// To be said by a pool that has opened a connection of a server.
 pub(crate) fn opened() {

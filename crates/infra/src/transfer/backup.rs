@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::format::{self, FORMAT, Head, Images, Listed, Manifest, Member, PART, Writer};
-use super::lock::is_locked;
+use super::lock::try_lock;
 use super::rows::{Rows, Sum, count, next_id, snapshot, unreadable};
 use super::table::{Table, tables};
 use super::{Contents, Lost, Progress, TransferError};
@@ -279,8 +279,7 @@ fn open(destination: &Destination) -> Result<(Option<NewFile>, Box<dyn Write + S
     let partial = PathBuf::from(partial);
     let failed = |error| TransferError::Write(partial.clone(), error);
     let reserved = |file: File| {
-        let is_ours =
-            is_locked(&file).and_then(|is_locked| Ok(is_locked && is_at(&file, &partial)?)).map_err(failed)?;
+        let is_ours = try_lock(&file).and_then(|is_locked| Ok(is_locked && is_at(&file, &partial)?)).map_err(failed)?;
         if is_ours { Ok(file) } else { Err(TransferError::BeingWritten(path.clone())) }
     };
     // Kept, and its lock, until the new one is there.

@@ -31,7 +31,7 @@ impl Lock {
             path.push("-transfer");
             let path = PathBuf::from(path);
             let file = File::create(&path).map_err(|error| TransferError::Write(path.clone(), error))?;
-            return match is_locked(&file) {
+            return match try_lock(&file) {
                 Ok(true) => Ok(Self::File(path, file)),
                 Ok(false) => Err(TransferError::Running),
                 Err(error) => Err(TransferError::Write(path, error)),
@@ -62,8 +62,8 @@ impl Lock {
     }
 }
 
-/// Whether nobody else has locked it: from now on nobody can. A file system that knows no locks is an error.
-pub(super) fn is_locked(file: &File) -> io::Result<bool> {
+/// Locks it unless somebody else has, and says whether. A file system that knows no locks is an error.
+pub(super) fn try_lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
