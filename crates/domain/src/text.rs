@@ -24,7 +24,18 @@ pub fn nfc_of(raw: String) -> String {
 /// Whether all of it is of the characters that most text is made of, and that stand for themselves in NFC whatever stands
 /// beside them. To look each up in Unicode's tables takes ten times as long, and every text that is read back is looked at.
 fn is_plain(text: &str) -> bool {
-    is_plain_at_a_glance(text.as_bytes()) || text.chars().all(stands_for_itself)
+    is_plain_at_a_glance(text.as_bytes()) || {
+        // One quotation mark or emoji has those near it looked at one by one, not all of the text.
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(rest.floor_char_boundary(GLANCE));
+            if !is_plain_at_a_glance(piece.as_bytes()) && !piece.chars().all(stands_for_itself) {
+                return false;
+            }
+            rest = behind;
+        }
+        true
+    }
 }
 
 /// How many bytes are looked at before the next decision: many at once, which a processor does in a few steps.
@@ -48,18 +59,22 @@ fn is_plain_at_a_glance(text: &[u8]) -> bool {
         })
 }
 
-/// Latin letters with their accents, punctuation, kana, Chinese characters and Hangul syllables. Conjoining Jamo are not
+/// Latin letters with their accents, punctuation, kana, Chinese characters, Hangul syllables and emoji. Conjoining Jamo are not
 /// among them: a syllable is joined by one behind it.
 const fn stands_for_itself(c: char) -> bool {
     matches!(c,
         '\0'..='\u{2ff}'
+        | '\u{200d}'
         | '\u{2010}'..='\u{2027}'
+        | '\u{2600}'..='\u{27bf}'
         | '\u{3000}'..='\u{3029}'
         | '\u{3041}'..='\u{3096}'
         | '\u{30a1}'..='\u{30fa}'
         | '\u{4e00}'..='\u{9fff}'
         | '\u{ac00}'..='\u{d7a3}'
-        | '\u{ff01}'..='\u{ff60}')
+        | '\u{fe0f}'
+        | '\u{ff01}'..='\u{ff60}'
+        | '\u{1f300}'..='\u{1faff}')
 }
 
 /// garde rule: between `MIN` and `MAX` characters.
@@ -229,6 +244,22 @@ mod tests {
         assert_eq!(text.nfc().collect::<String>(), text);
         assert_eq!(nfc_of("e\u{301}".to_owned()), "\u{e9}");
         assert_eq!(nfc_of("\u{ac00}\u{11a8}".to_owned()), "\u{ac01}");
+    }
+
+    #[test]
+    fn one_character_that_is_not_plain_is_found_wherever_it_stands() {
+        for length in [1, GLANCE - 1, GLANCE, GLANCE + 1, 3 * GLANCE] {
+            for around in ["a", "가", "’", "🦀"] {
+                let plain = around.repeat(length);
+                assert!(is_plain(&plain), "{around} × {length}");
+                for (place, _) in plain.char_indices().chain([(plain.len(), ' ')]) {
+                    let mut text = plain.clone();
+                    text.insert(place, '\u{301}');
+                    assert!(!is_plain(&text), "{around} × {length} at {place}");
+                }
+            }
+        }
+        assert!(is_plain(""));
     }
 
     #[test]
