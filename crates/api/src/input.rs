@@ -3,7 +3,7 @@
 mod fields;
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, RangeInclusive};
 use std::rc::Rc;
 
@@ -179,6 +179,8 @@ impl OnceKey {
 #[derive(Debug)]
 pub struct Query {
     values: BTreeMap<String, String>,
+    /// The names that were asked for: what there is here.
+    known: BTreeSet<&'static str>,
     violations: Violations,
 }
 
@@ -195,17 +197,18 @@ impl Query {
     /// As there.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let values = pairs(text.as_bytes()).map_err(|name| Problem::repeated_parameter(&name))?;
-        Ok(Self { values, violations: Violations::default() })
+        Ok(Self { values, known: BTreeSet::new(), violations: Violations::default() })
     }
 
-    pub fn text(&mut self, name: &str) -> Option<String> {
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
+        self.known.insert(name);
         self.values.remove(name)
     }
 
     /// # Errors
     /// 400 where it is there and no whole number.
-    pub fn integer(&mut self, name: &str) -> Result<Option<i64>, Problem> {
-        let Some(text) = self.values.remove(name) else { return Ok(None) };
+    pub fn integer(&mut self, name: &'static str) -> Result<Option<i64>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
         parse_id(&text).map(Some).ok_or_else(|| Problem::parameter_is_no_integer(name, text))
     }
 
@@ -213,7 +216,7 @@ impl Query {
     ///
     /// # Errors
     /// 400 where it is no whole number.
-    pub fn integer_in(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Problem> {
+    pub fn integer_in(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Result<Option<i64>, Problem> {
         // One beyond 64 bits must not pass for the last one within them.
         let is_whole = self.values.get(name).is_none_or(|text| text.parse::<i64>().is_ok());
         let Some(number) = self.integer(name)? else { return Ok(None) };
@@ -225,14 +228,14 @@ impl Query {
     }
 
     /// A value that `parse` knows.
-    pub fn value<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, Vec<Broken>>) -> Option<T> {
-        let text = self.values.remove(name)?;
+    pub fn value<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, Vec<Broken>>) -> Option<T> {
+        let text = self.text(name)?;
         parse(&text).map_err(|rules| rules.into_iter().for_each(|rule| self.violations.add(name, rule))).ok()
     }
 
     /// `order`, or `default`.
     pub fn order(&mut self, default: Order) -> Order {
-        let Some(text) = self.values.remove("order") else { return default };
+        let Some(text) = self.text("order") else { return default };
         Order::parse(&text).unwrap_or_else(|rule| {
             self.violations.add("order", rule);
             default
@@ -243,7 +246,7 @@ impl Query {
     ///
     /// # Errors
     /// 400 where it is no whole number.
-    pub fn size(&mut self, name: &str) -> Result<Option<PageSize>, Problem> {
+    pub fn size(&mut self, name: &'static str) -> Result<Option<PageSize>, Problem> {
         let Some(n) = self.integer(name)? else { return Ok(None) };
         Ok(PageSize::parse(n).map_err(|rule| self.violations.add(name, rule)).ok())
     }
@@ -252,7 +255,7 @@ impl Query {
     ///
     /// # Errors
     /// 400 where it is no whole number.
-    pub fn size_or_none(&mut self, name: &str) -> Result<Option<PageSize>, Problem> {
+    pub fn size_or_none(&mut self, name: &'static str) -> Result<Option<PageSize>, Problem> {
         let Some(n) = self.integer(name)? else { return Ok(None) };
         Ok(PageSize::parse_or_none(n).map_err(|rule| self.violations.add(name, rule)).ok().flatten())
     }
@@ -270,7 +273,7 @@ impl Query {
     /// 400 where a parameter is left that nothing asked for; 422 with every value out of its range.
     pub fn finish(self) -> Result<(), Problem> {
         if let Some(name) = self.values.keys().next() {
-            return Err(Problem::unknown_parameter(name));
+            return Err(Problem::unknown_parameter(name, &self.known));
         }
         if self.violations.is_empty() { Ok(()) } else { Err(self.violations.into()) }
     }

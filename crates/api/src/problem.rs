@@ -8,6 +8,7 @@
 mod tests;
 mod wording;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -180,9 +181,12 @@ impl Problem {
         Self::invalid_query(Phrase::new("invalid_query-repeated").with("name", name.to_owned()))
     }
 
+    /// A parameter that is none of the `known` ones.
     #[must_use]
-    pub fn unknown_parameter(name: &str) -> Self {
-        Self::invalid_query(Phrase::new("invalid_query-unknown").with("name", name.to_owned()))
+    pub fn unknown_parameter(name: &str, known: &BTreeSet<&'static str>) -> Self {
+        let known: Vec<&str> = known.iter().copied().collect();
+        let phrase = Phrase::new("invalid_query-unknown");
+        Self::invalid_query(phrase.with("name", name.to_owned()).with("known", known.join(", ")))
     }
 
     #[must_use]

@@ -59,7 +59,8 @@ malformed_message = The message cannot be read: it is none that this method take
 invalid_path = "{ $segment }" in the path is not an id: ids are whole numbers.
 invalid_query-repeated = The parameter { $name } stands there more than once.
 invalid_query-not_an_integer = The parameter { $name } must be a whole number, not "{ $value }".
-invalid_query-unknown = There is no parameter { $name } here.
+# $known: such as cursor, limit
+invalid_query-unknown = There is no parameter { $name } here, only { $known }.
 invalid_header-if_match = If-Match takes entity tags in double quotes, as ETag gave them, or *; not { $tag }.
 invalid_header-if_match_bytes = If-Match holds bytes that are no text.
 # $reason: what CORS says, which is English

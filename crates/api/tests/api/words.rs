@@ -56,8 +56,8 @@ fn a_refusal_is_in_the_language_asked_for(board: &Board) {
         (
             "GET",
             "/api/v1/qna?limits=7",
-            "알 수 없는 쿼리 매개변수입니다: limits.",
-            "There is no parameter limits here.",
+            "알 수 없는 쿼리 매개변수입니다: limits. 사용할 수 있는 매개변수: author, cursor, limit, order.",
+            "There is no parameter limits here, only author, cursor, limit, order.",
         ),
         (
             "PUT",
