@@ -20,7 +20,9 @@ crate::tests![
 
 /// An archive of these members, under its own compression.
 fn made_of(members: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(zstd::Encoder::new(Vec::new(), 1).unwrap());
+    let mut zstd = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    zstd.include_checksum(true).unwrap();
+    let mut tar = tar::Builder::new(zstd);
     for (name, content) in members {
         let mut header = tar::Header::new_ustar();
         header.set_size(content.len() as u64);
@@ -56,6 +58,9 @@ fn refused(bytes: &[u8]) -> String {
 fn what_is_no_archive_is_refused(_: &Board) {
     let good = head(|_| ());
     let bomb = vec![0; 100 << 20];
+    let whole = made_of(&[("mundap.json", &good)]);
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
     let cases: &[(&str, Vec<u8>)] = &[
         ("is not an archive", Vec::new()),
         ("is not an archive", b"hello".to_vec()),
@@ -71,6 +76,9 @@ fn what_is_no_archive_is_refused(_: &Board) {
             "is not an archive",
             made_of(&[("mundap.json", &head(|head| head["tables"][0]["name"] = "seaql_migrations".into()))]),
         ),
+        // As an operator's own archive is after a bad disk, or half a transfer.
+        ("is damaged", flipped),
+        ("is damaged", whole[..whole.len() - 5].to_vec()),
         ("no plain file", made_of(&[("mundap.json", &good), ("a link", b"")])),
         ("ends too early", made_of(&[("mundap.json", &good)])),
         ("not expected there", made_of(&[("mundap.json", &good), ("../evil", b"x")])),

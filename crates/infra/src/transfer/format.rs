@@ -11,13 +11,14 @@
 //! is believed before the whole of it was checked once.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use mundap_domain::image::{Digest, Picture};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, Builder, EntryType, Header};
+use zstd::zstd_safe::MAGICNUMBER;
 use zstd::{Decoder, Encoder};
 
 use super::rows::Sum;
@@ -219,6 +220,18 @@ pub(crate) fn read(path: &Path, take: &mut dyn FnMut(Piece) -> bool) -> Result<(
     Ok(())
 }
 
+/// Why what is compressed as an archive is cannot be unpacked any more: a small one is a single block, and damaged from its beginning.
+fn damage(path: &Path) -> io::Result<Option<io::Error>> {
+    let mut file = File::open(path)?;
+    let mut magic = [0; 4];
+    file.read_exact(&mut magic)?;
+    if u32::from_le_bytes(magic) != MAGICNUMBER {
+        return Ok(None);
+    }
+    file.rewind()?;
+    Ok(io::copy(&mut Decoder::new(file)?, &mut io::sink()).err())
+}
+
 struct Reading<'a> {
     path: &'a Path,
     /// With its checksum.
@@ -236,7 +249,10 @@ impl Reading<'_> {
     }
 
     fn foreign(&self, reason: &'static str) -> TransferError {
-        TransferError::Foreign(self.path(), reason)
+        match damage(self.path) {
+            Ok(Some(error)) => self.damaged(error.to_string()),
+            _ => TransferError::Foreign(self.path(), reason),
+        }
     }
 
     fn damaged(&self, reason: String) -> TransferError {
