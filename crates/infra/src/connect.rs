@@ -174,7 +174,7 @@ pub enum ConnectError {
     Unreachable(String, String),
     #[error("{0} turned the user away: {1}")]
     Refused(String, String),
-    #[error("{0}: there is no such database on that server, create it: {1}")]
+    #[error("{0}: there is no such database on that server: create it, or look at its name: {1}")]
     NoDatabase(String, String),
 }
 

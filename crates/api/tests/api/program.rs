@@ -434,6 +434,11 @@ fn check_tells_the_settings_and_tries_them(board: &Board) {
     for name in names {
         assert!(!shown(&out, &name).is_empty() || name == "MUNDAP_CORS_ORIGINS", "{name}:\n{out}");
     }
+    for (name, value) in
+        [("MUNDAP_IDENTITY", "token"), ("MUNDAP_RATE_LIMIT", "on"), ("MUNDAP_DATABASE_CAUSAL_READS", "on")]
+    {
+        assert_eq!(shown(&out, name), value, "as whoever sets it writes it");
+    }
     let pending = |out: &str| {
         let line = out.lines().find(|line| line.starts_with("migrations: ")).unwrap().to_owned();
         line.split(' ').nth(1).unwrap().parse::<u32>().unwrap()
