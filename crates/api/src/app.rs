@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix_server::Server;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpServer, web};
+use metrics_exporter_prometheus::PrometheusHandle;
 use mundap_domain::env::{Clock as _, Timestamp};
 use mundap_domain::idempotency::FingerprintKey;
 use mundap_domain::mail::Mailer;
@@ -213,7 +214,9 @@ pub(crate) fn worker_count(settings: &Settings) -> usize {
 ///
 /// # Errors
 /// Where the listener cannot be used.
-pub fn private(listener: TcpListener, state: web::Data<ops::Ops>) -> std::io::Result<Server> {
-    let server = HttpServer::new(move || App::new().app_data(state.clone()).configure(ops::routes));
+pub fn private(listener: TcpListener, desk: ops::Desk, counted: PrometheusHandle) -> std::io::Result<Server> {
+    let (desk, counted) = (web::Data::new(desk), web::Data::new(counted));
+    let server =
+        HttpServer::new(move || App::new().app_data(desk.clone()).app_data(counted.clone()).configure(ops::routes));
     Ok(server.listen(listener)?.workers(1).disable_signals().shutdown_timeout(1).run())
 }

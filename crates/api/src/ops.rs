@@ -1,5 +1,6 @@
 //! The operators' port: is it alive, is it ready, what did it count, what does it log.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::http::header::CONTENT_TYPE;
@@ -17,7 +18,22 @@ pub struct Ops {
     pub board: web::Data<Board>,
     pub store: SeaStore,
     pub doctor: Doctor,
-    pub metrics: PrometheusHandle,
+}
+
+/// What the operators' port asks: nothing, as long as the board waits for its database, or migrates it.
+#[derive(Clone, Default)]
+pub struct Desk(Arc<OnceLock<web::Data<Ops>>>);
+
+impl Desk {
+    /// From now on there is a board to ask about.
+    pub fn open(&self, ops: web::Data<Ops>) {
+        // It is opened once.
+        let _ = self.0.set(ops);
+    }
+
+    fn ops(&self) -> Option<&Ops> {
+        self.0.get().map(|ops| &***ops)
+    }
 }
 
 impl Ops {
@@ -33,11 +49,10 @@ const FILTER_BYTES: usize = 8 * 1024;
 pub fn routes(config: &mut web::ServiceConfig) {
     config
         .app_data(web::PayloadConfig::new(FILTER_BYTES))
-        .route("/livez", web::get().to(livez))
-        .route("/readyz", web::get().to(readyz))
-        .route("/metrics", web::get().to(metrics))
-        .route("/log", web::get().to(log))
-        .route("/log", web::put().to(set_log));
+        .service(web::resource("/livez").route(web::get().to(livez)).route(web::head().to(livez)))
+        .service(web::resource("/readyz").route(web::get().to(readyz)).route(web::head().to(readyz)))
+        .service(web::resource("/metrics").route(web::get().to(metrics)))
+        .service(web::resource("/log").route(web::get().to(log)).route(web::put().to(set_log)));
 }
 
 /// Whether the process runs; never asks the database.
@@ -46,7 +61,10 @@ async fn livez() -> impl Responder {
 }
 
 /// Whether requests should come here, and which part says no.
-async fn readyz(ops: web::Data<Ops>) -> impl Responder {
+async fn readyz(desk: web::Data<Desk>) -> impl Responder {
+    let Some(ops) = desk.ops() else {
+        return HttpResponse::ServiceUnavailable().json(json!({"status": "starting"}));
+    };
     let health = ops.doctor.health().await;
     let (draining, ready) = (ops.board.is_draining(), ops.is_ready(health));
     let mut body = json!(health);
@@ -56,16 +74,22 @@ async fn readyz(ops: web::Data<Ops>) -> impl Responder {
 }
 
 /// Prometheus' text format.
-async fn metrics(ops: web::Data<Ops>) -> impl Responder {
-    let ready = ops.is_ready(ops.doctor.health().await);
+async fn metrics(desk: web::Data<Desk>, counted: web::Data<PrometheusHandle>) -> impl Responder {
+    let ready = match desk.ops() {
+        None => false,
+        Some(ops) => {
+            let is_shared = ops.doctor.images() == Images::Ok;
+            metrics::gauge!("mundap_image_folder_shared").set(if is_shared { 1.0 } else { 0.0 });
+            let in_flight = u32::try_from(ops.board.in_flight()).unwrap_or(u32::MAX);
+            metrics::gauge!("mundap_http_requests_in_flight").set(in_flight);
+            ops.store.report_pools();
+            ops.is_ready(ops.doctor.health().await)
+        }
+    };
     metrics::gauge!("mundap_ready").set(if ready { 1.0 } else { 0.0 });
-    let is_shared = ops.doctor.images() == Images::Ok;
-    metrics::gauge!("mundap_image_folder_shared").set(if is_shared { 1.0 } else { 0.0 });
-    metrics::gauge!("mundap_http_requests_in_flight").set(u32::try_from(ops.board.in_flight()).unwrap_or(u32::MAX));
-    ops.store.report_pools();
     telemetry::report_process();
-    ops.metrics.run_upkeep();
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(ops.metrics.render())
+    counted.run_upkeep();
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(counted.render())
 }
 
 /// What is logged, as a filter.

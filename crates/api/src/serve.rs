@@ -1,6 +1,7 @@
 //! `mundap serve`: start, serve, end.
 
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::command::{Ending, Fault, data_dir, signing_keys, store};
 use crate::grpc;
 use crate::health::Doctor;
 use crate::mail;
-use crate::ops::Ops;
+use crate::ops::{Desk, Ops};
 use crate::otlp;
 use crate::settings::{Identity, Listen, Settings};
 use crate::telemetry;
@@ -32,6 +33,7 @@ pub async fn serve(settings: Settings) -> Result<Ending, Fault> {
     let mut stop = Stop::listen().map_err(|error| Fault::Other(error.into()))?;
     let metrics = telemetry::start_metrics().map_err(|error| Fault::Other(error.into()))?;
     data_dir(&settings)?;
+    let new_key = Some(settings.signing_key_file()).filter(|path| !path.exists());
     let keys = signing_keys(&settings)?;
     // The ports before the database: a second start beside a running one must not touch its data.
     let (http, http_addr) = listen("MUNDAP_HTTP_ADDR", settings.http_addr)?;
@@ -44,27 +46,31 @@ pub async fn serve(settings: Settings) -> Result<Ending, Fault> {
         .map_err(|error| Fault::Other(error.into()))?;
     let public_url = settings.public_url(http_addr);
     let mailer = mail::mailer(&settings, &public_url)?;
-    let Some(store) = unless_stopped(&mut stop, migrated(&settings)).await.transpose()? else {
+    let failed = |error: std::io::Error| Fault::Other(error.into());
+    // The operators' port before the database, too: whoever looks whether the process lives must not take one that waits for
+    // dead, above all not one that migrates.
+    let desk = Desk::default();
+    let private = app::private(ops, desk.clone(), metrics.clone()).map_err(failed)?;
+    let private_handle = private.handle();
+    let private = actix_web::rt::spawn(private);
+    let Some(store) = unless_stopped(&mut stop, migrated(&settings, ops_addr)).await.transpose()? else {
         return Ok(Ending::AtOnce);
     };
-    say_what_is_open(&settings, mailer.as_deref());
+    say_what_is_open(&settings, mailer.as_deref(), new_key.as_deref());
     let mailer = mailer.map(|mailer| mailer as Arc<dyn Mailer>);
     let board = web::Data::new(Board::new(&settings, store.clone(), &keys, mailer, public_url));
-    let failed = |error: std::io::Error| Fault::Other(error.into());
     let public = app::public(&settings, http, board.clone()).map_err(failed)?;
-    let metrics_handle = metrics.clone();
     let doctor = Doctor::new(store.clone(), BlobFolder::new(settings.images_dir()));
     // Before anybody uploads: what is put into the wrong folder must be brought to the right one by hand.
     doctor.look_at_images().await;
-    let state = web::Data::new(Ops { board: board.clone(), store: store.clone(), doctor, metrics });
-    let private = app::private(ops, state.clone()).map_err(failed)?;
+    let state = web::Data::new(Ops { board: board.clone(), store: store.clone(), doctor });
     let grpc_addr = grpc.as_ref().map(|(_, address)| address.to_string());
     let mut grpc = grpc.map(|(listener, _)| grpc::start(&settings, listener, &board)).transpose().map_err(failed)?;
     let grpc_health = grpc.as_ref().map(|grpc| actix_web::rt::spawn(grpc::tell_health(grpc.health(), state.clone())));
-    let (public_handle, private_handle) = (public.handle(), private.handle());
-    let upkeep = actix_web::rt::spawn(telemetry::keep(metrics_handle));
+    let public_handle = public.handle();
+    let upkeep = actix_web::rt::spawn(telemetry::keep(metrics));
     let public = actix_web::rt::spawn(public);
-    let private = actix_web::rt::spawn(private);
+    desk.open(state.clone());
     tracing::info!(
         http.addr = %http_addr, ops.addr = %ops_addr, grpc.addr = grpc_addr, url = board.public_url,
         "the board is at {}, its documentation at {}/docs", board.public_url, board.public_url
@@ -149,7 +155,7 @@ async fn unless_stopped<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Op
 const SOON: Duration = Duration::from_secs(1);
 
 /// The database, with the schema of this version.
-async fn migrated(settings: &Settings) -> Result<SeaStore, Fault> {
+async fn migrated(settings: &Settings, ops_addr: SocketAddr) -> Result<SeaStore, Fault> {
     let work = async {
         let store = store(settings).await?;
         let applied = mundap_migration::up(store.writer()).await?;
@@ -163,6 +169,7 @@ async fn migrated(settings: &Settings) -> Result<SeaStore, Fault> {
         return outcome;
     }
     tracing::info!(
+        ops.addr = %ops_addr,
         "the board is not there yet: it waits for the database, which takes long to answer or to migrate, or which \
          another program migrates or holds"
     );
@@ -170,7 +177,11 @@ async fn migrated(settings: &Settings) -> Result<SeaStore, Fault> {
 }
 
 /// What somebody who starts a board should know.
-fn say_what_is_open(settings: &Settings, mailer: Option<&SmtpMailer>) {
+fn say_what_is_open(settings: &Settings, mailer: Option<&SmtpMailer>, new_key: Option<&Path>) {
+    if let Some(path) = new_key.map(Path::display) {
+        // A typing error in the path comes to the same, and whoever is signed in elsewhere is refused here.
+        tracing::info!(%path, "made a new signing key, {path}: nobody who signed in by another one is known here");
+    }
     if settings.identity == Identity::TrustedEmail {
         tracing::warn!(
             "MUNDAP_IDENTITY=trusted-email: the e-mail in the body of /upload, /update_qna and /delete_qna is believed; \

@@ -7,7 +7,8 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
-use mundap_infra::SPANS;
+use mundap_domain::env::Clock as _;
+use mundap_infra::{SPANS, SystemClock};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{FilterExt as _, ParseError, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -177,6 +178,10 @@ pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
         }
     }
     PROCESS.describe();
+    // The system's own answer takes its place where it gives one: systemd's `ProcSubset=pid` hides when the machine was started.
+    if let Ok(now) = u32::try_from(SystemClock.now().unix_seconds()) {
+        gauge!("process_start_time_seconds").set(now);
+    }
     gauge!(
         "mundap_build_info",
         "version" => env!("CARGO_PKG_VERSION"),

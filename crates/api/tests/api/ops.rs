@@ -7,12 +7,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use ureq::{Agent, http};
 use url::Url;
 
 use crate::board::{Board, PASSWORD, new_email};
-use crate::database::while_held;
+use crate::database::{execute, while_held};
 use crate::program::eventually;
-use crate::server::{Options, Server, mundap};
+use crate::server::{Options, Server, Starting, agent, mundap};
 
 crate::tests![
     requests_are_counted_by_template_method_and_status,
@@ -20,16 +21,21 @@ crate::tests![
     a_database_that_is_away_costs_requests_and_not_the_process;
     once:
     it_is_alive_and_ready,
+    it_is_alive_while_it_waits_for_its_database,
     each_port_has_its_own_paths,
     the_log_can_be_quieter,
     the_log_can_be_text,
 ];
 
+fn asked(agent: &Agent, ops: &str, path: &str) -> (u16, String) {
+    let mut answer = agent.get(format!("http://{ops}{path}")).call().unwrap();
+    (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+}
+
 impl Server {
     /// The status and body of a `GET` on the operators' port.
     pub(crate) fn operator(&self, path: &str) -> (u16, String) {
-        let mut answer = self.agent.get(format!("http://{}{path}", self.ops)).call().unwrap();
-        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+        asked(&self.agent, &self.ops, path)
     }
 
     pub(crate) fn readiness(&self) -> (u16, Value) {
@@ -66,8 +72,46 @@ fn it_is_alive_and_ready(board: &Board) {
     }
 }
 
+fn it_is_alive_while_it_waits_for_its_database(board: &Board) {
+    let url = board.database.fresh();
+    let held = format!("{url}?mode=rwc");
+    // What opens the file has nothing to change about it then; what migrates it waits.
+    execute(&held, "PRAGMA journal_mode = WAL");
+    let mut starting = None;
+    while_held(&held, "BEGIN IMMEDIATE", || {
+        let waiting = starting.insert(Starting::on(&url, &Options::default()));
+        let waits = |text: &Value| text.as_str().is_some_and(|text| text.starts_with("the board is not there yet"));
+        let line = waiting.log.wait_for("that it waits", |line| waits(&line["message"]));
+        let (agent, ops) = (agent(), line["ops.addr"].as_str().unwrap());
+        assert_eq!(asked(&agent, ops, "/livez"), (200, r#"{"status":"alive"}"#.to_owned()));
+        assert_eq!(asked(&agent, ops, "/readyz"), (503, r#"{"status":"starting"}"#.to_owned()));
+        let (status, metrics) = asked(&agent, ops, "/metrics");
+        assert!(status == 200 && metrics.contains("\nmundap_ready 0\n"), "{metrics}");
+        assert!(metrics.contains("\nprocess_start_time_seconds 1"), "{metrics}");
+    });
+    let server = starting.unwrap().ready();
+    eventually("the board to be ready", || server.readiness().0 == 200);
+    let says = |text: &Value| text.as_str().is_some_and(|text| text.starts_with("made a new signing key"));
+    server.log.wait_for("the one on its new key", |line| says(&line["message"]));
+    assert!((server.metrics()["mundap_ready"] - 1.0).abs() < 0.1);
+}
+
 fn each_port_has_its_own_paths(board: &Board) {
     let server = board.server();
+    for (method, path, status) in [
+        ("HEAD", "/livez", 200),
+        ("HEAD", "/readyz", 200),
+        ("POST", "/livez", 405),
+        ("POST", "/readyz", 405),
+        ("POST", "/metrics", 405),
+        ("POST", "/log", 405),
+        ("GET", "/livez/", 404),
+    ] {
+        let request = http::Request::builder().method(method).uri(format!("http://{}{path}", server.ops));
+        let answer = server.agent.run(request.body(()).unwrap()).unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{method} {path}");
+        assert_eq!(answer.headers().contains_key("allow"), status == 405, "{method} {path}: {answer:?}");
+    }
     for path in ["/livez", "/readyz", "/metrics", "/metrics/"] {
         for method in ["GET", "POST", "HEAD"] {
             assert_eq!(server.call(method, path).send().status, 404, "{method} {path}");

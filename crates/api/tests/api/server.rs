@@ -207,13 +207,6 @@ impl Starting {
     pub(crate) fn ready(self) -> Server {
         let line = self.log.wait_for("the one that says where it serves", |line| line["http.addr"].is_string());
         let address = |name: &str| line[name].as_str().unwrap().to_owned();
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .allow_non_standard_methods(true)
-            .timeout_global(Some(PATIENCE))
-            // Well below the server's own limit: a connection that both ends give up at once loses a request.
-            .max_idle_age(Duration::from_secs(5));
         Server {
             http: address("http.addr"),
             ops: address("ops.addr"),
@@ -223,13 +216,24 @@ impl Starting {
             log: self.log,
             database_url: self.database_url,
             dir: self.dir,
-            agent: config.build().new_agent(),
+            agent: agent(),
             seen: Mutex::default(),
             answered: Mutex::default(),
             secrets: Mutex::default(),
             document: OnceLock::new(),
         }
     }
+}
+
+pub(crate) fn agent() -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .allow_non_standard_methods(true)
+        .timeout_global(Some(PATIENCE))
+        // Well below the server's own limit: a connection that both ends give up at once loses a request.
+        .max_idle_age(Duration::from_secs(5));
+    config.build().new_agent()
 }
 
 impl Server {
