@@ -5,11 +5,13 @@
 
 mod value;
 
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory as _, Parser, ValueEnum};
 use ipnet::IpNet;
 use mundap_domain::rate::{Quota, Quotas};
@@ -21,7 +23,7 @@ use crate::command::Command;
 pub(crate) use value::{DAY, within};
 use value::{HOUR, MINUTE, MS};
 pub use value::{Listen, show_quota};
-use value::{origin, public_url, quota, share, whole_seconds};
+use value::{address, origin, public_url, quota, share, whole_seconds};
 
 /// A Q&A board beside your product.
 #[derive(Debug, Parser)]
@@ -58,7 +60,8 @@ pub enum Switch {
 #[command(next_help_heading = "Settings")]
 pub struct Settings {
     /// REST and the documentation pages
-    #[arg(long, global = true, env = "MUNDAP_HTTP_ADDR", value_name = "ADDR", default_value = "127.0.0.1:8000")]
+    #[arg(long, global = true, env = "MUNDAP_HTTP_ADDR", value_name = "ADDR", default_value = "127.0.0.1:8000",
+          value_parser = address)]
     pub http_addr: SocketAddr,
 
     /// gRPC; `off` turns it off
@@ -66,7 +69,8 @@ pub struct Settings {
     pub grpc_addr: Listen,
 
     /// /livez, /readyz and /metrics; keep it away from the public
-    #[arg(long, global = true, env = "MUNDAP_OPS_ADDR", value_name = "ADDR", default_value = "127.0.0.1:8002")]
+    #[arg(long, global = true, env = "MUNDAP_OPS_ADDR", value_name = "ADDR", default_value = "127.0.0.1:8002",
+          value_parser = address)]
     pub ops_addr: SocketAddr,
 
     /// The embedded database, image files, and the signing key made at first start
@@ -296,6 +300,8 @@ pub enum SettingsError {
     File { name: &'static str, path: PathBuf, source: std::io::Error },
     #[error("the .env file in this folder cannot be read: {0}")]
     DotEnv(String),
+    #[error("{name} (--{flag}) cannot be \"{value}\": {reason}")]
+    BadValue { name: String, flag: String, value: String, reason: String },
     #[error("{name}: {reason}")]
     Value { name: &'static str, reason: String },
 }
@@ -313,8 +319,27 @@ impl Cli {
             Err(error) => return Err(SettingsError::DotEnv(value::env_file_fault(Path::new(".env"), &error))),
         }
         refuse_unknown(std::env::vars_os().map(|(name, _)| name))?;
-        Ok(Self::parse())
+        Self::try_parse().map_err(|error| bad_value(&error).unwrap_or_else(|| error.exit()))
     }
+}
+
+/// The setting that has this value, by the name that most set it by. `None` for any other error of the command line.
+fn bad_value(error: &clap::Error) -> Option<SettingsError> {
+    let said = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        _ => None,
+    };
+    let flag = said(ContextKind::InvalidArg)?.strip_prefix("--")?.split(' ').next()?.to_owned();
+    let command = Cli::command();
+    let name =
+        command.get_arguments().find(|arg| arg.get_long() == Some(&flag))?.get_env()?.to_string_lossy().into_owned();
+    let reason = match error.source() {
+        Some(reason) => reason.to_string(),
+        None => format!("it must be one of {}", said(ContextKind::ValidValue)?),
+    };
+    let value = said(ContextKind::InvalidValue)?;
+    Some(SettingsError::BadValue { name, flag, value, reason })
 }
 
 /// A variable that starts with `MUNDAP_` and is no setting is a typing error that would otherwise go unnoticed.

@@ -18,11 +18,15 @@ pub enum Listen {
 }
 
 impl FromStr for Listen {
-    type Err = std::net::AddrParseError;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "off" { Ok(Self::Off) } else { text.parse().map(Self::At) }
+        if text == "off" { Ok(Self::Off) } else { address(text).map(Self::At).map_err(|reason| reason + ", or off") }
     }
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "it must be an IP address and a port, such as 127.0.0.1:8000 or [::]:8000".to_owned())
 }
 
 impl fmt::Display for Listen {
@@ -82,7 +86,7 @@ pub(super) fn whole_seconds(text: &str) -> Result<Duration, String> {
 
 /// A browser's `Origin` is scheme, host and port; anything else would never match one.
 pub(super) fn origin(text: &str) -> Result<String, String> {
-    let url = url::Url::parse(text.trim()).map_err(|error| error.to_string())?;
+    let url = url::Url::parse(text.trim()).map_err(|_| "an origin is such as https://board.example.com".to_owned())?;
     let origin = url.origin().ascii_serialization();
     if matches!(url.scheme(), "http" | "https") && url.as_str().trim_end_matches('/') == origin {
         Ok(origin)
@@ -92,7 +96,7 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn public_url(text: &str) -> Result<url::Url, String> {
-    let url = url::Url::parse(text).map_err(|error| error.to_string())?;
+    let url = url::Url::parse(text).map_err(|error| format!("it must start with http:// or https:// ({error})"))?;
     if matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none() {
         Ok(url)
     } else {
