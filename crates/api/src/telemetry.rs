@@ -10,7 +10,7 @@ use metrics_process::Collector;
 use mundap_domain::env::Clock as _;
 use mundap_infra::{SPANS, SystemClock};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::{FilterExt as _, ParseError, filter_fn};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -92,22 +92,62 @@ impl Log {
         if filter.trim().is_empty() {
             return Err("the filter is empty; `off` logs nothing".to_owned());
         }
-        let new = parse(filter).map_err(|error| error.to_string())?;
-        // Said under both, so that it is seen whichever is the quieter one.
-        tracing::warn!(
-            log.filter = filter,
-            "the log's filter is {filter} from now on, after {current}",
-            current = filters.current
-        );
+        let new = parse(filter)?;
+        let say = || {
+            tracing::warn!(
+                log.filter = filter,
+                "the log's filter is {filter} from now on, after {current}",
+                current = filters.current
+            );
+        };
+        // Under the old one, and where that hides it under the new one: either may be the quieter.
+        let is_seen = tracing::enabled!(tracing::Level::WARN);
+        say();
         self.handle.reload(new).map_err(|error| error.to_string())?;
+        if !is_seen {
+            say();
+        }
         filter.clone_into(&mut filters.current);
         filters.changes += 1;
         Ok(())
     }
 }
 
-fn parse(filter: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(format!("{QUIET},{filter}"))
+/// What lines of this program are about, each with `::…` behind it.
+const TARGETS: [&str; 5] = ["mundap_api", "mundap_domain", "mundap_grpc", "mundap_infra", "mundap_migration"];
+
+fn parse(filter: &str) -> Result<EnvFilter, String> {
+    filter.split(',').try_for_each(can_be_meant)?;
+    EnvFilter::builder().parse(format!("{QUIET},{filter}")).map_err(|error| error.to_string())
+}
+
+/// Refuses what is a directive, and hardly the one that somebody meant: `inf` would be a target, of which nothing is ever
+/// logged, and so nothing at all.
+fn can_be_meant(directive: &str) -> Result<(), String> {
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let directive = directive.trim();
+    // A filter of spans or fields is more than a typing error comes to.
+    if directive.is_empty() || directive.contains(['[', ']', '{', '}', '"']) {
+        return Ok(());
+    }
+    match directive.split_once('=') {
+        None if is_level(directive) => Ok(()),
+        None => Err(format!(
+            "{directive:?} is no level (off, error, warn, info, debug, trace), and a target has one behind it, such as \
+             mundap_infra=debug"
+        )),
+        Some((target, _)) if target.starts_with("mundap") && !is_ours(target) => {
+            Err(format!("{target:?} is no target of this program: they begin with {}", TARGETS.join(", ")))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Whether something of this program's is logged under it: a filter takes all targets that begin with its own.
+fn is_ours(target: &str) -> bool {
+    TARGETS
+        .iter()
+        .any(|ours| ours.starts_with(target) || target.strip_prefix(ours).is_some_and(|rest| rest.starts_with("::")))
 }
 
 /// A part of the subscriber.
@@ -134,7 +174,7 @@ const WAITING_LINES: usize = 4096;
 /// # Errors
 /// Where the filter is not one.
 #[must_use = "dropped, it ends the log"]
-pub fn start_logging(settings: &Settings, traces: Option<Part>) -> Result<WorkerGuard, ParseError> {
+pub fn start_logging(settings: &Settings, traces: Option<Part>) -> Result<WorkerGuard, String> {
     let (filter, handle) = reload::Layer::new(parse(&settings.log)?);
     let on_terminal = std::io::stderr().is_terminal();
     let format = settings.log_format.unwrap_or(if on_terminal { LogFormat::Text } else { LogFormat::Json });
@@ -256,5 +296,35 @@ pub async fn keep(metrics: PrometheusHandle) {
     loop {
         ticks.tick().await;
         metrics.run_upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typing_error_does_not_make_the_log_silent() {
+        for filter in
+            ["inf", "warning", "info,mundap_nfra=debug", "mundap_api::serv,info", "mundapi=trace", "info, debgu"]
+        {
+            assert!(parse(filter).is_err(), "{filter}");
+        }
+        for filter in [
+            "info",
+            "OFF",
+            "Trace",
+            "3",
+            "",
+            "info,mundap=debug",
+            "mundap_api::serve=info,warn",
+            "mundap_in=debug, info",
+            "sqlx=trace,hyper_util::client=off,warn",
+            "mundap_api[{http.route=\"/api/v1/qna\"}]=trace",
+        ] {
+            assert!(parse(filter).is_ok(), "{filter}: {:?}", parse(filter).err());
+        }
+        let reason = parse("info,warning").unwrap_err();
+        assert!(reason.starts_with("\"warning\" is no level (off, error, warn, "), "{reason}");
     }
 }
