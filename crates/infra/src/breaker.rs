@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::last::Last;
 
-/// Tries the database once, outside the pool: whether it answers.
-pub(crate) type Look = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+/// Tries the database once, outside the pool: why it does not answer. A pool knows only that it took too long.
+pub(crate) type Look = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
 
 /// A store's breaker. Cloning shares it.
 #[derive(Clone)]
@@ -110,13 +110,23 @@ impl Breaker {
         let state = &*self.0;
         let needs_it = || state.is_open.load(Ordering::SeqCst) && !state.is_over.load(Ordering::Relaxed);
         loop {
+            let mut is_told = false;
             // A statement that was under way may close it first.
             while needs_it() {
-                if timeout(Self::LOOK_LASTS, (state.look)()).await == Ok(true) {
-                    self.alive();
-                } else {
-                    sleep(Self::LOOK_EVERY).await;
+                let looked = timeout(Self::LOOK_LASTS, (state.look)()).await;
+                let reason = match looked {
+                    Ok(Ok(())) => {
+                        self.alive();
+                        continue;
+                    }
+                    Ok(Err(reason)) => reason,
+                    Err(_) => format!("it says nothing within {:?}", Self::LOOK_LASTS),
+                };
+                if !is_told {
+                    is_told = true;
+                    tracing::error!(error = reason, "what a connection to the database comes to: {reason}");
                 }
+                sleep(Self::LOOK_EVERY).await;
             }
             state.is_watched.store(false, Ordering::SeqCst);
             // It may have opened again just before that, and whoever opened it relied on this.
@@ -153,8 +163,8 @@ mod tests {
                 let answer = *answer.lock().unwrap();
                 Box::pin(async move {
                     match answer {
-                        Answer::Comes => true,
-                        Answer::Fails => false,
+                        Answer::Comes => Ok(()),
+                        Answer::Fails => Err("nobody listens".to_owned()),
                         Answer::NeverComes => std::future::pending().await,
                     }
                 })

@@ -377,7 +377,7 @@ fn look(options: &MySqlConnectOptions) -> Look {
                 sqlx::query("SELECT 1").execute(&mut connection).await?;
                 connection.close().await
             };
-            answers.await.is_ok()
+            answers.await.map_err(|error: sqlx::Error| error.to_string())
         })
     })
 }

@@ -201,7 +201,7 @@ mod tests {
             statement: Duration::from_secs(1),
             slow: Duration::from_secs(1),
             trouble: Trouble::none(),
-            breaker: Some(Breaker::new(Box::new(|| Box::pin(std::future::ready(false))))),
+            breaker: Some(Breaker::new(Box::new(|| Box::pin(std::future::ready(Err(String::new())))))),
             is_gated: true,
         }
     }

@@ -398,6 +398,11 @@ fn a_database_that_is_away_costs_requests_and_not_the_process(board: &Board) {
         let form = [("grant_type", "password"), ("username", &*user.email), ("password", PASSWORD)];
         let sign_in = server.post("/api/v1/auth/token").form(&form).may_fail().send();
         sign_in.problem(503, "database_unavailable");
+        // Once enough has come to nothing, the log says why; the pool knows only that it took too long.
+        server.log.wait_for("why", |line| {
+            let reason = line["error"].as_str().filter(|_| line["target"] == "mundap_infra::breaker");
+            reason.is_some_and(|reason| (reason == "it says nothing within 500ms") == (mode == Mode::Blocked))
+        });
         // What was looked at a moment ago is not looked at again.
         eventually("the node not to be ready", || server.readiness().0 == 503);
         let (status, body) = server.readiness();
