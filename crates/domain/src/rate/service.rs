@@ -133,26 +133,33 @@ impl RateLimits {
             });
         });
         let charge = Charge { key: self.key(policy, subject), quota, owed, now };
+        let first = self.pay(charge).await?;
+        debt.settle();
+        // Whoever was faster may have looked at the clock a moment after this use did, and filled the bucket from there on.
+        let later = Charge { owed: 0, now: self.clock.now(), ..charge };
+        let is_in_time = !first.admitted && first.end <= later.last_end_with_room();
+        let (Charged { admitted, end }, now) =
+            if is_in_time { (self.pay(later).await?, micros(later.now)) } else { (first, micros(now)) };
+        self.buckets.with(policy, subject, |bucket| {
+            // What came meanwhile is in memory alone.
+            bucket.end = micros(end) + quota.interval() * i64::from(bucket.owed);
+            bucket.bound(quota, now);
+            bucket.asked = now;
+            bucket.outcome(policy, quota, now, admitted)
+        })
+    }
+
+    async fn pay(&self, charge: Charge) -> Result<Charged, Error> {
         let charged = retrying(&*self.clock, || async move {
             let unit = self.store.begin().await?;
             let charged = unit.rates().charge(&charge).await?;
             unit.commit().await?;
             Ok(charged)
-        })
-        .await
-        .map_err(|error| match error {
+        });
+        charged.await.map_err(|error| match error {
             // Whatever ails the table: the use is refused for a moment, and not as a fault of the request.
             Error::Internal(cause) => Error::Unavailable(cause),
             other => other,
-        });
-        let Charged { admitted, end } = charged?;
-        debt.settle();
-        self.buckets.with(policy, subject, |bucket| {
-            // What came meanwhile is in memory alone.
-            bucket.end = micros(end) + quota.interval() * i64::from(bucket.owed);
-            bucket.bound(quota, micros(now));
-            bucket.asked = micros(now);
-            bucket.outcome(policy, quota, micros(now), admitted)
         })
     }
 

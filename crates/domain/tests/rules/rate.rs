@@ -113,6 +113,23 @@ async fn each_limit_bites_at_its_figure_and_lets_go_evenly() {
 }
 
 #[tokio::test]
+async fn a_use_that_others_overtook_with_a_later_clock_is_let_through() {
+    let (hands, shared) = (Hands::default(), Shared::default());
+    // Two of three, by somebody whose clock shows two seconds more.
+    *shared.end.lock().unwrap() = Some(noon().plus(TimeDelta::seconds(42)));
+    let mut stage =
+        Stage { quotas: Some(Quotas::all(three())), clock: Some(Arc::new(hands.clone())), ..Stage::default() };
+    let charges = shared.clone();
+    stage.inside.rates.expect_charge().times(2).returning(move |charge| {
+        let outcome = charges.charge(charge);
+        hands.turn(2);
+        Ok(outcome)
+    });
+    let rates = stage.services().rates;
+    assert_eq!(left(&rates, Policy::Writes, &account(1)).await, Some(0));
+}
+
+#[tokio::test]
 async fn a_clock_that_is_set_back_keeps_nobody_out_for_longer() {
     for policy in Policy::ALL {
         let (hands, shared) = (Hands::default(), Shared::default());
