@@ -80,8 +80,7 @@ fn it_is_alive_while_it_waits_for_its_database(board: &Board) {
     let mut starting = None;
     while_held(&held, "BEGIN IMMEDIATE", || {
         let waiting = starting.insert(Starting::on(&url, &Options::default()));
-        let waits = |text: &Value| text.as_str().is_some_and(|text| text.starts_with("the board is not there yet"));
-        let line = waiting.log.wait_for("that it waits", |line| waits(&line["message"]));
+        let line = waiting.log.wait_for_message("the board is not there yet");
         let (agent, ops) = (agent(), line["ops.addr"].as_str().unwrap());
         assert_eq!(asked(&agent, ops, "/livez"), (200, r#"{"status":"alive"}"#.to_owned()));
         assert_eq!(asked(&agent, ops, "/readyz"), (503, r#"{"status":"starting"}"#.to_owned()));
@@ -91,8 +90,7 @@ fn it_is_alive_while_it_waits_for_its_database(board: &Board) {
     });
     let server = starting.unwrap().ready();
     eventually("the board to be ready", || server.readiness().0 == 200);
-    let says = |text: &Value| text.as_str().is_some_and(|text| text.starts_with("made a new signing key"));
-    server.log.wait_for("the one on its new key", |line| says(&line["message"]));
+    server.log.wait_for_message("made a new signing key");
     assert!((server.metrics()["mundap_ready"] - 1.0).abs() < 0.1);
 }
 

@@ -167,9 +167,7 @@ fn half_a_request(server: &Server, email: &str) -> (TcpStream, String) {
 }
 
 pub(crate) fn stopping(server: &Server) {
-    server.log.wait_for("that it stops", |line| {
-        line["message"].as_str().is_some_and(|message| message.starts_with("stopping"))
-    });
+    server.log.wait_for_message("stopping");
 }
 
 fn a_signal_ends_it_well(board: &Board) {
@@ -194,8 +192,7 @@ fn a_signal_ends_a_start_that_waits_for_another_s_migration(board: &Board) {
         while_held(&held, "BEGIN IMMEDIATE", || {
             let starting = Starting::on(&url, &Options::default());
             let waits = "the board is not there yet";
-            let begins = |text: &Value| text.as_str().is_some_and(|text| text.starts_with(waits));
-            starting.log.wait_for("that it waits", |line| begins(&line["message"]));
+            starting.log.wait_for_message(waits);
             let started = Instant::now();
             let (status, log) = starting.end_by(name);
             assert_eq!(status.code(), Some(0), "{name}: {:?}", log.lines());
