@@ -214,8 +214,12 @@ pub(crate) fn worker_count(settings: &Settings) -> usize {
 ///
 /// # Errors
 /// Where the listener cannot be used.
-pub fn private(listener: TcpListener, desk: ops::Desk, counted: PrometheusHandle) -> std::io::Result<Server> {
-    let (desk, counted) = (web::Data::new(desk), web::Data::new(counted));
+pub fn private(
+    listener: TcpListener,
+    desk: web::Data<ops::Desk>,
+    counted: PrometheusHandle,
+) -> std::io::Result<Server> {
+    let counted = web::Data::new(counted);
     let server =
         HttpServer::new(move || App::new().app_data(desk.clone()).app_data(counted.clone()).configure(ops::routes));
     Ok(server.listen(listener)?.workers(1).disable_signals().shutdown_timeout(1).run())

@@ -1,6 +1,6 @@
 //! The operators' port: is it alive, is it ready, what did it count, what does it log.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use actix_web::http::header::CONTENT_TYPE;
@@ -21,8 +21,8 @@ pub struct Ops {
 }
 
 /// What the operators' port asks: nothing, as long as the board waits for its database, or migrates it.
-#[derive(Clone, Default)]
-pub struct Desk(Arc<OnceLock<web::Data<Ops>>>);
+#[derive(Default)]
+pub struct Desk(OnceLock<web::Data<Ops>>);
 
 impl Desk {
     /// From now on there is a board to ask about.
@@ -31,8 +31,8 @@ impl Desk {
         let _ = self.0.set(ops);
     }
 
-    fn ops(&self) -> Option<&Ops> {
-        self.0.get().map(|ops| &***ops)
+    fn ops(&self) -> Option<&web::Data<Ops>> {
+        self.0.get()
     }
 }
 

@@ -49,7 +49,7 @@ pub async fn serve(settings: Settings) -> Result<Ending, Fault> {
     let failed = |error: std::io::Error| Fault::Other(error.into());
     // The operators' port before the database, too: whoever looks whether the process lives must not take one that waits for
     // dead, above all not one that migrates.
-    let desk = Desk::default();
+    let desk = web::Data::new(Desk::default());
     let private = app::private(ops, desk.clone(), metrics.clone()).map_err(failed)?;
     let private_handle = private.handle();
     let private = actix_web::rt::spawn(private);

@@ -124,14 +124,13 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
 /// Refuses what is a directive, and hardly the one that somebody meant: `inf` would be a target, of which nothing is ever
 /// logged, and so nothing at all.
 fn can_be_meant(directive: &str) -> Result<(), String> {
-    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
     let directive = directive.trim();
     // A filter of spans or fields is more than a typing error comes to.
     if directive.is_empty() || directive.contains(['[', ']', '{', '}', '"']) {
         return Ok(());
     }
     match directive.split_once('=') {
-        None if is_level(directive) => Ok(()),
+        None if directive.parse::<LevelFilter>().is_ok() => Ok(()),
         None => Err(format!(
             "{directive:?} is no level (off, error, warn, info, debug, trace), and a target has one behind it, such as \
              mundap_infra=debug"

@@ -24,17 +24,17 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Fault> {
         ("MUNDAP_DATABASE_ACQUIRE_TIMEOUT", format!("{:?}", database.acquire_timeout)),
         ("MUNDAP_DATABASE_STATEMENT_TIMEOUT", format!("{:?}", database.statement_timeout)),
         ("MUNDAP_DATABASE_SLOW_QUERY", format!("{:?}", database.slow_query())),
-        ("MUNDAP_DATABASE_CAUSAL_READS", spelled(settings.database_causal_reads)),
-        ("MUNDAP_IDENTITY", spelled(settings.identity)),
+        ("MUNDAP_DATABASE_CAUSAL_READS", spelled(&settings.database_causal_reads)),
+        ("MUNDAP_IDENTITY", spelled(&settings.identity)),
         ("MUNDAP_SIGNING_KEY_FILE", settings.signing_key_file().display().to_string()),
         ("MUNDAP_LOG", settings.log.clone()),
         (
             "MUNDAP_LOG_FORMAT",
-            settings.log_format.map_or_else(|| "text on a terminal, json elsewhere".to_owned(), spelled),
+            settings.log_format.as_ref().map_or_else(|| "text on a terminal, json elsewhere".to_owned(), spelled),
         ),
         ("MUNDAP_OTLP_ENDPOINT", settings.otlp()?.map_or_else(|| "none".to_owned(), |url| collector(&url))),
         ("MUNDAP_OTLP_SAMPLE", settings.otlp_sample.to_string()),
-        ("MUNDAP_RATE_LIMIT", spelled(settings.rate_limit)),
+        ("MUNDAP_RATE_LIMIT", spelled(&settings.rate_limit)),
         ("MUNDAP_RATE_LIMIT_ANONYMOUS", show_quota(settings.rate_limit_anonymous)),
         ("MUNDAP_RATE_LIMIT_SIGN_IN", show_quota(settings.rate_limit_sign_in)),
         ("MUNDAP_RATE_LIMIT_ATTEMPTS", show_quota(settings.rate_limit_attempts)),
@@ -124,8 +124,7 @@ fn tempfile_in(dir: &Path) -> Result<(), Fault> {
 }
 
 /// As whoever sets it writes it.
-#[expect(clippy::needless_pass_by_value, reason = "it is handed over by `map_or_else`, and a byte")]
-fn spelled(value: impl ValueEnum) -> String {
+fn spelled(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 

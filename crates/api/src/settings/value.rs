@@ -86,13 +86,13 @@ pub(super) fn whole_seconds(text: &str) -> Result<Duration, String> {
 
 /// A browser's `Origin` is scheme, host and port; anything else would never match one.
 pub(super) fn origin(text: &str) -> Result<String, String> {
-    let url = url::Url::parse(text.trim()).map_err(|_| "an origin is such as https://board.example.com".to_owned())?;
-    let origin = url.origin().ascii_serialization();
-    if matches!(url.scheme(), "http" | "https") && url.as_str().trim_end_matches('/') == origin {
-        Ok(origin)
-    } else {
-        Err("an origin is such as https://board.example.com".to_owned())
-    }
+    let of = |url: url::Url| {
+        let origin = url.origin().ascii_serialization();
+        let is_all = matches!(url.scheme(), "http" | "https") && url.as_str().trim_end_matches('/') == origin;
+        is_all.then_some(origin)
+    };
+    let origin = url::Url::parse(text.trim()).ok().and_then(of);
+    origin.ok_or_else(|| "an origin is such as https://board.example.com".to_owned())
 }
 
 pub(super) fn public_url(text: &str) -> Result<url::Url, String> {

@@ -248,6 +248,7 @@ impl Reading<'_> {
         self.path.to_owned()
     }
 
+    /// Not an archive of ours; or none any more, where it cannot even be unpacked.
     fn foreign(&self, reason: &'static str) -> TransferError {
         match damage(self.path) {
             Ok(Some(error)) => self.damaged(error.to_string()),
