@@ -24,6 +24,7 @@ mod view;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use mundap_domain::Services;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -86,7 +87,7 @@ impl Health {
     }
 }
 
-/// Every service, with health and reflection.
+/// Every service, with health and reflection. Health says no until it is told otherwise.
 ///
 /// # Errors
 /// Where the descriptors cannot be read, which would be a fault of the build.
@@ -109,5 +110,8 @@ pub fn routes(services: &Arc<Services>, limits: Limits) -> Result<(Routes, Healt
         .add_service(account::service(services.clone(), limits))
         .add_service(auth::service(services.clone(), limits))
         .add_service(admin::service(services.clone(), limits));
-    Ok((routes.routes().prepare(), Health { reporter: health, said: Arc::default() }))
+    let health = Health { reporter: health, said: Arc::default() };
+    // Until somebody has looked. Nobody else has it yet, so that there is nothing to wait for.
+    let _ = health.set(false).now_or_never();
+    Ok((routes.routes().prepare(), health))
 }

@@ -2,12 +2,15 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, Version};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -213,7 +216,7 @@ async fn converse<S>(
     S::Future: Send + 'static,
 {
     let opened = Instant::now();
-    let service = service.map_request(|request: Request<hyper::body::Incoming>| request.map(Body::new));
+    let service = tower::service_fn(move |request| answer(service.clone(), request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
     // When to look again, and whether it was told to end.
     let (mut look, mut ending) = (opened + limits.first_call, false);
@@ -246,5 +249,53 @@ async fn converse<S>(
                 }
             }
         }
+    }
+}
+
+/// Answers. Where an answer of HTTP/1.1 does not wait for all of its request, the connection ends with it, and the answer says
+/// so: hyper closes it without a word, and the caller's next request would be lost on it (RFC 9112, 9.6).
+async fn answer<S>(service: S, request: Request<Incoming>) -> Result<Response<Body>, Infallible>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    if request.version() > Version::HTTP_11 {
+        return service.oneshot(request.map(Body::new)).await;
+    }
+    let was_read = Arc::new(AtomicBool::new(hyper::body::Body::is_end_stream(request.body())));
+    let request = request.map(|body| Body::new(Noticed { body, was_read: was_read.clone() }));
+    let mut response = service.oneshot(request).await?;
+    if !was_read.load(Ordering::Relaxed) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// A request's body that tells when all of it was read.
+struct Noticed {
+    body: Incoming,
+    was_read: Arc<AtomicBool>,
+}
+
+impl hyper::body::Body for Noticed {
+    type Data = <Incoming as hyper::body::Body>::Data;
+    type Error = <Incoming as hyper::body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.was_read.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -1,14 +1,20 @@
 //! gRPC-Web: browsers speak HTTP/1.1 or cannot see trailers, and may call from origins that were named.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use mundap_grpc::{Method as Rpc, v1};
 use prost::Message;
 use ureq::http::{HeaderMap, Method, Request};
 
 use crate::board::Board;
 use crate::grpc::Caller;
-use crate::server::{Options, Server};
+use crate::server::{Options, PATIENCE, Server};
 
-crate::tests![what_is_no_message_is_refused_by_every_method; once: a_page_may_call, a_page_of_an_origin_that_was_not_named_may_not];
+crate::tests![
+    what_is_no_message_is_refused_by_every_method;
+    once: a_page_may_call, a_page_of_an_origin_that_was_not_named_may_not, a_connection_that_ends_says_so,
+];
 
 const ORIGIN: &str = "https://board.example.com";
 
@@ -126,4 +132,33 @@ fn what_is_no_message_is_refused_by_every_method(board: &Board) {
     }
     let details = Caller::of(server);
     assert_eq!(details.qna(1 << 52).unwrap_err().code(), tonic::Code::NotFound, "it goes on");
+}
+
+/// Calls with the head of a request alone, and its body when the answer has begun.
+fn answered_early(server: &Server, method: &str) -> String {
+    let mut stream = TcpStream::connect(&server.grpc).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!(
+        "POST /mundap.v1.QnaService/{method} HTTP/1.1\r\nhost: board\r\ncontent-type: application/grpc-web+proto\r\n\
+         content-length: 5\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut begun = [0; 1];
+    stream.read_exact(&mut begun).unwrap();
+    // It may be gone by now.
+    let _ = stream.write_all(&[0; 5]);
+    let mut answer = begun.to_vec();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn a_connection_that_ends_says_so(board: &Board) {
+    let server = board.server();
+    // A stranger's question is refused before it is there.
+    for method in ["CreateQna", "NoMethod"] {
+        let early = answered_early(server, method);
+        assert!(early.contains("\r\nconnection: close\r\n"), "{method}: {early}");
+    }
+    let (_, headers, _) = post(server, "ListQnas", ORIGIN, &v1::ListQnasRequest::default());
+    assert!(!headers.contains_key("connection"), "all of it was read: {headers:?}");
 }
