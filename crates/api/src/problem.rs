@@ -21,7 +21,7 @@ use actix_web::http::header::{
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 use mundap_domain::Error;
-use mundap_domain::error::{Cause, Violations};
+use mundap_domain::error::{Cause, KnownAway, Violations};
 use mundap_domain::idempotency::IdempotencyKey;
 use mundap_domain::image::Refusal;
 use serde::Serialize;
@@ -343,10 +343,10 @@ impl Problem {
         self.0.header.as_ref()
     }
 
-    /// The cause and its causes in one line, for the log.
+    /// What the log says of it.
     #[must_use]
     pub fn cause(&self) -> Option<String> {
-        self.0.cause.as_ref().map(|cause| chain(&**cause))
+        self.0.cause.as_ref().and_then(|cause| news(&**cause))
     }
 
     /// The answer, with the request's id in it.
@@ -486,12 +486,25 @@ impl From<Violations> for Problem {
     }
 }
 
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// What the log says of a request's failure: its [`chain`], or nothing where an outage has been logged already, which may
+/// be that of thousands of requests.
+#[must_use]
+pub fn news(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let is_known = causes(error).any(<dyn std::error::Error>::is::<KnownAway>);
+    (!is_known).then(|| chain(error))
+}
+
 /// An error and its causes in one line, each once: some say their cause themselves.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
     let mut line = String::new();
-    for cause in causes.map(ToString::to_string) {
+    for cause in causes(error).map(ToString::to_string) {
         if !line.ends_with(&cause) {
             line = if line.is_empty() { cause } else { format!("{line}: {cause}") };
         }

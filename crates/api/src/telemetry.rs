@@ -125,21 +125,19 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
 /// logged, and so nothing at all.
 fn can_be_meant(directive: &str) -> Result<(), String> {
     let directive = directive.trim();
-    // A filter of spans or fields is more than a typing error comes to.
-    if directive.is_empty() || directive.contains(['[', ']', '{', '}', '"']) {
+    let target = directive.split(['[', '=']).next().unwrap_or_default();
+    if target.len() < directive.len() && target.starts_with("mundap") && !is_ours(target) {
+        return Err(format!("{target:?} is no target of this program: they begin with {}", TARGETS.join(", ")));
+    }
+    // A filter of spans or fields may have commas of its own, and is more than a typing error comes to.
+    let is_more = directive.is_empty() || directive.contains(['=', '[', ']', '{', '}', '"']);
+    if is_more || directive.parse::<LevelFilter>().is_ok() {
         return Ok(());
     }
-    match directive.split_once('=') {
-        None if directive.parse::<LevelFilter>().is_ok() => Ok(()),
-        None => Err(format!(
-            "{directive:?} is no level (off, error, warn, info, debug, trace), and a target has one behind it, such as \
-             mundap_infra=debug"
-        )),
-        Some((target, _)) if target.starts_with("mundap") && !is_ours(target) => {
-            Err(format!("{target:?} is no target of this program: they begin with {}", TARGETS.join(", ")))
-        }
-        Some(_) => Ok(()),
-    }
+    Err(format!(
+        "{directive:?} is no level (off, error, warn, info, debug, trace), and a target has one behind it, such as \
+         mundap_infra=debug"
+    ))
 }
 
 /// Whether something of this program's is logged under it: a filter takes all targets that begin with its own.
@@ -304,9 +302,15 @@ mod tests {
 
     #[test]
     fn a_typing_error_does_not_make_the_log_silent() {
-        for filter in
-            ["inf", "warning", "info,mundap_nfra=debug", "mundap_api::serv,info", "mundapi=trace", "info, debgu"]
-        {
+        for filter in [
+            "inf",
+            "warning",
+            "info,mundap_nfra=debug",
+            "mundap_api::serv,info",
+            "mundapi=trace",
+            "info, debgu",
+            "mundap_nfra[store]=debug",
+        ] {
             assert!(parse(filter).is_err(), "{filter}");
         }
         for filter in [

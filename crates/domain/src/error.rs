@@ -199,6 +199,11 @@ pub enum StoreError {
     Backend(#[source] Cause),
 }
 
+/// Why a [`StoreError::Unavailable`] is nothing new: it was found before that the database does not answer, and logged then.
+#[derive(Debug, thiserror::Error)]
+#[error("the database has not answered lately")]
+pub struct KnownAway;
+
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::Image(refusal)

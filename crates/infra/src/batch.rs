@@ -220,7 +220,7 @@ pub(crate) fn share(error: &Arc<StoreError>) -> StoreError {
     }
 }
 
-/// The cause of a shared error.
+/// The cause of a shared error. It says what its own cause says, which is still there to be looked at.
 #[derive(Debug)]
 struct Of(Arc<StoreError>);
 
@@ -235,7 +235,7 @@ impl fmt::Display for Of {
 
 impl Error for Of {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source().and_then(Error::source)
+        self.0.source()
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use mundap_domain::StoreError;
+use mundap_domain::error::KnownAway;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -67,7 +68,7 @@ impl Breaker {
         }
         // Whoever tries again and again must not keep the look from happening.
         tokio::task::yield_now().await;
-        Err(StoreError::Unavailable("the database has not answered lately".into()))
+        Err(StoreError::Unavailable(KnownAway.into()))
     }
 
     /// The database answered, be it that it refused.

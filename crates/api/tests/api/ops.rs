@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::board::{Board, PASSWORD, new_email};
 use crate::database::{execute, while_held};
+use crate::grpc::Caller;
 use crate::program::eventually;
 use crate::server::{Options, Server, Starting, agent, mundap};
 
@@ -362,6 +363,25 @@ fn a_file_that_another_writes_to_costs_writes_alone(board: &Board) {
     assert_eq!(edit().is(200).json()["version"], 2);
 }
 
+/// Whoever is refused because of an outage that was told has a line of the access log alone: there may be thousands of them.
+fn says_nothing_new(server: &Server) {
+    let faces = ["/api/v1/qna", "/load_all_qna"].map(|path| {
+        let reply = server.get(path).may_fail().send();
+        assert!(reply.status >= 500, "{reply}");
+        reply.header("x-request-id").unwrap().to_owned()
+    });
+    let call = Caller::of(server).qna(1).unwrap_err();
+    assert_eq!(call.code(), tonic::Code::Unavailable, "{call:?}");
+    let call = call.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned();
+    for id in faces.into_iter().chain([call]) {
+        server
+            .log
+            .wait_for("the access log's", |line| line["request.id"] == id.as_str() && line["duration_ms"].is_number());
+        let said = server.log.lines().into_iter().filter(|line| line.contains(&id)).collect::<Vec<_>>();
+        assert_eq!(said.len(), 1, "{said:?}");
+    }
+}
+
 fn a_database_that_is_away_costs_requests_and_not_the_process(board: &Board) {
     let mut url = Url::parse(&board.database.fresh()).unwrap();
     if url.scheme() == "sqlite" {
@@ -401,6 +421,7 @@ fn a_database_that_is_away_costs_requests_and_not_the_process(board: &Board) {
             let reason = line["error"].as_str().filter(|_| line["target"] == "mundap_infra::breaker");
             reason.is_some_and(|reason| (reason == "it says nothing within 500ms") == (mode == Mode::Blocked))
         });
+        says_nothing_new(&server);
         // What was looked at a moment ago is not looked at again.
         eventually("the node not to be ready", || server.readiness().0 == 503);
         let (status, body) = server.readiness();
@@ -423,9 +444,14 @@ fn a_database_that_is_away_costs_requests_and_not_the_process(board: &Board) {
     let titles = server.get("/api/v1/qna").send().is(200).json();
     let titles: Vec<&Value> = titles["items"].as_array().unwrap().iter().map(|qna| &qna["title"]).collect();
     assert_eq!(titles, ["Back again", "Back again", "Is anybody there?"]);
-    // Every 503 is in the log with its cause and without the password.
+    // The first 503s are in the log with their cause and without the password, and each outage once.
     let lines = server.log.lines();
     assert!(lines.iter().any(|line| line.contains("\"error.code\":\"database_unavailable\"")), "{lines:?}");
+    for told in
+        ["the database does not answer", "what a connection to the database comes to", "the database answers again"]
+    {
+        assert_eq!(lines.iter().filter(|line| line.contains(told)).count(), 2, "{told}: {lines:?}");
+    }
     if let Some(password) = url.password() {
         assert!(!lines.iter().any(|line| line.contains(&format!(":{password}@"))), "{lines:?}");
     }

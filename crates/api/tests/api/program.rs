@@ -123,6 +123,7 @@ fn a_bad_value_is_wrong_usage(_: &Board) {
         ("MUNDAP_DATABASE_ACQUIRE_TIMEOUT", "5"),
         ("MUNDAP_IDENTITY", "nobody"),
         ("MUNDAP_LOG", "mundap=["),
+        ("MUNDAP_LOG", "inf"),
         ("MUNDAP_LOG_FORMAT", "xml"),
         ("MUNDAP_RATE_LIMIT", "maybe"),
         ("MUNDAP_RATE_LIMIT_WRITES", "60"),

@@ -116,12 +116,12 @@ impl Log {
         }
     }
 
-    /// Waits until the process has closed its standard error, which it does by ending.
     /// The line whose message begins like this.
     pub(crate) fn wait_for_message(&self, beginning: &str) -> Value {
         self.wait_for(beginning, |line| line["message"].as_str().is_some_and(|text| text.starts_with(beginning)))
     }
 
+    /// Waits until the process has closed its standard error, which it does by ending.
     fn wait_for_end(&self) {
         let lines = self.lines.lock().unwrap();
         let (lines, waited) = self.news.wait_timeout_while(lines, PATIENCE, |lines| !lines.1).unwrap();

@@ -241,6 +241,8 @@ fn the_log_is_changed_while_it_serves(board: &Board) {
         ("text/plain", "mundap_api=loudest"),
         ("text/plain", "==="),
         ("text/plain", ""),
+        ("text/plain", "inf"),
+        ("text/plain", "warn,mundap_nfra=debug"),
         ("application/json", "warn"),
         ("application/json", r#"{"filter": "warn", "until": "noon"}"#),
         ("application/json", r#"{"filter": "warn", "for": "a while"}"#),
@@ -250,6 +252,12 @@ fn the_log_is_changed_while_it_serves(board: &Board) {
         assert_eq!(filter(&server), "warn,mundap_api::edge=info", "{bad}");
     }
     assert_eq!(server.get("/log").send().status, 404, "it is the operators' alone");
+
+    // Off and on again are told, though one filter or the other lets no line through.
+    for filter in ["off", "info"] {
+        assert_eq!(put_filter(&server, "text/plain", filter), (200, json!({"filter": filter})));
+        server.log.wait_for("that the filter was changed", |line| line["log.filter"] == filter);
+    }
 }
 
 fn a_change_of_the_log_takes_itself_back(board: &Board) {

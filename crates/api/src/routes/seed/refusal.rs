@@ -69,10 +69,10 @@ impl Refusal {
         self.code
     }
 
-    /// The cause in one line, for the log.
+    /// What the log says of it.
     #[must_use]
     pub fn cause(&self) -> Option<String> {
-        self.cause.as_ref().map(|cause| crate::problem::chain(&**cause))
+        self.cause.as_ref().and_then(|cause| crate::problem::news(&**cause))
     }
 }
 
