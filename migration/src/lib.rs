@@ -132,6 +132,12 @@ pub async fn status(db: &DatabaseConnection) -> Result<Vec<(String, bool)>, Migr
     Ok(names().map(|name| (name.clone(), applied.contains(&name))).collect())
 }
 
+/// How many migrations this program knows.
+#[must_use]
+pub fn count() -> usize {
+    names().count()
+}
+
 fn names() -> impl Iterator<Item = String> {
     Migrator::migrations().into_iter().map(|migration| migration.name().to_owned())
 }

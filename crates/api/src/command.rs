@@ -253,8 +253,8 @@ pub async fn run(cli: Cli) -> Result<Ending, Fault> {
 }
 
 fn key(settings: &Settings, step: KeyCommand) -> Result<(), Fault> {
-    data_dir(settings)?;
-    let keys = signing_keys(settings)?;
+    // Where there is none its path is wrong, or the board has yet to start for the first time.
+    let keys = SigningKeys::load(&settings.signing_key_file())?;
     let now = SystemClock.now();
     match step {
         KeyCommand::Rotate { after, compromised } => {
@@ -346,6 +346,9 @@ async fn user(settings: &Settings, change: UserCommand) -> Result<(), Fault> {
     let public_url = settings.public_url(settings.http_addr);
     // It writes no letter; the board that serves sends what is put into its outbox here.
     let mailer = mail::mailer(settings, &public_url)?.map(|mailer| mailer as Arc<dyn Mailer>);
+    if !matches!(change, UserCommand::Add { .. }) {
+        carry::exists(DATABASE_URL, &settings.database()?)?;
+    }
     data_dir(settings)?;
     let keys = signing_keys(settings)?;
     let store = store(settings).await?;

@@ -229,7 +229,19 @@ impl SigningKeys {
             }
             outcome => outcome?,
         };
-        Ok(Self { path: path.into(), ring: Arc::new(RwLock::new(Arc::new(ring))) })
+        Ok(Self::new(path, ring))
+    }
+
+    /// The keys in a file that is there.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        load(path).map(|ring| Self::new(path, ring))
+    }
+
+    fn new(path: &Path, ring: Keyring) -> Self {
+        Self { path: path.into(), ring: Arc::new(RwLock::new(Arc::new(ring))) }
     }
 
     /// Reads the file again, and says whether it holds other keys now. Where it cannot be read the keys stay as they

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use clap::ValueEnum;
-use mundap_infra::BlobFolder;
+use mundap_infra::{BlobFolder, DatabaseSettings, SigningKeys};
 use url::Url;
 
-use super::{DATABASE_URL, Fault, data_dir, print, signing_keys, store, unreachable};
+use super::{DATABASE_URL, Fault, data_dir, print, store, unreachable};
 use crate::mail;
 use crate::settings::{Settings, show_quota};
 
@@ -74,15 +74,47 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Fault> {
     for (name, value) in shown {
         print(&format!("{name}={value}"))?;
     }
+    let is_new = is_missing(&settings.data_dir);
     data_dir(settings)?;
     tempfile_in(&settings.data_dir)?;
-    print(&format!("data folder: {} can be written", settings.data_dir.display()))?;
-    signing_keys(settings)?;
-    print("signing key: ok")?;
+    let made = if is_new { "was made now, and " } else { "" };
+    print(&format!("data folder: {} {made}can be written", settings.data_dir.display()))?;
+    // To make what is missing would tell nobody that its path is wrong.
+    let key = settings.signing_key_file();
+    if is_missing(&key) {
+        print(&not_yet("signing key", &key))?;
+    } else {
+        SigningKeys::load(&key)?;
+        print("signing key: ok")?;
+    }
+    match database.file().filter(|file| is_missing(file)) {
+        Some(file) => {
+            print(&not_yet("database", &file))?;
+            print(&format!("migrations: {} pending", mundap_migration::count()))?;
+        }
+        None => check_database(settings, &database).await?,
+    }
+    if let Some(mailer) = mailer {
+        mailer.try_out().await.map_err(|error| Fault::Mail(error.reason))?;
+        print("mail server: ok")?;
+    }
+    Ok(())
+}
+
+/// Not where it may be there, and cannot be looked at.
+fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
+fn not_yet(what: &str, path: &Path) -> String {
+    format!("{what}: {} is not there yet; the first start makes it", path.display())
+}
+
+async fn check_database(settings: &Settings, database: &DatabaseSettings) -> Result<(), Fault> {
     let store = store(settings).await?;
     print(&format!(
         "database: {}",
-        store.describe().await.map_err(|error| unreachable(DATABASE_URL, &database, &error))?
+        store.describe().await.map_err(|error| unreachable(DATABASE_URL, database, &error))?
     ))?;
     let pending = mundap_migration::status(store.writer()).await?.iter().filter(|(_, applied)| !applied).count();
     print(&format!("migrations: {pending} pending"))?;
@@ -93,10 +125,6 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Fault> {
         print("image folder: ok")?;
     }
     store.close().await;
-    if let Some(mailer) = mailer {
-        mailer.try_out().await.map_err(|error| Fault::Mail(error.reason))?;
-        print("mail server: ok")?;
-    }
     Ok(())
 }
 

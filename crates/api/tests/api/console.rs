@@ -15,7 +15,8 @@ crate::tests![
     the_first_account_can_come_before_the_first_start,
     a_console_account_that_breaks_a_rule_is_refused,
     a_role_from_the_console_bites,
-    a_password_from_the_console_ends_sign_ins,
+    a_password_from_the_console_ends_sign_ins;
+    once: whoever_looks_makes_no_board,
 ];
 
 fn migrations_go_up_and_down(board: &Board) {
@@ -45,6 +46,45 @@ fn migrations_go_up_and_down(board: &Board) {
     taken_back.reverse();
     assert_eq!(taken_back, all);
     assert_eq!(rest(&migrate(&["status"]), "pending "), all);
+}
+
+/// A path with a typing error would look as if it were another board's, and all well.
+fn whoever_looks_makes_no_board(_: &Board) {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| ends(in_dir(dir.path()).args(arguments));
+    for arguments in [&["key", "list"][..], &["key", "rotate"]] {
+        let line = run(arguments).refused(1);
+        assert!(line.starts_with("cannot use the signing key (MUNDAP_SIGNING_KEY_FILE): "), "{line}");
+    }
+    for arguments in
+        [&["user", "role", "ann@example.com", "admin"][..], &["user", "suspend", "ann@example.com"], &["doctor"]]
+    {
+        let line = run(arguments).refused(1);
+        assert!(line.contains("MUNDAP_DATABASE_URL") && line.ends_with("there is no such file"), "{line}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+
+    let said = run(&["check"]).done();
+    for line in [
+        "data folder: ./mundap-data was made now, and can be written",
+        "signing key: ./mundap-data/signing-key.pem is not there yet; the first start makes it",
+        "database: ./mundap-data/mundap.db is not there yet; the first start makes it",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path().join("mundap-data")).unwrap().count(), 0);
+    let pending = |said: &str| said.lines().find(|line| line.starts_with("migrations: ")).unwrap().to_owned();
+    let all = pending(&said);
+    assert!(all.ends_with(" pending") && all != "migrations: 0 pending", "{said}");
+
+    std::fs::write(dir.path().join("password"), PASSWORD).unwrap();
+    run(&["user", "add", "ann@example.com", "--password-file", "password"]).done();
+    let said = run(&["check"]).done();
+    for line in ["data folder: ./mundap-data can be written", "signing key: ok", "migrations: 0 pending"] {
+        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+    }
+    run(&["migrate", "down", "99"]).done();
+    assert_eq!(pending(&run(&["check"]).done()), all);
 }
 
 fn accounts_come_from_the_console(board: &Board) {
