@@ -69,7 +69,7 @@ async fn parse(req: &HttpRequest, body: Bytes) -> Result<Vec<u8>, Problem> {
         let name: String = field.name().unwrap_or_default().chars().take(NAME).collect();
         let bytes = content(&mut field).await?;
         if name != "file" {
-            violations.add(name, Broken::UnknownField);
+            violations.add(name, Broken::UnknownField { nearest: Some("file") });
             strange += 1;
             if strange == MOST_STRANGE {
                 return Err(violations.into());

@@ -83,6 +83,7 @@ too_slow-write = This took longer than the server gives a request, and it is not
 
 rule-required = is required
 rule-unknown_field = is not a known field
+rule-unknown_field-nearest = is not a known field (did you mean { $nearest }?)
 rule-not_a_string = must be a string
 rule-not_an_integer = must be a whole number
 rule-not_a_boolean = must be true or false

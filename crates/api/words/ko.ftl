@@ -71,6 +71,7 @@ too_slow-write = 요청 처리 제한 시간을 넘어 변경이 반영되었는
 
 rule-required = 필수 항목입니다
 rule-unknown_field = 알 수 없는 필드입니다
+rule-unknown_field-nearest = 알 수 없는 필드입니다({ $nearest } 필드가 있습니다)
 rule-not_a_string = 문자열이어야 합니다
 rule-not_an_integer = 정수여야 합니다
 rule-not_a_boolean = true 또는 false여야 합니다

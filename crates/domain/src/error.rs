@@ -237,7 +237,10 @@ pub struct Violation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
     Required,
-    UnknownField,
+    UnknownField {
+        /// The field that it may be meant to be.
+        nearest: Option<&'static str>,
+    },
     NotAString,
     NotAnInteger,
     NotABoolean,
@@ -286,7 +289,7 @@ impl Broken {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Required => "required",
-            Self::UnknownField => "unknown_field",
+            Self::UnknownField { .. } => "unknown_field",
             Self::NotAString => "not_a_string",
             Self::NotAnInteger => "not_an_integer",
             Self::NotABoolean => "not_a_boolean",

@@ -145,7 +145,7 @@ fn encode(rule: Broken) -> garde::Error {
     garde::Error::new(match rule {
         Broken::TooShort { min: n } | Broken::TooLong { max: n } => format!("{} {n}", rule.code()),
         Broken::Required
-        | Broken::UnknownField
+        | Broken::UnknownField { .. }
         | Broken::NotAString
         | Broken::NotAnInteger
         | Broken::NotABoolean

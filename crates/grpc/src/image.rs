@@ -70,7 +70,7 @@ async fn read(mut parts: Streaming<v1::UploadImageRequest>) -> Result<Arrived, U
                 return Err(Error::from(Refusal::TooLarge).into());
             }
             Some(Part::Data(data)) => bytes.extend_from_slice(&data),
-            Some(Part::Head(_)) => return Err(misplaced(Broken::UnknownField).into()),
+            Some(Part::Head(_)) => return Err(misplaced(Broken::UnknownField { nearest: None }).into()),
             // A part of a later version of the contract.
             None => {}
         }

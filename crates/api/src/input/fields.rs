@@ -18,6 +18,8 @@ use crate::problem::Problem;
 #[derive(Debug)]
 pub struct Fields {
     values: BTreeMap<String, Value>,
+    /// The names that were asked for: what there is here.
+    known: Vec<&'static str>,
     violations: Violations,
 }
 
@@ -47,9 +49,14 @@ impl FromRequest for OpenFields {
 }
 
 impl Fields {
+    fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.known.push(name);
+        self.values.remove(name)
+    }
+
     /// Takes out a string. A field of another type is noted, and `None` as if it were absent.
-    pub fn text(&mut self, name: &str) -> Option<String> {
-        match self.values.remove(name)? {
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
+        match self.take(name)? {
             Value::String(text) => Some(text),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
                 self.violations.add(name, Broken::NotAString);
@@ -59,7 +66,7 @@ impl Fields {
     }
 
     /// Takes out a string that may be null, which says the same as its absence.
-    pub fn nullable_text(&mut self, name: &str) -> Option<String> {
+    pub fn nullable_text(&mut self, name: &'static str) -> Option<String> {
         if self.values.get(name).is_some_and(Value::is_null) {
             self.values.remove(name);
         }
@@ -67,8 +74,8 @@ impl Fields {
     }
 
     /// Takes out true or false.
-    pub fn boolean(&mut self, name: &str) -> Option<bool> {
-        match self.values.remove(name)? {
+    pub fn boolean(&mut self, name: &'static str) -> Option<bool> {
+        match self.take(name)? {
             Value::Bool(value) => Some(value),
             Value::Null | Value::String(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
                 self.violations.add(name, Broken::NotABoolean);
@@ -79,8 +86,8 @@ impl Fields {
 
     /// Takes out a whole number, also one written as text, with a zero fraction or as a truth value, as pydantic does. One beyond
     /// 64 bits is one that nothing has.
-    pub fn lax_integer(&mut self, name: &str) -> Option<i64> {
-        let Some(value) = self.values.remove(name) else {
+    pub fn lax_integer(&mut self, name: &'static str) -> Option<i64> {
+        let Some(value) = self.take(name) else {
             self.violations.add(name, Broken::Required);
             return None;
         };
@@ -104,7 +111,8 @@ impl Fields {
     pub fn finish<T>(self, draft: Result<T, Violations>) -> Result<T, Violations> {
         let mut violations = self.violations;
         for name in self.values.into_keys() {
-            violations.add(name, Broken::UnknownField);
+            let nearest = nearest(&name, &self.known);
+            violations.add(name, Broken::UnknownField { nearest });
         }
         match draft {
             Ok(draft) if violations.is_empty() => Ok(draft),
@@ -123,7 +131,7 @@ impl Fields {
     /// Why they are none; a name that stands twice counts as broken too (RFC 8259, 4, leaves its meaning open).
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let Object(values) = serde_json::from_slice(bytes)?;
-        Ok(Self { values, violations: Violations::default() })
+        Ok(Self { values, known: Vec::new(), violations: Violations::default() })
     }
 
     /// The fields as they were sent.
@@ -131,6 +139,21 @@ impl Fields {
     pub fn raw(&self) -> Value {
         Value::Object(self.values.clone().into_iter().collect())
     }
+}
+
+/// How alike two names must be to be taken for one with a typing error, between 0 and 1.
+const ALIKE: f64 = 0.6;
+
+/// What an unknown name may be meant to be.
+fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    // As long as a name may be; the effort is the product of both lengths.
+    if name.len() > 64 {
+        return None;
+    }
+    let name = name.to_lowercase();
+    let alike = |known: &&'static str| (strsim::normalized_damerau_levenshtein(&name, known), *known);
+    let (alike, nearest) = known.iter().map(alike).max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    (alike >= ALIKE).then_some(nearest)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the bounds are checked, 2^53 is exact in both types")]
@@ -195,6 +218,26 @@ mod tests {
             mundap_domain::qna::QnaDraft::parse(fields.text("title").as_deref(), fields.text("content").as_deref());
         let violations = fields.finish(draft).unwrap_err();
         assert_eq!(violations.to_string(), "title not_a_string, role unknown_field, content required");
+    }
+
+    #[test]
+    fn a_typing_error_names_what_may_be_meant() {
+        let known = ["title", "content", "display_name", "current_password", "password"];
+        for (name, expected) in [
+            ("titel", Some("title")),
+            ("Title", Some("title")),
+            ("contents", Some("content")),
+            ("displayName", Some("display_name")),
+            ("passwort", Some("password")),
+            ("author", None),
+            ("role", None),
+            ("", None),
+            ("문답", None),
+        ] {
+            assert_eq!(nearest(name, &known), expected, "{name}");
+        }
+        assert_eq!(nearest(&"title".repeat(1000), &known), None);
+        assert_eq!(nearest("title", &[]), None);
     }
 
     #[test]

@@ -118,7 +118,7 @@ pub(super) fn explain(rule: &Broken) -> Phrase {
     let phrase = Phrase::new(format!("rule-{}", rule.code()));
     match rule {
         Broken::Required
-        | Broken::UnknownField
+        | Broken::UnknownField { nearest: None }
         | Broken::NotAString
         | Broken::NotAnInteger
         | Broken::NotABoolean
@@ -127,6 +127,9 @@ pub(super) fn explain(rule: &Broken) -> Phrase {
         | Broken::NotAnEmail
         | Broken::NotVisibleAscii
         | Broken::NotAnEntityTag => phrase,
+        Broken::UnknownField { nearest: Some(nearest) } => {
+            Phrase::new(format!("rule-{}-nearest", rule.code())).with("nearest", *nearest)
+        }
         Broken::TooShort { min } => phrase.with("min", *min),
         Broken::TooLong { max } => phrase.with("max", *max),
         // As texts: Fluent's numbers are exact to 2^53 alone.

@@ -61,7 +61,7 @@ fn every_error_has_its_code() {
 fn every_broken_rule_has_its_code() {
     let codes = [
         Broken::Required,
-        Broken::UnknownField,
+        Broken::UnknownField { nearest: None },
         Broken::NotAString,
         Broken::NotAnInteger,
         Broken::NotABoolean,

@@ -188,7 +188,7 @@ fn validation_error(violation: &Violation, sent: &Value) -> ValidationError {
     let input = sent.get(&violation.field).cloned().unwrap_or(Value::Null);
     let (r#type, msg, ctx) = match violation.rule {
         Broken::Required => ("missing", "Field required".to_owned(), None),
-        Broken::UnknownField => ("extra_forbidden", "Extra inputs are not permitted".to_owned(), None),
+        Broken::UnknownField { .. } => ("extra_forbidden", "Extra inputs are not permitted".to_owned(), None),
         Broken::NotAString => ("string_type", "Input should be a valid string".to_owned(), None),
         Broken::NotAnInteger if input.is_string() => {
             ("int_parsing", "Input should be a valid integer, unable to parse string as an integer".to_owned(), None)
