@@ -3,7 +3,7 @@
 mod fields;
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::{Deref, RangeInclusive};
 use std::rc::Rc;
 
@@ -180,7 +180,7 @@ impl OnceKey {
 pub struct Query {
     values: BTreeMap<String, String>,
     /// The names that were asked for: what there is here.
-    known: BTreeSet<&'static str>,
+    known: Vec<&'static str>,
     violations: Violations,
 }
 
@@ -197,11 +197,11 @@ impl Query {
     /// As there.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let values = pairs(text.as_bytes()).map_err(|name| Problem::repeated_parameter(&name))?;
-        Ok(Self { values, known: BTreeSet::new(), violations: Violations::default() })
+        Ok(Self { values, known: Vec::new(), violations: Violations::default() })
     }
 
     pub fn text(&mut self, name: &'static str) -> Option<String> {
-        self.known.insert(name);
+        self.known.push(name);
         self.values.remove(name)
     }
 
@@ -271,8 +271,9 @@ impl Query {
 
     /// # Errors
     /// 400 where a parameter is left that nothing asked for; 422 with every value out of its range.
-    pub fn finish(self) -> Result<(), Problem> {
+    pub fn finish(mut self) -> Result<(), Problem> {
         if let Some(name) = self.values.keys().next() {
+            self.known.sort_unstable();
             return Err(Problem::unknown_parameter(name, &self.known));
         }
         if self.violations.is_empty() { Ok(()) } else { Err(self.violations.into()) }

@@ -8,7 +8,6 @@
 mod tests;
 mod wording;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -183,8 +182,7 @@ impl Problem {
 
     /// A parameter that is none of the `known` ones.
     #[must_use]
-    pub fn unknown_parameter(name: &str, known: &BTreeSet<&'static str>) -> Self {
-        let known: Vec<&str> = known.iter().copied().collect();
+    pub fn unknown_parameter(name: &str, known: &[&'static str]) -> Self {
         let phrase = Phrase::new("invalid_query-unknown");
         Self::invalid_query(phrase.with("name", name.to_owned()).with("known", known.join(", ")))
     }

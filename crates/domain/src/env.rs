@@ -28,6 +28,18 @@ impl Timestamp {
         self.0.timestamp()
     }
 
+    /// Whole microseconds since 1970.
+    #[must_use]
+    pub const fn unix_micros(self) -> i64 {
+        self.0.timestamp_micros()
+    }
+
+    /// The instant so many microseconds after 1970; `None` beyond the calendar.
+    #[must_use]
+    pub fn from_unix_micros(micros: i64) -> Option<Self> {
+        DateTime::from_timestamp_micros(micros).map(Self::new)
+    }
+
     /// This instant moved by `delta`; saturates at the ends of the calendar.
     #[must_use]
     pub fn plus(self, delta: TimeDelta) -> Self {

@@ -15,7 +15,7 @@ mod service;
 use std::net::{IpAddr, Ipv6Addr};
 
 use async_trait::async_trait;
-use chrono::{DateTime, TimeDelta};
+use chrono::TimeDelta;
 
 pub use service::RateLimits;
 
@@ -123,7 +123,7 @@ impl Quota {
 
     /// Microseconds from one use to the next, evenly spread; at least one, for there are a million in a second.
     fn interval(self) -> i64 {
-        self.window.num_microseconds().unwrap_or(i64::MAX) / i64::from(self.permits)
+        micros(self.window) / i64::from(self.permits)
     }
 
     /// As many buckets in one.
@@ -314,8 +314,8 @@ pub struct Attempt {
     quota: Quota,
 }
 
-/// The instant so many microseconds after 1970, for repositories.
+/// A span in microseconds, in which buckets are counted; the longest where it has too many.
 #[must_use]
-pub fn from_micros(micros: i64) -> Option<Timestamp> {
-    DateTime::from_timestamp_micros(micros).map(Timestamp::new)
+pub fn micros(span: TimeDelta) -> i64 {
+    span.num_microseconds().unwrap_or(i64::MAX)
 }

@@ -1,10 +1,9 @@
 //! Shared rate limits in the database.
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
 use mundap_domain::StoreError;
 use mundap_domain::env::Timestamp;
-use mundap_domain::rate::{Charge, Charged, Quota, RateKey, RateRepository, from_micros};
+use mundap_domain::rate::{Charge, Charged, Quota, RateKey, RateRepository, micros};
 use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait as _, SimpleExpr};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter as _};
 
@@ -29,24 +28,16 @@ mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-fn micros(instant: Timestamp) -> i64 {
-    instant.as_utc().timestamp_micros()
-}
-
-fn micros_of(delta: TimeDelta) -> i64 {
-    delta.num_microseconds().unwrap_or(i64::MAX)
-}
-
 fn bytes(key: &RateKey) -> Vec<u8> {
     key.as_bytes().to_vec()
 }
 
 /// What fills a bucket by `uses`, whether or not it was empty.
 fn filled(charge: &Charge, uses: u32) -> SimpleExpr {
-    let now = micros(charge.now);
+    let now = charge.now.unix_micros();
     // CASE, not MAX or GREATEST: each is a function of one database alone.
     let from = CaseStatement::new().case(Column::EmptyAt.gt(now), Expr::col(Column::EmptyAt)).finally(now);
-    Expr::expr(from).add(micros_of(charge.quota.time_of(uses)))
+    Expr::expr(from).add(micros(charge.quota.time_of(uses)))
 }
 
 impl<C: ConnectionTrait + Send> Session<C> {
@@ -55,7 +46,7 @@ impl<C: ConnectionTrait + Send> Session<C> {
             return Ok(None);
         };
         let corrupt = || Reading { table: "rate_limit", id: 0 }.corrupt("empty_at: no time".to_owned());
-        from_micros(row.empty_at).map(Some).ok_or_else(corrupt)
+        Timestamp::from_unix_micros(row.empty_at).map(Some).ok_or_else(corrupt)
     }
 
     /// Adds `uses` to a bucket that is no fuller than `at_most`; whether there was one.
@@ -63,14 +54,14 @@ impl<C: ConnectionTrait + Send> Session<C> {
         let update = Entity::update_many()
             .col_expr(Column::EmptyAt, filled(charge, uses))
             .filter(Column::RateKey.eq(bytes(&charge.key)))
-            .filter(Column::EmptyAt.lte(micros(at_most)));
+            .filter(Column::EmptyAt.lte(at_most.unix_micros()));
         Ok(self.run("rate.fill", update.exec(&self.connection)).await?.rows_affected > 0)
     }
 
     /// Makes a bucket whose end is like this one that is full.
     async fn make_full(&self, charge: &Charge, end: SimpleExpr) -> Result<(), StoreError> {
         let update = Entity::update_many()
-            .col_expr(Column::EmptyAt, Expr::value(micros(charge.end_when_full())))
+            .col_expr(Column::EmptyAt, Expr::value(charge.end_when_full().unix_micros()))
             .filter(Column::RateKey.eq(bytes(&charge.key)))
             .filter(end);
         self.run("rate.charge", update.exec(&self.connection)).await.map(drop)
@@ -89,7 +80,7 @@ impl<C: ConnectionTrait + Send> RateRepository for Session<C> {
         }
         let Some(found) = self.bucket(&charge.key).await? else {
             let end = charge.now.plus(charge.quota.time_of(charge.owed + 1));
-            let row = ActiveModel { rate_key: Set(bytes(&charge.key)), empty_at: Set(micros(end)) };
+            let row = ActiveModel { rate_key: Set(bytes(&charge.key)), empty_at: Set(end.unix_micros()) };
             return match self.run("rate.charge", Entity::insert(row).exec_without_returning(&self.connection)).await {
                 Ok(_) => Ok(Charged { admitted: true, end }),
                 // Another node made it a moment ago: once more, from the start.
@@ -98,11 +89,11 @@ impl<C: ConnectionTrait + Send> RateRepository for Session<C> {
             };
         };
         if found > charge.last_end() {
-            self.make_full(charge, Column::EmptyAt.gt(micros(charge.last_end()))).await?;
+            self.make_full(charge, Column::EmptyAt.gt(charge.last_end().unix_micros())).await?;
         } else if charge.owed > 0 {
             let end = charge.now.plus(charge.quota.time_of(charge.quota.permits() - charge.owed));
             if !self.fill(charge, charge.owed, end).await? {
-                self.make_full(charge, Column::EmptyAt.lt(micros(charge.end_when_full()))).await?;
+                self.make_full(charge, Column::EmptyAt.lt(charge.end_when_full().unix_micros())).await?;
             }
         }
         let end = self.bucket(&charge.key).await?.ok_or(StoreError::Stale)?;
@@ -111,14 +102,14 @@ impl<C: ConnectionTrait + Send> RateRepository for Session<C> {
 
     async fn give_back(&self, key: &RateKey, quota: Quota) -> Result<(), StoreError> {
         let update = Entity::update_many()
-            .col_expr(Column::EmptyAt, Expr::col(Column::EmptyAt).sub(micros_of(quota.time_of(1))))
+            .col_expr(Column::EmptyAt, Expr::col(Column::EmptyAt).sub(micros(quota.time_of(1))))
             .filter(Column::RateKey.eq(bytes(key)));
         self.run("rate.give_back", update.exec(&self.connection)).await?;
         Ok(())
     }
 
     async fn delete_empty(&self, now: Timestamp, most: u64) -> Result<u64, StoreError> {
-        let delete = EMPTY.delete(self.connection.get_database_backend(), micros(now), most);
+        let delete = EMPTY.delete(self.connection.get_database_backend(), now.unix_micros(), most);
         Ok(self.run("rate.delete_empty", self.connection.execute_raw(delete)).await?.rows_affected())
     }
 }

@@ -83,8 +83,7 @@ impl SmtpMailer {
         let text = letter::write(letter, &self.public_url);
         let to: Address = letter.to.as_str().parse().ok()?;
         // The same at each try, so that a server which got it twice may know it.
-        let id =
-            format!("<{}.{}@{}>", letter.id, letter.created_at.as_utc().timestamp_micros(), self.from.email.domain());
+        let id = format!("<{}.{}@{}>", letter.id, letter.created_at.unix_micros(), self.from.email.domain());
         let header = |name, value: &str| HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned());
         let message = Message::builder()
             .from(self.from.clone())

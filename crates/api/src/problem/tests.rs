@@ -42,7 +42,7 @@ fn problems() -> Vec<Problem> {
         Problem::malformed_message(),
         Problem::invalid_path("<segment>"),
         Problem::repeated_parameter("<name>"),
-        Problem::unknown_parameter("<name>", &BTreeSet::from(["<known>"])),
+        Problem::unknown_parameter("<name>", &["<known>"]),
         Problem::parameter_is_no_integer("<name>", "<value>".to_owned()),
         Problem::not_an_entity_tag("<tag>"),
         Problem::if_match_is_no_text(),

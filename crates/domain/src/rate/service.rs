@@ -5,8 +5,8 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 
 use super::buckets::Buckets;
-use super::{Allowance, Attempt, Charge, Charged, NETWORKS_OF_A_SITE, Policy, Quota, Quotas, RateKey, Subject};
-use crate::env::{Clock, Timestamp, retrying};
+use super::{Allowance, Attempt, Charge, Charged, NETWORKS_OF_A_SITE, Policy, Quota, Quotas, RateKey, Subject, micros};
+use crate::env::{Clock, retrying};
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::idempotency::FingerprintKey;
@@ -60,7 +60,7 @@ impl RateLimits {
     async fn weigh(&self, policy: Policy, subject: &Subject) -> Result<Option<Allowance>, Error> {
         let Some(quotas) = &self.quotas else { return Ok(None) };
         let quota = quotas.of(policy);
-        let now = micros(self.clock.now());
+        let now = self.clock.now().unix_micros();
         // The site before its network, and taken back where that is refused, which is one host's doing.
         let counted = match subject.site() {
             Some(site) => {
@@ -122,7 +122,7 @@ impl RateLimits {
     /// Counts here, and in the database when a block is full.
     async fn charge(&self, policy: Policy, subject: &Subject, quota: Quota) -> Result<Allowance, Error> {
         let now = self.clock.now();
-        let owed = match self.known(policy, subject, quota, micros(now)) {
+        let owed = match self.known(policy, subject, quota, now.unix_micros()) {
             Known::Settled(outcome) => return outcome,
             Known::Ask { owed } => owed,
         };
@@ -139,10 +139,10 @@ impl RateLimits {
         let later = Charge { owed: 0, now: self.clock.now(), ..charge };
         let is_in_time = !first.admitted && first.end <= later.last_end_with_room();
         let (Charged { admitted, end }, now) =
-            if is_in_time { (self.pay(later).await?, micros(later.now)) } else { (first, micros(now)) };
+            if is_in_time { (self.pay(later).await?, later.now.unix_micros()) } else { (first, now.unix_micros()) };
         self.buckets.with(policy, subject, |bucket| {
             // What came meanwhile is in memory alone.
-            bucket.end = micros(end) + quota.interval() * i64::from(bucket.owed);
+            bucket.end = end.unix_micros() + quota.interval() * i64::from(bucket.owed);
             bucket.bound(quota, now);
             bucket.asked = now;
             bucket.outcome(policy, quota, now, admitted)
@@ -167,8 +167,8 @@ impl RateLimits {
         self.buckets.with(policy, subject, |bucket| {
             bucket.bound(quota, now);
             // Not where the clock was set back since.
-            let believed = (bucket.asked..bucket.asked + micros_of(BELIEVED)).contains(&now);
-            if now >= bucket.used + micros_of(quota.window) {
+            let believed = (bucket.asked..bucket.asked + micros(BELIEVED)).contains(&now);
+            if now >= bucket.used + micros(quota.window) {
                 bucket.owed = 0;
             }
             let has_room = bucket.has_room(quota, now);
@@ -206,12 +206,4 @@ impl<F: FnOnce()> Drop for Undo<F> {
             undo();
         }
     }
-}
-
-fn micros(instant: Timestamp) -> i64 {
-    instant.as_utc().timestamp_micros()
-}
-
-fn micros_of(delta: TimeDelta) -> i64 {
-    delta.num_microseconds().unwrap_or(i64::MAX)
 }
