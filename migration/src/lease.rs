@@ -68,12 +68,15 @@ impl<'a> Lease<'a> {
         let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(Self::RENEWAL).await;
-            match self.extend("holder = ?", Some(&self.holder)).await {
-                Ok(true) => renewed = Instant::now(),
-                Ok(false) => return MigrationError::LostLease,
+            // Asked before it takes effect: what is left of the term is less than it may be.
+            let (asked, left) = (Instant::now(), Self::TERM.saturating_sub(renewed.elapsed()));
+            match tokio::time::timeout(left, self.extend("holder = ?", Some(&self.holder))).await {
+                Ok(Ok(true)) => renewed = asked,
+                // Or nobody says, on a line that is cut: by then it may be another's.
+                Ok(Ok(false)) | Err(_) => return MigrationError::LostLease,
                 // Who else wanted the row was in the way; it is this one's until the next time.
-                Err(error) if is_contention(&error) && renewed.elapsed() + Self::RENEWAL < Self::TERM => {}
-                Err(error) => return MigrationError::Database(error),
+                Ok(Err(error)) if is_contention(&error) && renewed.elapsed() + Self::RENEWAL < Self::TERM => {}
+                Ok(Err(error)) => return MigrationError::Database(error),
             }
         }
     }

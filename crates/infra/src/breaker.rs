@@ -48,8 +48,7 @@ impl Breaker {
     /// # Panics
     /// Outside a runtime.
     pub(crate) fn new(look: Look) -> Self {
-        show(false);
-        Self(Arc::new(State {
+        let breaker = Self(Arc::new(State {
             failures: AtomicU32::new(0),
             is_open: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
@@ -57,7 +56,15 @@ impl Breaker {
             alive: Last::never(),
             look,
             runtime: Handle::current(),
-        }))
+        }));
+        breaker.show();
+        breaker
+    }
+
+    /// As it is now, in the metrics.
+    fn show(&self) {
+        let is_open = self.0.is_open.load(Ordering::SeqCst);
+        metrics::gauge!("mundap_database_breaker_state").set(if is_open { 1.0 } else { 0.0 });
     }
 
     /// # Errors
@@ -79,7 +86,7 @@ impl Breaker {
             state.failures.store(0, Ordering::Relaxed);
         }
         if state.is_open.load(Ordering::Relaxed) && state.is_open.swap(false, Ordering::SeqCst) {
-            show(false);
+            self.show();
             tracing::info!("the database answers again");
         }
     }
@@ -90,7 +97,7 @@ impl Breaker {
         if failures < Self::FAILURES || self.0.is_open.swap(true, Ordering::SeqCst) {
             return;
         }
-        show(true);
+        self.show();
         tracing::error!(failures, "the database does not answer: until it does, requests are refused at once");
         if !self.0.is_watched.swap(true, Ordering::SeqCst) {
             self.0.runtime.spawn(self.clone().watch());
@@ -129,6 +136,8 @@ impl Breaker {
                 }
                 sleep(Self::LOOK_EVERY).await;
             }
+            // Whoever closed it may have shown that before whoever opened it did.
+            self.show();
             state.is_watched.store(false, Ordering::SeqCst);
             // It may have opened again just before that, and whoever opened it relied on this.
             if !needs_it() || state.is_watched.swap(true, Ordering::SeqCst) {
@@ -136,10 +145,6 @@ impl Breaker {
             }
         }
     }
-}
-
-fn show(is_open: bool) {
-    metrics::gauge!("mundap_database_breaker_state").set(if is_open { 1.0 } else { 0.0 });
 }
 
 #[cfg(test)]

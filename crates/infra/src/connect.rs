@@ -415,12 +415,13 @@ fn pool_of_requests(
             })
         })
         // The driver pings what is given back, however long that takes: on a line that is cut, a quarter of an hour. (Of
-        // what is being given back in the moment when the line goes, that remains.)
+        // what is being given back in the moment when the line goes, that remains.) Of a transaction that was abandoned before
+        // its beginning was answered the driver knows nothing: whoever reads on the connection would do so within it.
         .after_release(move |connection, _| {
             let spare = spare.clone();
             Box::pin(async move {
                 if spare.trouble.is_recent() {
-                    match timeout(spare.patience, connection.ping()).await {
+                    match timeout(spare.patience, execute(connection, "ROLLBACK".to_owned())).await {
                         Ok(answer) => answer?,
                         Err(_) => *connection = spare.connect().await?,
                     }

@@ -1,7 +1,10 @@
 //! `Store` and `UnitOfWork`.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
@@ -28,6 +31,7 @@ crate::tests![
     a_server_s_connection_is_kept_by_the_thread_that_opened_it,
     reads_that_are_held_up_leave_a_connection_for_units,
     an_abandoned_statement_leaves_nothing_and_its_connection_is_good_again,
+    an_abandoned_beginning_ends,
     two_units_that_wait_for_each_other_are_contention,
     the_reader_cannot_write,
     a_full_disk_is_unavailable_and_reads_go_on,
@@ -177,6 +181,39 @@ async fn an_abandoned_statement_leaves_nothing_and_its_connection_is_good_again(
     assert!(qnas.iter().all(|qna| qna.comment_count == 1), "all of a unit or nothing of it");
     for _ in 0..4 {
         board.qna(&user).await;
+    }
+}
+
+/// What comes of it within so many polls.
+async fn within_polls<T>(most: usize, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut polls) = (pin!(future), 0);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => {
+            polls += 1;
+            if polls < most { Poll::Pending } else { Poll::Ready(None) }
+        }
+    })
+    .await
+}
+
+/// A connection on which a unit only began would keep what others read on it from then on.
+async fn an_abandoned_beginning_ends(board: Board) {
+    if board.server.is_sqlite() {
+        return; // it locks no table that is read
+    }
+    let board = board.own_with(|settings| settings.max_connections = 2).await;
+    let user = board.user().await;
+    let piece = Slice { bytes: 1 << 20, ..slice(Order::Oldest, None, 100) };
+    let other = board.writer().begin().await.unwrap();
+    other.execute_unprepared("SET SESSION lock_wait_timeout = 1").await.unwrap();
+    for polls in 1..12 {
+        let _ = within_polls(polls, board.store.begin()).await;
+        for _ in 0..4 {
+            board.reader().qnas().list(Some(user.id), &piece).await.unwrap();
+        }
+        other.execute_unprepared("LOCK TABLES qna WRITE").await.expect("nobody holds what they read");
+        other.execute_unprepared("UNLOCK TABLES").await.unwrap();
     }
 }
 
