@@ -68,7 +68,7 @@ impl<'a> Lease<'a> {
         let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(Self::RENEWAL).await;
-            // Asked before it takes effect: what is left of the term is less than it may be.
+            // From when it is asked for: the term may begin later, and is over no sooner.
             let (asked, left) = (Instant::now(), Self::TERM.saturating_sub(renewed.elapsed()));
             match tokio::time::timeout(left, self.extend("holder = ?", Some(&self.holder))).await {
                 Ok(Ok(true)) => renewed = asked,

@@ -305,6 +305,25 @@ async fn open(name: &'static str, database: &DatabaseSettings) -> Result<SeaStor
     mundap_infra::connect(database).await.map_err(|error| unreachable(name, database, &error))
 }
 
+/// A file that is not there would be made, and be an empty board.
+fn exists(name: &'static str, database: &DatabaseSettings) -> Result<(), Fault> {
+    if let Some(path) = database.file() {
+        let reason = match path.try_exists() {
+            Ok(true) => return Ok(()),
+            Ok(false) => "there is no such file".to_owned(),
+            // It may be there, and not be for this user to look at.
+            Err(error) => error.to_string(),
+        };
+        return Err(Fault::Database { name, url: database.target(), reason });
+    }
+    Ok(())
+}
+
+/// Not where it may be there, and cannot be looked at.
+pub(crate) fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
 /// Names the database without what is secret in its URL, and the innermost reason, which is the one that says what to change.
 fn unreachable(name: &'static str, database: &DatabaseSettings, error: &StoreError) -> Fault {
     let mut cause: &dyn std::error::Error = error;
@@ -347,7 +366,7 @@ async fn user(settings: &Settings, change: UserCommand) -> Result<(), Fault> {
     // It writes no letter; the board that serves sends what is put into its outbox here.
     let mailer = mail::mailer(settings, &public_url)?.map(|mailer| mailer as Arc<dyn Mailer>);
     if !matches!(change, UserCommand::Add { .. }) {
-        carry::exists(DATABASE_URL, &settings.database()?)?;
+        exists(DATABASE_URL, &settings.database()?)?;
     }
     data_dir(settings)?;
     let keys = signing_keys(settings)?;

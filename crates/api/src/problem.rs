@@ -4,6 +4,7 @@
 //! A handler returns `Err(Problem)`; [`crate::edge`] adds the request's id and the language that it asks for, and sends it.
 //! `code` never changes; what it says to a person is in [`crate::words`]; the cause is for the log alone.
 
+mod cause;
 #[cfg(test)]
 mod tests;
 mod wording;
@@ -20,12 +21,13 @@ use actix_web::http::header::{
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 use mundap_domain::Error;
-use mundap_domain::error::{Cause, KnownAway, Violations};
+use mundap_domain::error::{Cause, Violations};
 use mundap_domain::idempotency::IdempotencyKey;
 use mundap_domain::image::Refusal;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use self::cause::to_log;
 use self::wording::{detail, field_errors, summary};
 pub use self::wording::{say, say_of_signing_in};
 use crate::rate;
@@ -344,7 +346,7 @@ impl Problem {
     /// What the log says of it.
     #[must_use]
     pub fn cause(&self) -> Option<String> {
-        self.0.cause.as_ref().and_then(|cause| news(&**cause))
+        self.0.cause.as_ref().and_then(|cause| to_log(&**cause))
     }
 
     /// The answer, with the request's id in it.
@@ -482,30 +484,4 @@ impl From<Violations> for Problem {
     fn from(violations: Violations) -> Self {
         Error::Invalid(violations).into()
     }
-}
-
-fn causes<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
-}
-
-/// What the log says of a request's failure: its [`chain`], or nothing where an outage has been logged already, which may
-/// be that of thousands of requests.
-#[must_use]
-pub fn news(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let is_known = causes(error).any(<dyn std::error::Error>::is::<KnownAway>);
-    (!is_known).then(|| chain(error))
-}
-
-/// An error and its causes in one line, each once: some say their cause themselves.
-#[must_use]
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut line = String::new();
-    for cause in causes(error).map(ToString::to_string) {
-        if !line.ends_with(&cause) {
-            line = if line.is_empty() { cause } else { format!("{line}: {cause}") };
-        }
-    }
-    line
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::app::{self, Board};
-use crate::command::{Ending, Fault, data_dir, signing_keys, store};
+use crate::command::{Ending, Fault, data_dir, is_missing, signing_keys, store};
 use crate::grpc;
 use crate::health::Doctor;
 use crate::mail;
@@ -33,7 +33,7 @@ pub async fn serve(settings: Settings) -> Result<Ending, Fault> {
     let mut stop = Stop::listen().map_err(|error| Fault::Other(error.into()))?;
     let metrics = telemetry::start_metrics().map_err(|error| Fault::Other(error.into()))?;
     data_dir(&settings)?;
-    let new_key = Some(settings.signing_key_file()).filter(|path| !path.exists());
+    let new_key = Some(settings.signing_key_file()).filter(|path| is_missing(path));
     let keys = signing_keys(&settings)?;
     // The ports before the database: a second start beside a running one must not touch its data.
     let (http, http_addr) = listen("MUNDAP_HTTP_ADDR", settings.http_addr)?;

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, Version};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -261,7 +262,7 @@ where
     if request.version() > Version::HTTP_11 {
         return service.oneshot(request.map(Body::new)).await;
     }
-    let was_read = Arc::new(AtomicBool::new(hyper::body::Body::is_end_stream(request.body())));
+    let was_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
     let request = request.map(|body| Body::new(Noticed { body, was_read: was_read.clone() }));
     let mut response = service.oneshot(request).await?;
     if !was_read.load(Ordering::Relaxed) {
@@ -277,13 +278,10 @@ struct Noticed {
 }
 
 impl hyper::body::Body for Noticed {
-    type Data = <Incoming as hyper::body::Body>::Data;
-    type Error = <Incoming as hyper::body::Body>::Error;
+    type Data = Bytes;
+    type Error = hyper::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if frame.is_none() || self.body.is_end_stream() {
             self.was_read.store(true, Ordering::Relaxed);

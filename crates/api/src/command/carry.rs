@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use mundap_infra::transfer::{self, Contents, Destination, Lost, Progress};
 use mundap_infra::{BlobFolder, DatabaseSettings};
 
-use super::{DATABASE_URL, Fault, data_dir, open, print};
+use super::{DATABASE_URL, Fault, data_dir, exists, open, print};
 use crate::serve::Stop;
 use crate::settings::{Settings, SettingsError, database_at};
 
@@ -120,20 +120,6 @@ pub(super) async fn copy(arguments: &Copy) -> Result<(), Fault> {
     source.close().await;
     target.close().await;
     print(&format!("{} rows were brought to {}; image files stay in their folder", copied.changed, to.target()))
-}
-
-/// A file that is not there would be made, and be an empty board.
-pub(super) fn exists(name: &'static str, database: &DatabaseSettings) -> Result<(), Fault> {
-    if let Some(path) = database.file() {
-        let reason = match path.try_exists() {
-            Ok(true) => return Ok(()),
-            Ok(false) => "there is no such file".to_owned(),
-            // It may be there, and not be for this user to look at.
-            Err(error) => error.to_string(),
-        };
-        return Err(Fault::Database { name, url: database.target(), reason });
-    }
-    Ok(())
 }
 
 /// Nobody waits for an answer here: a database that is busy is waited for.

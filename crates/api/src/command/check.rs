@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use mundap_infra::{BlobFolder, DatabaseSettings, SigningKeys};
 use url::Url;
 
-use super::{DATABASE_URL, Fault, data_dir, print, store, unreachable};
+use super::{DATABASE_URL, Fault, data_dir, is_missing, print, store, unreachable};
 use crate::mail;
 use crate::settings::{Settings, show_quota};
 
@@ -99,11 +99,6 @@ pub(super) async fn check(settings: &Settings) -> Result<(), Fault> {
         print("mail server: ok")?;
     }
     Ok(())
-}
-
-/// Not where it may be there, and cannot be looked at.
-fn is_missing(path: &Path) -> bool {
-    matches!(path.try_exists(), Ok(false))
 }
 
 fn not_yet(what: &str, path: &Path) -> String {

@@ -5,8 +5,8 @@ use mundap_domain::env::Clock as _;
 use mundap_infra::doctor::{Board, DoctorError, Examination, Examined, Finding, examine};
 use mundap_infra::{BlobFolder, SystemClock};
 
-use super::carry::{exists, patient, unless_interrupted};
-use super::{DATABASE_URL, Fault, open, print};
+use super::carry::{patient, unless_interrupted};
+use super::{DATABASE_URL, Fault, exists, open, print};
 use crate::settings::Settings;
 
 #[derive(Args, Clone, Copy, Debug)]

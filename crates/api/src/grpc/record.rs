@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 
 use crate::app::{Board, InFlight};
 use crate::edge::{REQUEST_ID, note_refusal, request_id};
-use crate::problem::{Problem, news};
+use crate::problem::{Problem, to_log};
 use crate::rate::{Budget, RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::trace::{TRACEPARENT, Trace};
 
@@ -145,7 +145,7 @@ impl Drop for Record {
         if let Some(reason) = self.refused {
             note_refusal(reason, None, &self.id, &self.trace);
         } else if let Some(error) = self.call.refusal() {
-            note_refusal(error.code(), error.source().and_then(news), &self.id, &self.trace);
+            note_refusal(error.code(), error.source().and_then(to_log), &self.id, &self.trace);
         }
         self.trace.ended(code);
         let (method, code_name) = (&self.method.name, name(code));

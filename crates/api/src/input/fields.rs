@@ -144,10 +144,12 @@ impl Fields {
 /// How alike two names must be to be taken for one with a typing error, between 0 and 1.
 const ALIKE: f64 = 0.6;
 
+/// A longer name is none with a typing error, and to compare it would take the longer.
+const LONGEST: usize = 64;
+
 /// What an unknown name may be meant to be.
 fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    // As long as a name may be; the effort is the product of both lengths.
-    if name.len() > 64 {
+    if name.len() > LONGEST {
         return None;
     }
     let name = name.to_lowercase();

@@ -149,16 +149,3 @@ async fn what_is_prepared_says_the_same() {
         assert_eq!(made, ready);
     }
 }
-
-#[test]
-fn a_cause_that_was_said_is_not_said_again() {
-    #[derive(Debug, thiserror::Error)]
-    #[error("{words}")]
-    struct Link {
-        words: &'static str,
-        source: Option<Box<Link>>,
-    }
-    let link = |words, source| Box::new(Link { words, source });
-    let full = link("no connection: pool timed out", Some(link("pool timed out", Some(link("nobody listens", None)))));
-    assert_eq!(chain(&*full), "no connection: pool timed out: nobody listens");
-}

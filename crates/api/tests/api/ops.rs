@@ -366,8 +366,7 @@ fn a_file_that_another_writes_to_costs_writes_alone(board: &Board) {
 /// Whoever is refused because of an outage that was told has a line of the access log alone: there may be thousands of them.
 fn says_nothing_new(server: &Server) {
     let faces = ["/api/v1/qna", "/load_all_qna"].map(|path| {
-        let reply = server.get(path).may_fail().send();
-        assert!(reply.status >= 500, "{reply}");
+        let reply = server.get(path).may_fail().send().is(503);
         reply.header("x-request-id").unwrap().to_owned()
     });
     let call = Caller::of(server).qna(1).unwrap_err();

@@ -457,7 +457,10 @@ fn check_tells_the_settings_and_tries_them(board: &Board) {
         line.split(' ').nth(1).unwrap().parse::<u32>().unwrap()
     };
     assert!(pending(&out) > 0, "it must not migrate: {out}");
-    assert!(out.contains("database: ") && out.contains("data folder: ") && out.contains("signing key: "), "{out}");
+    assert!(
+        out.contains("database: ") && out.contains("data folder: ") && out.contains("signing-key.pem is not there yet"),
+        "{out}"
+    );
     run(in_dir(dir.path()).args(["migrate", "up"]).env("MUNDAP_DATABASE_URL", &url)).done();
     assert_eq!(pending(&ends(&mut check()).done()), 0);
     // Nothing is left in the data folder.

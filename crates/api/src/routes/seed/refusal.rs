@@ -72,7 +72,7 @@ impl Refusal {
     /// What the log says of it.
     #[must_use]
     pub fn cause(&self) -> Option<String> {
-        self.cause.as_ref().and_then(|cause| crate::problem::news(&**cause))
+        self.cause.as_ref().and_then(|cause| crate::problem::to_log(&**cause))
     }
 }
 
